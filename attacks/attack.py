@@ -1,0 +1,58 @@
+"""What an attack is, and what it hands to the referee."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from attacks.observation import Observation
+from defenses.client import Params, Task
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What an attack found for t trials of b images.
+
+    `images` (t b c h w) in [0, 1]; `labels` (t b) as believed by the attacker. `objective` (t,) is the value at
+    the images found, `start` (t,) the one at the starting point of the chosen restart, None where the attack
+    has no objective. `trace` maps an iteration to its objective (t,). `features` (t b d) is what an analytic attack
+    recovered of a layer's input; then `recovered` is "features".
+    """
+
+    images: Tensor
+    labels: Tensor
+    objective: Tensor | None = None
+    start: Tensor | None = None
+    trace: dict[int, Tensor] = field(default_factory=dict)
+    features: Tensor | None = None
+    recovered: Literal["images", "features"] = "images"
+
+
+class UnsupportedPair(ValueError):
+    """This attack cannot be run on this task or threat model; the message says why."""
+
+
+class Attack:
+    """An adversary. A subclass is a frozen dataclass; all its methods are batched over trials.
+
+    `control` marks attacks that use no gradient: the floors against which leakage is judged.
+    """
+
+    control: ClassVar[bool] = False
+
+    def check(self, task: Task, labels: str) -> None:
+        """Raise `UnsupportedPair` if the attack is impossible on this task, with `labels` as in the threat model."""
+
+    def reconstruct(self, observation: Observation, seeds: list[int]) -> Reconstruction:
+        """The images behind every update; `seeds` holds one number per trial for the starting points."""
+        raise NotImplementedError
+
+    def objective(self, observation: Observation, images: Tensor, labels: Tensor) -> Tensor | None:
+        """The attacker's own objective (t,) at images (t b c h w) and labels (t b); None without one."""
+        return None
+
+    def features(self, task: Task, params: Params, images: Tensor) -> Tensor:
+        """What `Reconstruction.features` estimates, computed from images (n c h w): (n d). For attacks that give any."""
+        raise NotImplementedError

@@ -1,0 +1,45 @@
+"""The baseline of Deep Leakage from Gradients: Euclidean objective, L-BFGS."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from attacks.attack import Attack, Reconstruction
+from attacks.lbfgs import LBFGS, minimise
+from attacks.matching import MatchingProblem, squared_distance
+from attacks.observation import Observation
+
+
+@dataclass(frozen=True)
+class Euclidean(Attack):
+    """Match the gradient's entries with L-BFGS at torch's defaults; no prior, no box, no line search.
+
+    Zhu et al., "Deep Leakage from Gradients", NeurIPS 2019; with labels = "joint" soft labels are optimised too.
+    `iterations` are outer steps of up to 20 inner iterations. Without a line search the objective can rise, so each
+    restart keeps its best iterate. Images are clamped to [0, 1] at the end.
+    """
+
+    iterations: int = 300
+    restarts: int = 1
+    learning_rate: float = 1.0
+    history: int = 100
+
+    def __post_init__(self) -> None:
+        _ = self._optimiser
+        if self.restarts < 1:
+            raise ValueError(f"restarts must be at least 1, got {self.restarts}")
+
+    def reconstruct(self, observation: Observation, seeds: list[int]) -> Reconstruction:
+        problem = MatchingProblem(observation, squared_distance)
+        start, evidence = problem.start(seeds, self.restarts), problem.evidence(self.restarts)
+        found = minimise(problem.objective, start, evidence, self._optimiser)
+        return problem.best(found, self.restarts)
+
+    def objective(self, observation: Observation, images: Tensor, labels: Tensor) -> Tensor:
+        return MatchingProblem(observation, squared_distance).at(images, labels)
+
+    @property
+    def _optimiser(self) -> LBFGS:
+        return LBFGS(outer_steps=self.iterations, learning_rate=self.learning_rate, history=self.history)

@@ -1,0 +1,40 @@
+"""The Euclidean objective with Adam."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from attacks.attack import Attack, Reconstruction
+from attacks.descent import Adam, descend
+from attacks.matching import MatchingProblem, squared_distance
+from attacks.observation import Observation
+
+
+@dataclass(frozen=True)
+class EuclideanAdam(Attack):
+    """Match the gradient's entries with plain Adam, without prior or box; images are clamped at the end.
+
+    The objective of Zhu et al., "Deep Leakage from Gradients", NeurIPS 2019, with the optimiser that Geiping et al.,
+    NeurIPS 2020, compare it by.
+    """
+
+    iterations: int = 4800
+    restarts: int = 1
+    learning_rate: float = 0.1
+
+    def __post_init__(self) -> None:
+        Adam(self.iterations, self.learning_rate)
+        if self.restarts < 1:
+            raise ValueError(f"restarts must be at least 1, got {self.restarts}")
+
+    def reconstruct(self, observation: Observation, seeds: list[int]) -> Reconstruction:
+        problem = MatchingProblem(observation, squared_distance)
+        start, evidence = problem.start(seeds, self.restarts), problem.evidence(self.restarts)
+        adam = Adam(self.iterations, self.learning_rate)
+        found = descend(problem.objective, start, evidence, adam, signed=False, box=None)
+        return problem.best(found, self.restarts)
+
+    def objective(self, observation: Observation, images: Tensor, labels: Tensor) -> Tensor:
+        return MatchingProblem(observation, squared_distance).at(images, labels)

@@ -1,0 +1,1 @@
+"""The referee: plans the grid, runs every cell, scores and stores it."""

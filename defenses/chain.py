@@ -1,0 +1,107 @@
+"""Defenses applied one after the other, each step's result checked: what a client really runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor, nn
+
+from defenses.client import ROLES, Batch, Defense, Params, Task, Update, role_of
+from defenses.none import NoDefense
+from defenses.schedule import Schedule
+
+
+class DefenseFault(RuntimeError):
+    """A defense broke its contract while it ran; the message names it and the rule."""
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Schedules, at most one share, then transforms; without a share the client trains undefended.
+
+    Raises ValueError for any other order.
+    """
+
+    parts: tuple[Defense, ...]
+
+    def __post_init__(self) -> None:
+        if not self.parts:
+            raise ValueError("a chain needs at least one defense; use 'none' for an undefended client")
+        roles = [role_of(type(part)) for part in self.parts]
+        if roles != sorted(roles, key=ROLES.index) or roles.count("share") > 1:
+            names = " | ".join(f"{type(p).__name__} ({r})" for p, r in zip(self.parts, roles, strict=True))
+            raise ValueError(
+                f"a chain is schedules, then at most one share, then transforms; got {names}: reorder or drop one"
+            )
+
+    def schedule(self, schedule: Schedule) -> Schedule:
+        """The published work after every schedule of the chain."""
+        for part in self._with_role("schedule"):
+            schedule = part.schedule(schedule)
+            if not isinstance(schedule, Schedule):
+                raise DefenseFault(
+                    f"{_name(part)}.schedule returned {type(schedule).__name__}, not a Schedule"
+                )
+        return schedule
+
+    def prepare(self, model: nn.Module) -> nn.Module:
+        """The architecture after every part has prepared it."""
+        for part in self.parts:
+            model = part.prepare(model)
+        return model
+
+    def update(self, task: Task, params: Params, batch: Batch, rng: Generator) -> Update:
+        """What leaves the device. Raises `DefenseFault` when a part breaks its contract.
+
+        The global generator is forked: libraries that draw from it cannot couple one client to the next.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(torch.randint(2**62, (), generator=rng)))
+            share = next(self._with_role("share"), NoDefense())
+            with _untouched(share, {**params, "images": batch.images, "labels": batch.labels}):
+                update = share.share(task, params, batch, rng)
+            update = _checked(share, update, params)
+            for part in self._with_role("transform"):
+                with _untouched(part, update):
+                    changed = part.transform(task, update, rng)
+                update = _checked(part, changed, params)
+        return update
+
+    def _with_role(self, role: str) -> Iterator[Defense]:
+        return (part for part in self.parts if role_of(type(part)) == role)
+
+
+@contextmanager
+def _untouched(part: Defense, arguments: dict[str, Tensor]) -> Iterator[None]:
+    """Fail when the block writes into one of the tensors."""
+    before = {name: tensor.clone() for name, tensor in arguments.items()}
+    yield
+    for name, tensor in before.items():
+        if not torch.equal(tensor.nan_to_num(), arguments[name].nan_to_num()):
+            raise DefenseFault(f"{_name(part)} wrote into its argument {name!r}; return new tensors instead")
+
+
+def _checked(part: Defense, update: Update, params: Params) -> Update:
+    """The update, detached; raises unless names, shapes and types are those of the parameters and all is finite."""
+    if not isinstance(update, dict):
+        raise DefenseFault(f"{_name(part)} returned {type(update).__name__}; return a dict of name to tensor")
+    if update.keys() != params.keys():
+        odd = ", ".join(sorted(update.keys() ^ params.keys()))
+        raise DefenseFault(f"{_name(part)} returned other parameter names than the model has: {odd}")
+    for name, p in params.items():
+        u = update[name]
+        if not isinstance(u, Tensor) or u.shape != p.shape or not u.is_floating_point():
+            got = f"{tuple(u.shape)} {u.dtype}" if isinstance(u, Tensor) else type(u).__name__
+            raise DefenseFault(
+                f"{_name(part)} returned {got} for {name!r}; the parameter is {tuple(p.shape)} {p.dtype}"
+            )
+        if not torch.isfinite(u).all():
+            raise DefenseFault(f"{_name(part)} returned infinite or undefined values for {name!r}")
+    return {name: update[name].detach().to(p.dtype) for name, p in params.items()}
+
+
+def _name(part: Defense) -> str:
+    return f"defense {type(part).__name__}"

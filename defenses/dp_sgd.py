@@ -1,0 +1,97 @@
+"""DP-SGD, with Opacus itself doing the per-example gradients, the clipping and the noise."""
+
+from __future__ import annotations
+
+import warnings
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from opacus.grad_sample.utils import wrap_model
+from opacus.optimizers import DPOptimizer
+from opacus.validators import ModuleValidator
+from torch import Generator, nn
+from torch.nn import functional as F
+
+from defenses.client import Batch, Defense, Params, Task, Update, local_training
+
+
+@dataclass(frozen=True)
+class DpSgd(Defense):
+    """Clip every example's gradient to `clip_norm`, sum, add noise of deviation noise_multiplier x clip_norm, average.
+
+    Abadi et al., "Deep Learning with Differential Privacy", CCS 2016, algorithm 1. With local epochs every local
+    step is clipped and noised. BatchNorm mixes examples, so `prepare` replaces it by Opacus' own fix (GroupNorm).
+    """
+
+    clip_norm: float = 1.0
+    noise_multiplier: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.clip_norm < float("inf"):
+            raise ValueError(f"clip_norm must be positive and finite, got {self.clip_norm}")
+        if not 0 <= self.noise_multiplier < float("inf"):
+            raise ValueError(f"noise_multiplier must be at least 0 and finite, got {self.noise_multiplier}")
+
+    def prepare(self, model: nn.Module) -> nn.Module:
+        """The model without BatchNorm and in-place activations; raises ValueError naming a layer Opacus refuses."""
+        fixed = ModuleValidator.fix(model)
+        for module in fixed.modules():
+            if getattr(module, "inplace", False):
+                module.inplace = False  # pyright: ignore[reportAttributeAccessIssue]
+        for name, module in fixed.named_modules():
+            refused = [
+                e for check in [ModuleValidator.VALIDATORS.get(type(module))] if check for e in check(module)
+            ]
+            has_private_buffers = _owns_parameters(module) and any(
+                True for _ in module.buffers(recurse=False)
+            )
+            if refused or has_private_buffers:
+                why = refused[0] if refused else "it keeps buffers, which would not be private"
+                raise ValueError(f"dp_sgd cannot train layer {name!r} ({type(module).__name__}): {why}")
+        return fixed.train(model.training)
+
+    def share(self, task: Task, params: Params, batch: Batch, rng: Generator) -> Update:
+        gradient = partial(self._private_gradient, task, rng)
+        return local_training(task, params, batch, rng, gradient)
+
+    def _private_gradient(self, task: Task, rng: Generator, params: Params, batch: Batch) -> Update:
+        try:
+            return self._opacus_gradient(task, rng, params, batch, "hooks")
+        except RuntimeError as error:
+            if "inplace" not in str(error):
+                raise
+            # Residual sums in place (torchvision's ResNet, DenseNet) break the hooks; nothing was drawn yet.
+            return self._opacus_gradient(task, rng, params, batch, "ew")
+
+    def _opacus_gradient(
+        self, task: Task, rng: Generator, params: Params, batch: Batch, grad_sample_mode: str
+    ) -> Update:
+        private = deepcopy(task.model)
+        own = dict(private.named_parameters())
+        with torch.no_grad():
+            for name, p in params.items():
+                own[name].copy_(p)
+        # Opacus records nothing in eval mode; dropout and the like, which own no weights, stay switched off.
+        for module in private.modules():
+            module.training = _owns_parameters(module) or module is private
+        with warnings.catch_warnings():
+            # torch warns of hooks on inputs that need no gradient, Opacus of a generator that is not secure.
+            warnings.simplefilter("ignore")
+            wrapped = wrap_model(private, grad_sample_mode=grad_sample_mode, loss_reduction="mean")
+            optimizer = DPOptimizer(
+                torch.optim.SGD(wrapped.parameters(), lr=1.0),
+                noise_multiplier=self.noise_multiplier,
+                max_grad_norm=self.clip_norm,
+                expected_batch_size=len(batch),
+                loss_reduction="mean",
+                generator=rng,
+            )
+            F.cross_entropy(wrapped(batch.images), batch.labels).backward()
+            optimizer.pre_step()
+        return {name: p.grad for name, p in own.items() if p.grad is not None}
+
+
+def _owns_parameters(module: nn.Module) -> bool:
+    return any(True for _ in module.parameters(recurse=False))

@@ -1,0 +1,20 @@
+"""The undefended client."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Generator
+
+from defenses.client import Batch, Defense, Params, Task, Update, local_training
+
+
+@dataclass(frozen=True)
+class NoDefense(Defense):
+    """Send exactly what the schedule asks for: the mean gradient, or the difference of weights.
+
+    McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", AISTATS 2017.
+    """
+
+    def share(self, task: Task, params: Params, batch: Batch, rng: Generator) -> Update:
+        return local_training(task, params, batch, rng, task.gradient)

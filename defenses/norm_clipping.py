@@ -1,0 +1,38 @@
+"""Clipping the norm of the released update."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Generator, Tensor
+
+from defenses.client import Defense, Task, Update
+
+
+@dataclass(frozen=True)
+class NormClipping(Defense):
+    """Scale the update down to a Euclidean norm of at most `clip_norm`.
+
+    `scope = "model"` clips the whole update at once, "layer" each parameter tensor by itself
+    (Geyer et al., "Differentially Private Federated Learning: A Client Level Perspective", 2017). Clipping the
+    whole update only rescales it: an attack that matches directions sees the same evidence.
+    """
+
+    clip_norm: float
+    scope: Literal["model", "layer"] = "model"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.clip_norm < float("inf"):
+            raise ValueError(f"clip_norm must be positive and finite, got {self.clip_norm}")
+
+    def transform(self, task: Task, update: Update, rng: Generator) -> Update:
+        norms = {name: torch.linalg.vector_norm(u) for name, u in update.items()}
+        if self.scope == "model":
+            whole = torch.linalg.vector_norm(torch.stack(list(norms.values())))
+            norms = dict.fromkeys(update, whole)
+        return {name: u * self._factor(norms[name]) for name, u in update.items()}
+
+    def _factor(self, norm: Tensor) -> Tensor:
+        return (self.clip_norm / norm).clamp(max=1.0)  # a zero norm gives infinity, clamped to 1

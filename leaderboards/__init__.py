@@ -1,0 +1,1 @@
+"""The publisher: tables and plots from stored results."""
