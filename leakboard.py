@@ -19,8 +19,8 @@ _HOMES = {
     "Update": "defenses.client",
     "local_training": "defenses.client",
     "Schedule": "defenses.schedule",
-    "Run": "bench.run",
-    "run": "bench.run",
+    "Run": "bench.runs",
+    "run": "bench.runs",
     "Generator": "torch",
     "Tensor": "torch",
 }

@@ -41,6 +41,7 @@ class Attack:
     """
 
     control: ClassVar[bool] = False
+    restarts = 1  # of each trial; a subclass with more has it as a parameter
 
     def check(self, task: Task, labels: str) -> None:
         """Raise `UnsupportedPair` if the attack is impossible on this task, with `labels` as in the threat model."""

@@ -1,0 +1,121 @@
+"""The units of the grid: settings, cells and blocks, and the ids under which their results are kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+from attacks.threat import ThreatModel
+from bench.settings import Dataset, Weights
+from bench.specs import Chain, MethodSpec, chain_label
+from defenses.schedule import Schedule
+
+BLOCK_IMAGES = 20
+"""A block holds the smallest multiple of a client's images that is at least this."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all attacks and defenses of a comparison share.
+
+    `preparers` are the defenses of the grid that changed the architecture; their names alone are part of the identity.
+    """
+
+    dataset: Dataset
+    model: MethodSpec
+    weights: Weights
+    client: Schedule
+    preparers: tuple[Chain, ...] = ()
+
+    @property
+    def prepared_by(self) -> tuple[str, ...]:
+        return tuple(" | ".join(part.name for part in chain) for chain in self.preparers)
+
+    @property
+    def model_label(self) -> str:
+        """The model as attacked."""
+        suffix = f" prepared for {', '.join(self.prepared_by)}" if self.preparers else ""
+        return self.model.label + suffix
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        dataset: dict[str, Any] = {"name": self.dataset.name, "size": self.dataset.size}
+        if self.dataset.name == "folder":
+            dataset["root"] = self.dataset.root
+        return {
+            "dataset": dataset,
+            "model": self.model.canonical,
+            "weights": self.weights.model_dump(),
+            "client": asdict(self.client),
+            "prepared_by": list(self.prepared_by),
+        }
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One setting, defense, attack, threat model and seed, over the images of the grid.
+
+    `schedule` is the client's after the defense. `borrows` is the cell whose reconstructions the control
+    `wrong_image` scores again; `skip` says why the cell cannot run.
+    """
+
+    setting: Setting
+    defense: Chain
+    attack: MethodSpec
+    threat: ThreatModel
+    seed: int
+    schedule: Schedule
+    control: bool
+    attack_order: int
+    defense_order: int
+    borrows: Cell | None = None
+    skip: str | None = None
+
+    @cached_property
+    def id(self) -> str:
+        """16 hexadecimal digits of the choices; the number of images is not among them."""
+        return _digest({**self.client_identity, "attack": self.attack.canonical, "threat": asdict(self.threat)})[:16]
+
+    @property
+    def client_identity(self) -> dict[str, Any]:
+        """What decides the released update, beside the images."""
+        return {
+            "setting": self.setting.identity,
+            "defense": [part.canonical for part in self.defense],
+            "seed": self.seed,
+        }
+
+    @property
+    def title(self) -> str:
+        return f"{self.attack.label} / {chain_label(self.defense)}"
+
+    def blocks(self, images: int) -> list[Block]:
+        """The blocks that cover the first `images` images, a multiple of the schedule's."""
+        b = self.schedule.images
+        size = -(-BLOCK_IMAGES // b) * b
+        return [Block(self, start, min(start + size, images)) for start in range(0, images, size)]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A run of consecutive images of a cell: the unit of work, storage and resuming."""
+
+    cell: Cell
+    start: int
+    stop: int
+
+    @property
+    def id(self) -> str:
+        return f"{self.cell.id}-{self.start:05d}-{self.stop:05d}"
+
+    @property
+    def client_key(self) -> str:
+        """Blocks with the same key see the same released updates."""
+        return _digest([self.cell.client_identity, self.start, self.stop])
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,175 @@
+"""The client side of a run: datasets, models with their weights, and the updates that are released."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from attacks.observation import Observation
+from attacks.threat import ThreatModel
+from bench.cells import Block, Setting
+from bench.dataset import Dataset, digest_of
+from bench.datasets import load_dataset
+from bench.models import untrained
+from bench.registry import Registry
+from bench.streams import stream
+from bench.weights import Weights, load_weights
+from defenses.chain import Chain
+from defenses.client import Batch, Classifier, Params, Task, Update
+from defenses.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Released:
+    """What the clients of one block sent, and, for the referee alone, what it was computed from.
+
+    `updates` (t, ...) per parameter; `truth` uint8 (t b c h w), `labels` (t b) and `image_ids` (t b) in the order of
+    the clients' batches; `digest` is the SHA-256 of the updates.
+    """
+
+    task: Task
+    params: Params
+    updates: Update
+    truth: Tensor
+    labels: Tensor
+    image_ids: Tensor
+    digest: str
+    weights: Weights
+
+    @property
+    def norms(self) -> Tensor:
+        """The Euclidean norm of each update (t,)."""
+        return torch.stack([u.flatten(1).square().sum(1) for u in self.updates.values()]).sum(0).sqrt()
+
+
+class Clients:
+    """Builds what the blocks of one run need, and keeps the latest of each kind."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._datasets: dict[Any, Dataset] = {}
+        self._class_means: dict[Any, Tensor | None] = {}
+        self._models: OrderedDict[Any, tuple[Classifier, Weights]] = OrderedDict()
+        self._released: OrderedDict[str, Released] = OrderedDict()
+
+    def dataset(self, setting: Setting) -> Dataset:
+        spec = setting.dataset
+        if spec not in self._datasets:
+            self._datasets[spec] = load_dataset(
+                spec.name, root=spec.root, download=spec.download, size=spec.size
+            )
+        return self._datasets[spec]
+
+    def class_means(self, setting: Setting) -> Tensor | None:
+        """Mean training image of each class, None without a training split."""
+        if setting.dataset not in self._class_means:
+            self._class_means[setting.dataset] = self.dataset(setting).class_means()
+        return self._class_means[setting.dataset]
+
+    def chain(self, parts: tuple[Any, ...]) -> Chain:
+        """The defense of a cell."""
+        return Chain(tuple(self._registry.build("defense", part) for part in parts))
+
+    def architecture(self, setting: Setting, seed: int) -> Classifier:
+        """The model as attacked, with its untrained weights."""
+        dataset = self.dataset(setting)
+        model = untrained(
+            setting.model.name,
+            setting.model.parameters,
+            input_shape=dataset.input_shape,
+            classes=dataset.classes,
+            mean=dataset.mean,
+            std=dataset.std,
+            seed=stream("model", seed),
+        )
+        for parts in setting.preparers:
+            prepared = self.chain(parts).prepare(model)
+            assert isinstance(prepared, Classifier), "a prepared model stays behind its normalisation"
+            model = prepared
+        return model.eval()
+
+    def model(self, setting: Setting, seed: int, progress: Callable[[int, int], None] | None = None) -> Any:
+        """The model with its weights, and how they came about."""
+        key = (str(setting.identity), seed)
+        return _remember(self._models, key, 2, lambda: self._weighted(setting, seed, progress))
+
+    def release(self, block: Block) -> Released:
+        """Every client of the block sends its update, one after the other, on the CPU."""
+        return _remember(self._released, block.client_key, 4, lambda: self._release(block))
+
+    def _weighted(
+        self, setting: Setting, seed: int, progress: Callable[[int, int], None] | None
+    ) -> tuple[Classifier, Weights]:
+        model = self.architecture(setting, seed)
+        wanted = setting.weights.model_dump(exclude_none=True)
+        spec = wanted.get("checkpoint", wanted or "untrained")
+        dataset = self.dataset(setting)
+        weights = load_weights(model, spec, dataset=dataset, seed=stream("training", seed), progress=progress)
+        return model.eval(), weights
+
+    def _release(self, block: Block) -> Released:
+        cell = block.cell
+        dataset = self.dataset(cell.setting)
+        model, weights = self.model(cell.setting, cell.seed)
+        chain = self.chain(cell.defense)
+        task = Task(model, dataset.classes, dataset.input_shape, chain.schedule(cell.setting.client))
+        params = {name: p.detach() for name, p in model.named_parameters()}
+        image_ids = partition(block, dataset.name)
+        truth = torch.stack([dataset.pixels(ids) for ids in image_ids.tolist()])
+        labels = dataset.labels[image_ids]
+        updates: list[Update] = []
+        for pixels, own_labels in zip(truth, labels, strict=True):
+            batch = Batch(pixels.float() / 255, own_labels)
+            # The stream holds the private images: who knows choices alone cannot rebuild the client's noise.
+            rng = Generator().manual_seed(stream("client", cell.seed, digest_of(pixels, own_labels)))
+            updates.append(chain.update(task, params, batch, rng))
+        stacked = {name: torch.stack([u[name] for u in updates]) for name in params}
+        return Released(task, params, stacked, truth, labels, image_ids, _digest(stacked), weights)
+
+
+def partition(block: Block, dataset_name: str) -> Tensor:
+    """The block's image numbers (t b), dealt to trials by the seed alone."""
+    b = block.cell.schedule.images
+    rng = Generator().manual_seed(stream("partition", dataset_name, block.cell.seed, block.start, block.stop, b))
+    return block.start + torch.randperm(block.stop - block.start, generator=rng).view(-1, b)
+
+
+def observe(released: Released, threat: ThreatModel, class_means: Tensor | None = None) -> Observation:
+    """What the threat model lets the server see of a release: no image, no image number, no order of labels."""
+    schedule = released.task.schedule
+    scale: float | None = schedule.update_scale
+    task = released.task
+    if not threat.schedule_known and not schedule.sends_gradient:
+        # All that is left to assume is one gradient of as many images.
+        task, scale = replace(task, schedule=Schedule(images=schedule.images)), None
+    labels = released.labels.sort(dim=1).values if threat.labels == "known" else None
+    return Observation(task, released.params, released.updates, labels, threat, scale, class_means)
+
+
+def attack_seeds(released: Released, dataset_name: str, seed: int) -> list[int]:
+    """One number per trial for the attack's starting points, the same for every attack and defense."""
+    return [stream("attack", dataset_name, seed, *ids) for ids in released.image_ids.tolist()]
+
+
+def _digest(updates: Update) -> str:
+    digest = hashlib.sha256()
+    for name, u in updates.items():
+        digest.update(name.encode())
+        digest.update(u.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _remember(kept: OrderedDict[Any, Any], key: Any, most: int, make: Callable[[], Any]) -> Any:
+    if key in kept:
+        kept.move_to_end(key)
+        return kept[key]
+    while len(kept) >= most:
+        kept.popitem(last=False)
+    kept[key] = make()
+    return kept[key]

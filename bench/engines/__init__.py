@@ -1,0 +1,1 @@
+"""Engines: what runs the blocks of a plan."""

@@ -1,0 +1,60 @@
+"""Fingerprints of what a stored result was made by, so that a changed method is never mixed with an old one."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+ROOMS = ("attacks", "defenses")
+CLIENT = ("bench/models.py", "bench/weights.py", "bench/streams.py", "bench/clients.py")
+SCORING = ("bench/metrics.py", "bench/identification.py", "bench/perceptual.py")
+
+
+def method_fingerprint(sources: Iterable[Path], *facts: str) -> str:
+    """16 digits of the methods' files, every file of `attacks` and `defenses` they import, and further facts."""
+    files = sorted({file for source in sources for file in _closure(source.resolve())} | {ROOT / f for f in CLIENT})
+    return _hash([*(file.name + _text(file) for file in files), *facts])
+
+
+def scoring_fingerprint() -> str:
+    """16 digits of the files that turn reconstructions into metrics."""
+    return _hash(_text(ROOT / file) for file in SCORING)
+
+
+def _hash(parts: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.encode())
+        digest.update(b"\0")
+    return digest.hexdigest()[:16]
+
+
+@cache
+def _text(file: Path) -> str:
+    return file.read_text(encoding="utf-8")
+
+
+@cache
+def _closure(source: Path) -> frozenset[Path]:
+    """The file and all files of the two rooms that it imports, directly or not."""
+    seen: set[Path] = set()
+    open_files = [source]
+    while open_files:
+        file = open_files.pop()
+        if file in seen:
+            continue
+        seen.add(file)
+        for node in ast.walk(ast.parse(_text(file), filename=str(file))):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            else:
+                continue
+            paths = [ROOT / (name.replace(".", "/") + ".py") for name in names if name.split(".")[0] in ROOMS]
+            open_files += [path for path in paths if path.is_file()]
+    return frozenset(seen)

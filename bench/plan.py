@@ -1,0 +1,169 @@
+"""From a grid to its cells: what would run, and what cannot and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from attacks.attack import UnsupportedPair
+from attacks.threat import ThreatModel
+from bench.cells import Block, Cell, Setting
+from bench.clients import Clients
+from bench.config import Config
+from bench.errors import ConfigurationError
+from bench.fingerprint import method_fingerprint
+from bench.registry import Registry
+from bench.specs import Chain, MethodSpec, chain_label
+from defenses.client import Classifier, Task
+from defenses.schedule import Schedule
+
+PRIOR_SETTINGS = ("iterations", "tv_weight", "learning_rate", "milestones", "decay")
+"""What `prior_only` takes over from the grid's `inverting_gradients`."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All cells of a run over the first `images` images, in the order in which they run, and notes for the reader."""
+
+    config: Config
+    cells: tuple[Cell, ...]
+    images: int
+    notes: tuple[str, ...]
+    fingerprints: dict[str, str]
+    """Block id -> fingerprint of the method that it is to be made by."""
+
+    def blocks(self) -> Iterator[Block]:
+        for cell in self.cells:
+            yield from cell.blocks(self.images)
+
+
+def make_plan(config: Config, registry: Registry, clients: Clients) -> Plan:
+    """Plan every cell of the grid and its controls; raises ConfigurationError for what cannot be a grid."""
+    grid = config.grid
+    attacks, notes = _with_controls(config, registry)
+    chains = [(parts, clients.chain(parts)) for parts in grid.defenses]
+    cells: list[Cell] = []
+    for model in grid.models:
+        for weights in grid.weights:
+            bare = Setting(grid.dataset, model, weights, grid.client.schedule)
+            _check_images(grid.images, [c.schedule(bare.client) for _, c in chains], clients, bare)
+            setting, architecture = _prepared(bare, chains, clients)
+            task = Task(architecture, clients.dataset(bare).classes, clients.dataset(bare).input_shape)
+            for threat in config.threats:
+                reasons = {spec: _impossible(registry, spec, task, threat) for spec, _ in attacks}
+                for seed in grid.seeds:
+                    for order, (parts, chain) in enumerate(chains):
+                        schedule = chain.schedule(bare.client)
+                        cells += _row(setting, parts, schedule, order, attacks, reasons, threat, seed)
+    if "class_mean" in [spec.name for spec, _ in attacks]:
+        without = [cell for cell in cells if cell.attack.name == "class_mean" and not _has_means(cell, clients)]
+        cells = [cell for cell in cells if cell not in without]
+        if without:
+            notes.append("class_mean needs known labels and training images beside the attacked ones: left out")
+    if all(cell.skip or cell.control for cell in cells):
+        why = "; ".join(dict.fromkeys(cell.skip for cell in cells if cell.skip))
+        raise ConfigurationError(f"no attack of the grid can run: {why or 'only controls are asked for'}")
+    fingerprints = {
+        block.id: _fingerprint(block, registry, clients) for cell in cells for block in cell.blocks(grid.images)
+    }
+    return Plan(config, tuple(cells), grid.images, tuple(notes), fingerprints)
+
+
+def _with_controls(config: Config, registry: Registry) -> tuple[list[tuple[MethodSpec, bool]], list[str]]:
+    """The grid's attacks and then the controls, each with whether it is one."""
+    asked = [(spec, bool(registry.cls("attack", spec.name).control)) for spec in config.grid.attacks]
+    if not config.grid.controls:
+        return asked, ["controls = false: no floor to judge leakage by"]
+    names = {spec.name for spec, _ in asked}
+    paper = next((spec for spec, _ in asked if spec.name == "inverting_gradients"), None)
+    prior = {key: paper.parameters[key] for key in PRIOR_SETTINGS} if paper else {}
+    wanted = [
+        MethodSpec.of("grey_image", {}),
+        MethodSpec.of("dataset_mean", {}),
+        MethodSpec.of("class_mean", {}),
+        MethodSpec.of("prior_only", prior),
+    ]
+    added = [(registry.resolve("attack", spec), True) for spec in wanted if spec.name not in names]
+    return asked + added, []
+
+
+def _row(
+    setting: Setting,
+    parts: Chain,
+    schedule: Schedule,
+    defense_order: int,
+    attacks: list[tuple[MethodSpec, bool]],
+    reasons: dict[MethodSpec, str | None],
+    threat: ThreatModel,
+    seed: int,
+) -> list[Cell]:
+    """All attacks on one defense, then `wrong_image` for each of them that is no control."""
+    common: dict[str, Any] = {
+        "setting": setting, "defense": parts, "threat": threat, "seed": seed,
+        "schedule": schedule, "defense_order": defense_order,
+    }  # fmt: skip
+    cells = [
+        Cell(attack=spec, control=control, attack_order=order, skip=reasons[spec], **common)
+        for order, (spec, control) in enumerate(attacks)
+    ]
+    lenders = [cell for cell in cells if not cell.control] if any(control for _, control in attacks) else []
+    for order, lender in enumerate(lenders, start=len(cells)):
+        spec = MethodSpec.of("wrong_image", {"of": lender.attack.label})
+        skip = lender.skip and f"{lender.attack.name} is skipped"
+        cells.append(Cell(attack=spec, control=True, attack_order=order, borrows=lender, skip=skip, **common))
+    return cells
+
+
+def _check_images(images: int, schedules: list[Schedule], clients: Clients, setting: Setting) -> None:
+    available = len(clients.dataset(setting))
+    if images > available:
+        raise ConfigurationError(
+            f"grid.images = {images}, but {setting.dataset.name} has {available} images to attack; ask for fewer"
+        )
+    for schedule in schedules:
+        if images % schedule.images:
+            following = -(-images // schedule.images) * schedule.images
+            raise ConfigurationError(
+                f"grid.images = {images} does not divide into clients of {schedule.images} images; "
+                f"the next number that does is {following}"
+            )
+
+
+def _prepared(
+    setting: Setting, chains: list[tuple[Chain, Any]], clients: Clients
+) -> tuple[Setting, Classifier]:
+    """The setting with the architecture that every defense of the grid can work with."""
+    model = clients.architecture(setting, seed=0)
+    preparers: list[Chain] = []
+    for parts, chain in chains:
+        try:
+            prepared = chain.prepare(model)
+        except ValueError as error:
+            hint = 'leave the defense out, or choose a model without such layers, e.g. with norm = "group"'
+            raise ConfigurationError(f"{setting.model.label} under {chain_label(parts)}: {error}; {hint}") from error
+        if repr(prepared) != repr(model):
+            preparers.append(parts)
+            model = prepared
+    return Setting(setting.dataset, setting.model, setting.weights, setting.client, tuple(preparers)), model
+
+
+def _impossible(registry: Registry, spec: MethodSpec, task: Task, threat: ThreatModel) -> str | None:
+    try:
+        registry.build("attack", spec).check(task, threat.labels)
+    except UnsupportedPair as error:
+        return str(error)
+    return None
+
+
+def _has_means(cell: Cell, clients: Clients) -> bool:
+    return cell.threat.labels == "known" and clients.dataset(cell.setting).read_training is not None
+
+
+def _fingerprint(block: Block, registry: Registry, clients: Clients) -> str:
+    cell = block.cell
+    attack = (cell.borrows or cell).attack
+    sources = [registry.sources("attack", attack.name)]
+    sources += [registry.sources("defense", part.name) for part in cell.defense]
+    images = clients.dataset(cell.setting).digest(range(block.start, block.stop))
+    return method_fingerprint(sources, images)
