@@ -65,9 +65,7 @@ class MatchingProblem:
             return value
         task, scale = self.observation.task, evidence["scale"]
         labels = variables["logits"].softmax(-1) if "logits" in variables else evidence["labels"]
-        predicted = simulated_update(
-            task, self.observation.params, task.denormalise(variables["images"]), labels
-        )
+        predicted = simulated_update(task, self.observation.params, task.denormalise(variables["images"]), labels)
         observed = {name: evidence[f"update.{name}"] for name in predicted}
         local_scale = task.schedule.update_scale
         predicted = {name: p / local_scale for name, p in predicted.items()}
@@ -94,9 +92,7 @@ class MatchingProblem:
     def box(self) -> tuple[Tensor, Tensor]:
         """The lowest and highest valid pixel in normalised space, each (c 1 1)."""
         normalise = self.observation.task.normalise
-        pixel = next(iter(self.observation.params.values())).new_zeros(
-            self.observation.task.input_shape[0], 1, 1
-        )
+        pixel = next(iter(self.observation.params.values())).new_zeros(self.observation.task.input_shape[0], 1, 1)
         return normalise(pixel), normalise(pixel + 1)
 
     def best(self, found: Descended, restarts: int) -> Reconstruction:

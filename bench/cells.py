@@ -48,7 +48,7 @@ class Setting:
         return {
             "dataset": dataset,
             "model": self.model.canonical,
-            "weights": self.weights.model_dump(),
+            "weights": self.weights.model_dump(exclude={"root", "download"}),
             "client": asdict(self.client),
             "prepared_by": list(self.prepared_by),
         }

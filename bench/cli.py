@@ -70,7 +70,9 @@ def status(run: RunFolder) -> None:
         typer.echo(f"{name:>9}  {count} block{'s' if count > 1 else ''}")
     unfinished = frame[~frame["status"].isin(["ok", "pending"])].drop_duplicates(["cell", "status", "reason"])
     for row in unfinished.itertuples():
-        typer.echo(f"{row.status}: {row.attack} / {row.defense}: {row.reason or 'made by another version of the method'}")
+        typer.echo(
+            f"{row.status}: {row.attack} / {row.defense}: {row.reason or 'made by another version of the method'}"
+        )
 
 
 def export(

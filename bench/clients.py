@@ -61,9 +61,7 @@ class Clients:
     def dataset(self, setting: Setting) -> Dataset:
         spec = setting.dataset
         if spec not in self._datasets:
-            self._datasets[spec] = load_dataset(
-                spec.name, root=spec.root, download=spec.download, size=spec.size
-            )
+            self._datasets[spec] = load_dataset(spec.name, root=spec.root, download=spec.download, size=spec.size)
         return self._datasets[spec]
 
     def class_means(self, setting: Setting) -> Tensor | None:

@@ -46,9 +46,7 @@ def _state(block: Block, plan: Plan, store: Store) -> str:
     return store.status_of(block.id, plan.fingerprints[block.id])
 
 
-def _estimate(
-    pending: list[Block], registry: Registry, clients: Clients, device: str
-) -> tuple[float, list[str]]:
+def _estimate(pending: list[Block], registry: Registry, clients: Clients, device: str) -> tuple[float, list[str]]:
     """Seconds for all blocks, and why some could not be estimated."""
     per_image: dict[Any, float] = {}
     seconds, unknown = 0.0, {}

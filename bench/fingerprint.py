@@ -5,27 +5,34 @@ from __future__ import annotations
 import ast
 import hashlib
 from collections.abc import Iterable
-from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("attacks", "defenses")
-CLIENT = ("bench/models.py", "bench/weights.py", "bench/streams.py", "bench/clients.py")
+CLIENT = (
+    "bench/models.py",
+    "bench/networks.py",
+    "bench/weights.py",
+    "bench/training.py",
+    "bench/streams.py",
+    "bench/clients.py",
+)
 SCORING = ("bench/metrics.py", "bench/identification.py", "bench/perceptual.py")
 
 
-def method_fingerprint(sources: Iterable[Path], *facts: str) -> str:
-    """16 digits of the methods' files, every file of `attacks` and `defenses` they import, and further facts."""
-    files = sorted({file for source in sources for file in _closure(source.resolve())} | {ROOT / f for f in CLIENT})
-    return _hash([*(file.name + _text(file) for file in files), *facts])
+def sources_fingerprint(sources: Iterable[Path]) -> str:
+    """16 digits of the methods' files, every file of `attacks` and `defenses` that they import, and the client's."""
+    files = {file for source in sources for file in _closure(source.resolve())} | {ROOT / file for file in CLIENT}
+    return fingerprint(*(file.name + _text(file) for file in sorted(files)))
 
 
 def scoring_fingerprint() -> str:
     """16 digits of the files that turn reconstructions into metrics."""
-    return _hash(_text(ROOT / file) for file in SCORING)
+    return fingerprint(*(_text(ROOT / file) for file in SCORING))
 
 
-def _hash(parts: Iterable[str]) -> str:
+def fingerprint(*parts: str) -> str:
+    """16 digits of these texts in this order."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part.encode())
@@ -33,12 +40,10 @@ def _hash(parts: Iterable[str]) -> str:
     return digest.hexdigest()[:16]
 
 
-@cache
 def _text(file: Path) -> str:
     return file.read_text(encoding="utf-8")
 
 
-@cache
 def _closure(source: Path) -> frozenset[Path]:
     """The file and all files of the two rooms that it imports, directly or not."""
     seen: set[Path] = set()

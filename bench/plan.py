@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from attacks.attack import UnsupportedPair
@@ -12,7 +13,7 @@ from bench.cells import Block, Cell, Setting
 from bench.clients import Clients
 from bench.config import Config
 from bench.errors import ConfigurationError
-from bench.fingerprint import method_fingerprint
+from bench.fingerprint import fingerprint, sources_fingerprint
 from bench.registry import Registry
 from bench.specs import Chain, MethodSpec, chain_label
 from defenses.client import Classifier, Task
@@ -64,9 +65,7 @@ def make_plan(config: Config, registry: Registry, clients: Clients) -> Plan:
     if all(cell.skip or cell.control for cell in cells):
         why = "; ".join(dict.fromkeys(cell.skip for cell in cells if cell.skip))
         raise ConfigurationError(f"no attack of the grid can run: {why or 'only controls are asked for'}")
-    fingerprints = {
-        block.id: _fingerprint(block, registry, clients) for cell in cells for block in cell.blocks(grid.images)
-    }
+    fingerprints = _fingerprints(cells, grid.images, registry, clients)
     return Plan(config, tuple(cells), grid.images, tuple(notes), fingerprints)
 
 
@@ -130,9 +129,7 @@ def _check_images(images: int, schedules: list[Schedule], clients: Clients, sett
             )
 
 
-def _prepared(
-    setting: Setting, chains: list[tuple[Chain, Any]], clients: Clients
-) -> tuple[Setting, Classifier]:
+def _prepared(setting: Setting, chains: list[tuple[Chain, Any]], clients: Clients) -> tuple[Setting, Classifier]:
     """The setting with the architecture that every defense of the grid can work with."""
     model = clients.architecture(setting, seed=0)
     preparers: list[Chain] = []
@@ -160,10 +157,15 @@ def _has_means(cell: Cell, clients: Clients) -> bool:
     return cell.threat.labels == "known" and clients.dataset(cell.setting).read_training is not None
 
 
-def _fingerprint(block: Block, registry: Registry, clients: Clients) -> str:
-    cell = block.cell
-    attack = (cell.borrows or cell).attack
-    sources = [registry.sources("attack", attack.name)]
-    sources += [registry.sources("defense", part.name) for part in cell.defense]
-    images = clients.dataset(cell.setting).digest(range(block.start, block.stop))
-    return method_fingerprint(sources, images)
+def _fingerprints(cells: list[Cell], images: int, registry: Registry, clients: Clients) -> dict[str, str]:
+    """Of every block: the sources of its methods and the images that they see."""
+    digest_of_sources = cache(lambda paths: sources_fingerprint(paths))
+    digest_of_images = cache(lambda setting, start, stop: clients.dataset(setting).digest(range(start, stop)))
+    found: dict[str, str] = {}
+    for cell in cells:
+        paths = [registry.sources("attack", (cell.borrows or cell).attack.name)]
+        paths += [registry.sources("defense", part.name) for part in cell.defense]
+        for block in cell.blocks(images):
+            seen = digest_of_images(cell.setting, block.start, block.stop)
+            found[block.id] = fingerprint(digest_of_sources(tuple(paths)), seen)
+    return found

@@ -69,10 +69,10 @@ def run(
     """
     config, registry, clients, plan = prepare(spec, overrides=overrides, plugins=plugins)
     _check_retry(retry)
+    import torch
+
     from bench.engines.local import LocalEngine, choose_device, default_threads
     from bench.engines.watching import Watcher
-
-    import torch
 
     store = Store(output or Path("runs") / config.name)
     chosen = choose_device(device or config.engine.device)

@@ -132,9 +132,7 @@ def from_arrays(arrays: dict[str, np.ndarray]) -> Attacked:
     tensors = {name: torch.from_numpy(value) for name, value in arrays.items()}
     trace = {int(name.split(".")[1]): value for name, value in tensors.items() if name.startswith("trace.")}
     names = ("start", "found", "at_truth", "features")
-    return Attacked(
-        tensors["images"], tensors["labels"], trace=trace, **{name: tensors.get(name) for name in names}
-    )  # pyright: ignore[reportArgumentType]
+    return Attacked(tensors["images"], tensors["labels"], trace=trace, **{name: tensors.get(name) for name in names})  # pyright: ignore[reportArgumentType]
 
 
 def shown_to_the_wrong_client(attacked: Attacked) -> Attacked:

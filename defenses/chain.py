@@ -42,9 +42,7 @@ class Chain:
         for part in self._with_role("schedule"):
             schedule = part.schedule(schedule)
             if not isinstance(schedule, Schedule):
-                raise DefenseFault(
-                    f"{_name(part)}.schedule returned {type(schedule).__name__}, not a Schedule"
-                )
+                raise DefenseFault(f"{_name(part)}.schedule returned {type(schedule).__name__}, not a Schedule")
         return schedule
 
     def prepare(self, model: nn.Module) -> nn.Module:

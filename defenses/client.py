@@ -98,9 +98,7 @@ class Task:
 GradientRule = Callable[[Params, Batch], Update]
 
 
-def local_training(
-    task: Task, params: Params, batch: Batch, rng: Generator, gradient: GradientRule
-) -> Update:
+def local_training(task: Task, params: Params, batch: Batch, rng: Generator, gradient: GradientRule) -> Update:
     """What the client's schedule makes of its batch (McMahan et al., AISTATS 2017).
 
     FedSGD returns one gradient. FedAvg runs `epochs` of plain SGD, the order drawn anew from `rng` every
@@ -108,9 +106,7 @@ def local_training(
     """
     schedule = task.schedule
     if len(batch) != schedule.images:
-        raise ValueError(
-            f"the schedule wants {schedule.images} images per update, the batch has {len(batch)}"
-        )
+        raise ValueError(f"the schedule wants {schedule.images} images per update, the batch has {len(batch)}")
     if schedule.sends_gradient:
         return gradient(params, batch)
     weights = dict(params)
@@ -164,7 +160,5 @@ def role_of(defense: type[Defense]) -> str:
     own = [role for role in ROLES if getattr(defense, role) is not getattr(Defense, role)]
     if len(own) != 1:
         found = " and ".join(own) or "none of them"
-        raise TypeError(
-            f"defense {defense.__name__} implements {found}; implement exactly one of {', '.join(ROLES)}"
-        )
+        raise TypeError(f"defense {defense.__name__} implements {found}; implement exactly one of {', '.join(ROLES)}")
     return own[0]

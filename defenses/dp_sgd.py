@@ -41,12 +41,8 @@ class DpSgd(Defense):
             if getattr(module, "inplace", False):
                 module.inplace = False  # pyright: ignore[reportAttributeAccessIssue]
         for name, module in fixed.named_modules():
-            refused = [
-                e for check in [ModuleValidator.VALIDATORS.get(type(module))] if check for e in check(module)
-            ]
-            has_private_buffers = _owns_parameters(module) and any(
-                True for _ in module.buffers(recurse=False)
-            )
+            refused = [e for check in [ModuleValidator.VALIDATORS.get(type(module))] if check for e in check(module)]
+            has_private_buffers = _owns_parameters(module) and any(True for _ in module.buffers(recurse=False))
             if refused or has_private_buffers:
                 why = refused[0] if refused else "it keeps buffers, which would not be private"
                 raise ValueError(f"dp_sgd cannot train layer {name!r} ({type(module).__name__}): {why}")

@@ -25,7 +25,4 @@ class GaussianNoise(Defense):
             raise ValueError(f"std must be at least 0 and finite, got {self.std}")
 
     def transform(self, task: Task, update: Update, rng: Generator) -> Update:
-        return {
-            name: u + self.std * torch.randn(u.shape, generator=rng, dtype=u.dtype)
-            for name, u in update.items()
-        }
+        return {name: u + self.std * torch.randn(u.shape, generator=rng, dtype=u.dtype) for name, u in update.items()}

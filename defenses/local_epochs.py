@@ -26,6 +26,4 @@ class LocalEpochs(Defense):
         self.schedule(Schedule())
 
     def schedule(self, schedule: Schedule) -> Schedule:
-        return replace(
-            schedule, epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate
-        )
+        return replace(schedule, epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate)

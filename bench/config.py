@@ -1,0 +1,197 @@
+"""A grid file or preset, checked and complete: what `plan` and `run` work from."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    InstanceOf,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+    ValidationInfo,
+    field_serializer,
+    field_validator,
+)
+
+from attacks.threat import ThreatModel
+from bench.catalogue import MODELS, check_model
+from bench.errors import ConfigurationError, suggest
+from bench.grid_file import apply_override, explain, read_grid
+from bench.registry import Registry
+from bench.settings import (
+    Client,
+    Dataset,
+    Engine,
+    Expect,
+    Positive,
+    Section,
+    Threat,
+    Weights,
+    as_list,
+    distinct,
+)
+from bench.specs import Chain, MethodSpec, expand, parse
+from bench.toml import to_toml_text
+
+Spec = InstanceOf[MethodSpec]
+
+
+class Grid(Section):
+    """What is attacked, by what, under what: the cells are the product of all its lists.
+
+    Attacks and the parts of defenses hold all their parameters; models hold those that were written.
+    """
+
+    dataset: Dataset
+    models: tuple[Spec, ...]
+    weights: Annotated[tuple[Weights, ...], BeforeValidator(as_list)] = (Weights(),)
+    images: Positive
+    seeds: tuple[Annotated[StrictInt, Field(ge=0)], ...] = (0,)
+    attacks: tuple[Spec, ...]
+    defenses: tuple[tuple[Spec, ...], ...]
+    threat: Threat = Threat()
+    client: Client = Client()
+    controls: StrictBool = True
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _expand_models(cls, values: object) -> tuple[MethodSpec, ...]:
+        specs: list[MethodSpec] = []
+        for index, value in enumerate(as_list(values)):
+            try:
+                specs += _models(value)
+            except ConfigurationError as error:
+                raise ConfigurationError(f"[{index}]: {error}") from error
+        return tuple(specs)
+
+    @field_validator("attacks", mode="before")
+    @classmethod
+    def _expand_attacks(cls, values: object, info: ValidationInfo) -> tuple[MethodSpec, ...]:
+        return tuple(attack for [attack] in _registry(info).expand("attack", as_list(values)))
+
+    @field_validator("defenses", mode="before")
+    @classmethod
+    def _expand_defenses(cls, values: object, info: ValidationInfo) -> tuple[Chain, ...]:
+        return tuple(_registry(info).expand("defense", as_list(values)))
+
+    @field_validator("models", "weights", "attacks", "defenses")
+    @classmethod
+    def _not_empty(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        return distinct(values)
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_differ(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(distinct(seeds)) < len(seeds):
+            raise ValueError(f"has duplicates: {list(seeds)}; name every seed once")
+        return seeds
+
+    @field_serializer("models")
+    def _write_models(self, models: tuple[MethodSpec, ...]) -> list[object]:
+        return [{"name": m.name, **m.parameters} if m.items else m.name for m in models]
+
+    @field_serializer("weights")
+    def _write_weights(self, weights: tuple[Weights, ...]) -> list[object]:
+        return [w.model_dump(exclude_none=True) or "untrained" for w in weights]
+
+    @field_serializer("attacks")
+    def _write_attacks(self, attacks: tuple[MethodSpec, ...]) -> list[str]:
+        return [attack.call for attack in attacks]
+
+    @field_serializer("defenses")
+    def _write_defenses(self, defenses: tuple[Chain, ...]) -> list[str]:
+        return [" | ".join(part.call for part in chain) for chain in defenses]
+
+
+class Config(Section):
+    """A whole run; `name` is the preset's or the file's, and the run's folder unless another is asked for."""
+
+    name: StrictStr
+    grid: Grid
+    engine: Engine = Engine()
+    expect: Expect | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_folder_name(cls, name: str) -> str:
+        if not re.fullmatch(r"\w[\w .+-]*", name):
+            raise ValueError(f"must be letters, digits, '-', '_', '.' and spaces, got {name!r}; it names a folder")
+        return name
+
+    @field_validator("expect")
+    @classmethod
+    def _expects_a_known_attack(cls, expect: Expect | None, info: ValidationInfo) -> Expect | None:
+        known = [entry.name for entry in _registry(info).entries("attack")]
+        if expect is not None and expect.attack not in known:
+            raise ValueError(f".attack: unknown attack {expect.attack!r}; {suggest(expect.attack, known)}")
+        return expect
+
+    @property
+    def threats(self) -> list[ThreatModel]:
+        """The threat models of the grid."""
+        return self.grid.threat.models
+
+    def resolved(self) -> dict[str, Any]:
+        """Everything as plain dicts, lists, strings and numbers, defaults included; None is left out."""
+        return self.model_dump(exclude_none=True)
+
+
+def load_config(spec: str, overrides: Sequence[str] = (), plugins: Sequence[Path | str] = ()) -> Config:
+    """The preset of this name, or the TOML file at this path, with `KEY=VALUE` overrides applied.
+
+    Imports the methods that it names. Raises ConfigurationError for whatever is wrong with it.
+    """
+    registry = Registry(plugins)
+    table, name, source = read_grid(spec)
+    for override in overrides:
+        apply_override(table, override, Config)
+    return _validated({"name": name, **table}, source, registry)
+
+
+def to_toml(config: Config) -> str:
+    """The text of `run.toml`; `from_toml` gives an equal config back."""
+    return to_toml_text(config.resolved())
+
+
+def from_toml(text: str, plugins: Sequence[Path | str] = (), source: str = "run.toml") -> Config:
+    """The config of a `run.toml`; the plugins are those of the run. Raises ConfigurationError."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{source} is not valid TOML: {error}") from error
+    return _validated(table, source, Registry(plugins))
+
+
+def _validated(table: Mapping[str, Any], source: str, registry: Registry) -> Config:
+    try:
+        return Config.model_validate(table, context={"registry": registry})
+    except ValidationError as error:
+        raise ConfigurationError(explain(error, Config, source)) from error
+
+
+def _registry(info: ValidationInfo) -> Registry:
+    context = info.context or {}
+    return context["registry"] if "registry" in context else Registry()
+
+
+def _models(value: object) -> list[MethodSpec]:
+    # A model's name may hold hyphens and dots, so that its call is read with another name in place.
+    if isinstance(value, str) and (match := re.fullmatch(r"\s*([\w.-]+)\s*(\(.*\))\s*", value, re.DOTALL)):
+        name, parameters = match[1], parse(f"model{match[2]}")[0][1]
+    else:
+        (name, parameters), *more = parse(value)
+        if more:
+            raise ConfigurationError(f"models cannot be chained, got {value!r}")
+    specs = expand((name, parameters), sequences={"hidden"})
+    for spec in specs:
+        if name in MODELS:  # Newer names of torchvision are known when the model is built.
+            check_model(name, spec.parameters)
+    return specs

@@ -1,0 +1,53 @@
+"""Can the private image be picked out of a pool by its reconstruction?"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+TIE = 1e-9
+
+
+def identification(guess: Tensor, truth: Tensor, pool: Tensor) -> Tensor:
+    """Whether each private image is strictly the nearest to its reconstruction: bool (n,).
+
+    `guess` and `truth` are uint8 (n c h w); `pool` (m c h w) holds the other candidates, the same for all n
+    images. Images are centred and scaled to unit norm, so that brightness and contrast do not count; one
+    without contrast becomes zero. Ties fail, and so does a private image with a copy in the pool.
+    """
+    if len(pool) == 0:
+        return torch.ones(len(guess), dtype=torch.bool, device=guess.device)
+    return _nearest(_distances(guess, truth, paired=True), _distances(guess, pool).amin(1))
+
+
+def identify_block(guess: Tensor, truth: Tensor, pool: Tensor) -> Tensor:
+    """The same for a block: each image's candidates are all truths of the block and `pool`."""
+    among = _distances(guess, truth)
+    own = among.diagonal()
+    others = among.clone().fill_diagonal_(torch.inf)
+    if len(pool):
+        others = torch.cat([others, _distances(guess, pool)], dim=1)
+    return _nearest(own, others.amin(1))
+
+
+def _nearest(own: Tensor, others: Tensor) -> Tensor:
+    # Rounding must not break a tie: equal candidates may differ in the last digits.
+    return own < others - TIE
+
+
+def _distances(guess: Tensor, candidates: Tensor, paired: bool = False) -> Tensor:
+    """Squared distances (n m) of normalised images; (n,) row by row if `paired`."""
+    g, c = _unit(guess), _unit(candidates)
+    # A unit image and a zero one are at distance 1 exactly, whatever the rounding.
+    norms = [x.any(1).double() for x in (g, c)]
+    if paired:
+        return norms[0] + norms[1] - 2 * (g * c).sum(1)
+    return norms[0][:, None] + norms[1][None] - 2 * g @ c.T
+
+
+def _unit(images: Tensor) -> Tensor:
+    """Rows of unit norm from uint8 images; the integers keep the mean of a constant image exact."""
+    flat = images.flatten(1).double()
+    centred = flat - flat.mean(1, keepdim=True)
+    norm = centred.norm(dim=1, keepdim=True)
+    return torch.where(norm > 1e-6, centred / norm.clamp(min=1e-6), 0.0)

@@ -1,0 +1,180 @@
+"""The sections of a grid file, key by key, with the type and range of each."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    field_validator,
+    model_validator,
+)
+
+from attacks.threat import ThreatModel
+from bench.catalogue import check_dataset
+from bench.errors import ConfigurationError
+from defenses.schedule import Schedule
+
+Positive = Annotated[StrictInt, Field(ge=1)]
+Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
+
+
+def as_list(value: object) -> list[object]:
+    """A single value stands for the list of it."""
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The values without duplicates, in order; raises ValueError when there is none."""
+    if not values:
+        raise ValueError("is empty; give at least one")
+    return tuple(dict.fromkeys(values))
+
+
+def _check_dataset(name: str, parameters: dict[str, object]) -> None:
+    try:
+        check_dataset(name, {key: value for key, value in parameters.items() if value is not None})
+    except ConfigurationError as error:
+        raise ValueError(f": {error}") from error
+
+
+class Section(BaseModel):
+    """A table of the grid file: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Dataset(Section):
+    """The images: a name of `leakboard list datasets`, and for datasets on disk where they are."""
+
+    name: StrictStr
+    root: StrictStr | None = None
+    download: StrictBool = False
+    size: Positive | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, value: object) -> object:
+        return {"name": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _takes_these(self) -> Dataset:
+        _check_dataset(self.name, {"root": self.root, "download": self.download or None, "size": self.size})
+        return self
+
+
+class Weights(Section):
+    """The model's weights: untrained (all None), trained here for `epochs` on `dataset`, or a checkpoint.
+
+    `dataset` None is the training half of the grid's own dataset; `root`, `download` and `size` are of `dataset`.
+    """
+
+    epochs: Positive | None = None
+    dataset: StrictStr | None = None
+    root: StrictStr | None = None
+    download: StrictBool | None = None
+    size: Positive | None = None
+    checkpoint: StrictStr | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_short(cls, value: object) -> object:
+        if isinstance(value, str):
+            if value == "untrained":
+                return {}
+            if "/" not in value and not value.endswith((".safetensors", ".pt", ".pth")):
+                raise ValueError(f"must be 'untrained', a number of epochs or a checkpoint's path, got {value!r}")
+            return {"checkpoint": value}
+        return {"epochs": value} if isinstance(value, int | float) else value
+
+    @model_validator(mode="after")
+    def _is_one_recipe(self) -> Weights:
+        given = self.model_dump(exclude_none=True)
+        if self.checkpoint is not None and len(given) > 1:
+            raise ValueError(f"checkpoint stands alone; drop {', '.join(given.keys() - {'checkpoint'})}")
+        if self.dataset is None and given.keys() & {"root", "download", "size"}:
+            raise ValueError("root, download and size need a dataset: the name of what to train on")
+        if self.dataset is not None:
+            if self.epochs is None:
+                raise ValueError("dataset needs epochs: for how long to train on it")
+            _check_dataset(self.dataset, {key: given.get(key) for key in ("root", "download", "size")})
+        return self
+
+    @property
+    def label(self) -> str:
+        """`untrained`, `epochs=20`, `epochs=20 on cifar10` or the checkpoint's path."""
+        if self.epochs is None:
+            return self.checkpoint or "untrained"
+        return f"epochs={self.epochs}" + (f" on {self.dataset}" if self.dataset else "")
+
+
+class Threat(Section):
+    """What the server knows; each key is an axis."""
+
+    labels: Annotated[tuple[Literal["known", "recovered", "joint"], ...], BeforeValidator(as_list)] = ("known",)
+    schedule_known: Annotated[tuple[StrictBool, ...], BeforeValidator(as_list)] = (True,)
+    defense_known: Annotated[tuple[StrictBool, ...], BeforeValidator(as_list)] = (False,)
+
+    @field_validator("labels", "schedule_known", "defense_known")
+    @classmethod
+    def _not_empty(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        return distinct(values)
+
+    @field_validator("defense_known")
+    @classmethod
+    def _not_adaptive(cls, values: tuple[bool, ...]) -> tuple[bool, ...]:
+        if True in values:
+            raise ValueError("= true: adaptive attacks are not part of this version; leave it false")
+        return values
+
+    @property
+    def models(self) -> list[ThreatModel]:
+        """Every combination, labels slowest."""
+        return [
+            ThreatModel(labels=labels, schedule_known=schedule, defense_known=defense)
+            for labels, schedule, defense in itertools.product(self.labels, self.schedule_known, self.defense_known)
+        ]
+
+
+class Client(Section):
+    """The client's published work before any defense changes it, as in `defenses.schedule.Schedule`."""
+
+    images: Positive = 1
+    epochs: Annotated[StrictInt, Field(ge=0)] = 0
+    batch_size: Positive | None = None
+    learning_rate: Annotated[Number, Field(gt=0)] = 1e-3
+
+    @property
+    def schedule(self) -> Schedule:
+        return Schedule(**self.model_dump())
+
+
+class Engine(Section):
+    """How it runs; nothing here changes what is asked, so nothing of it enters a cell's id.
+
+    `chunk`: trials in one tensor program; `timeout`: seconds a block may take; `threads`: of the CPU. None leaves
+    the choice to the engine.
+    """
+
+    chunk: Positive | None = None
+    timeout: Annotated[Number, Field(gt=0)] | None = None
+    threads: Positive | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class Expect(Section):
+    """The run fails unless `attack`, undefended, beats the strongest control by `gain_db` in mean PSNR.
+
+    Not judged in a grid without that attack.
+    """
+
+    attack: StrictStr
+    gain_db: Number

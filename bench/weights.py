@@ -1,0 +1,156 @@
+"""The weights of a setting: untrained, trained here and kept, or from a checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench import networks, training
+from bench.checkpoints import State, digest_of_state, place, read_checkpoint, read_state, state_of, write_state
+from bench.dataset import Dataset, digest_of
+from bench.datasets import load_dataset
+from bench.errors import ConfigurationError
+from bench.training import Progress, Recipe, accuracy, train
+from bench.weights_spec import WeightsSpec, parse_weights
+from defenses.client import Classifier
+
+_SCORED_WHEN_TRAINED = 10_000
+_SCORED_OF_A_CHECKPOINT = 1_000
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What was placed in the model, and how it was made.
+
+    `state` holds parameters and buffers; `recipe_digest` is a SHA-256 of all that determines them; `accuracy`,
+    in [0, 1], is over the attacked split of the dataset trained on (None when untrained; for a checkpoint over up
+    to 1,000 images of the attacked dataset).
+    """
+
+    label: str
+    recipe_digest: str
+    accuracy: float | None
+    epochs: int
+    state: State
+
+
+def load_weights(
+    model: Classifier,
+    spec: str | int | Mapping[str, Any] | os.PathLike[str],
+    *,
+    dataset: Dataset,
+    seed: int,
+    recipe: Recipe | None = None,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> Weights:
+    """Place the weights that `spec` asks for (see `parse_weights`) in a fresh `model`, left in eval mode on the CPU.
+
+    Training starts from the model's own weights, so that an architecture changed beforehand is trained as it is,
+    and is kept by the hash of everything that determines it. Raises `ConfigurationError` when there is nothing to
+    train on, a checkpoint does not fit, or training diverges.
+    """
+    wanted = parse_weights(spec)
+    model.eval()
+    if wanted.checkpoint is not None:
+        return _from_checkpoint(model, wanted, wanted.checkpoint, dataset, device)
+    if wanted.epochs is None:
+        state = state_of(model)
+        return Weights(wanted.label, digest_of_state(state), None, 0, state)
+    source = dataset if wanted.dataset is None else load_dataset(wanted.dataset, **wanted.parameters)
+    pixels, labels = _training_split(source, dataset, wanted)
+    recipe = recipe or Recipe()
+    digest = _recipe_digest(model, pixels, labels, wanted.epochs, seed, recipe, device)
+    path = cache_folder() / f"{digest}.safetensors"
+    kept = _read_cache(path, model)
+    if kept is None:
+        train(model, pixels, labels, epochs=wanted.epochs, seed=seed, recipe=recipe, device=device, progress=progress)
+        kept = accuracy(model, source, _SCORED_WHEN_TRAINED, device)
+        _write_cache(path, model, kept, wanted)
+    return Weights(wanted.label, digest, kept, wanted.epochs, state_of(model))
+
+
+def cache_folder() -> Path:
+    """Where trained weights are kept: `weights` in $LEAKBOARD_CACHE or in ~/.cache/leakboard."""
+    return Path(os.environ.get("LEAKBOARD_CACHE") or "~/.cache/leakboard").expanduser() / "weights"
+
+
+def _from_checkpoint(model: Classifier, wanted: WeightsSpec, path: Path, dataset: Dataset, device: str) -> Weights:
+    place(model, read_checkpoint(path), str(path))
+    state = state_of(model)
+    score = accuracy(model, dataset, _SCORED_OF_A_CHECKPOINT, device)
+    return Weights(wanted.label, digest_of_state(state), score, 0, state)
+
+
+def _training_split(source: Dataset, attacked: Dataset, wanted: WeightsSpec) -> tuple[Tensor, Tensor]:
+    """What to train on; raises `ConfigurationError` unless it has the classes and the shape of what is attacked."""
+    split = source.training()
+    if split is None:
+        raise ConfigurationError(
+            f"weights: {wanted.label}: dataset {source.name} has no training images besides those attacked; name a "
+            f'dataset that has, as in weights = [{{ epochs = {wanted.epochs}, dataset = "cifar10-jpeg" }}], give a '
+            'checkpoint, or use "untrained"'
+        )
+    if source.input_shape != attacked.input_shape or source.classes != attacked.classes:
+        raise ConfigurationError(
+            f"weights: {wanted.label}: {source.name} has {source.classes} classes of shape {source.input_shape}, the "
+            f"attacked {attacked.name} has {attacked.classes} of {attacked.input_shape}; choose a dataset that fits"
+        )
+    if source.class_names != attacked.class_names and {*source.class_names} == {*attacked.class_names}:
+        raise ConfigurationError(
+            f"weights: {wanted.label}: {source.name} numbers the classes of {attacked.name} in another order; "
+            "choose a dataset in the same order"
+        )
+    return split
+
+
+def _recipe_digest(
+    model: Classifier, pixels: Tensor, labels: Tensor, epochs: int, seed: int, recipe: Recipe, device: str
+) -> str:
+    # Sources are part of it: a cache that outlives a changed method is a known mistake.
+    facts = {
+        "architecture": repr(model),
+        "normalisation": [model.normalise.mean.flatten().tolist(), model.normalise.std.flatten().tolist()],
+        "initial": digest_of_state(state_of(model)),
+        "data": digest_of(pixels, labels),
+        "recipe": asdict(recipe),
+        "epochs": epochs,
+        "seed": seed,
+        "device": torch.device(device).type,
+        "torch": torch.__version__,
+        "sources": [hashlib.sha256(inspect.getsource(m).encode()).hexdigest() for m in (networks, training)],
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _read_cache(path: Path, model: Classifier) -> float | None:
+    """Place kept weights in the model and return their accuracy; None when there are none or they are damaged."""
+    if not path.exists():
+        return None
+    try:
+        state, metadata = read_state(path)
+        score = float(metadata["accuracy"])
+        place(model, state, str(path))
+    except (ValueError, KeyError) as error:
+        warnings.warn(f"the kept weights {path} are damaged ({error}); training again", stacklevel=3)
+        return None
+    return score
+
+
+def _write_cache(path: Path, model: Classifier, score: float, wanted: WeightsSpec) -> None:
+    try:
+        write_state(path, state_of(model), {"accuracy": repr(score), "label": wanted.label})
+    except OSError as error:
+        warnings.warn(
+            f"trained weights cannot be kept in {path.parent}: {error}; they will be trained again", stacklevel=3
+        )

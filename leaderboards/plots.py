@@ -1,0 +1,67 @@
+"""All figures of a run: strength curves, heat map and gallery of every setting, as PNG and SVG."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from leaderboards.labels import slug
+from leaderboards.notes import extent
+from leaderboards.summary import SETTING, records, settings, summarise
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from leaderboards.gallery import Images
+
+
+def write_plots(frame: pd.DataFrame, images: Images, folder: Path) -> list[Path]:
+    """Draw every setting of the store's rows into `folder`; returns the files written.
+
+    The files are named curves-, heatmap- and gallery- with dataset, model and weights, and the threat model where
+    settings differ in it only. A figure that would be empty is left out: curves without a defense, a gallery
+    without a finished attack. The same results give the same bytes.
+    """
+    from leaderboards.curves import strength_curves
+    from leaderboards.figures import save, style
+    from leaderboards.gallery import gallery
+    from leaderboards.heatmap import heat_map
+
+    folder.mkdir(parents=True, exist_ok=True)
+    written: list[Path] = []
+    tables = settings(summarise(frame)) if len(frame) else []
+    for name, table in zip(_names(tables), tables, strict=True):
+        rows = records(table)
+        first = rows[0]
+        title = f"{first['dataset']}, {first['model']}, {first['weights']} weights ({extent(rows)})"
+        chosen = (frame[SETTING] == pd.Series({key: first[key] for key in SETTING})).all(axis=1)
+        figures: dict[str, Callable[[], Figure | None]] = {
+            "curves": lambda rows=rows, title=title: strength_curves(rows, title),
+            "heatmap": lambda rows=rows, title=title: heat_map(rows, title),
+            "gallery": lambda chosen=chosen, title=title: gallery(frame.loc[chosen], images, title),
+        }
+        for kind, draw in figures.items():
+            with style():
+                figure = draw()
+                if figure is not None:
+                    written += save(figure, folder, f"{kind}-{name}")
+    return written
+
+
+def _names(tables: list[pd.DataFrame]) -> list[str]:
+    """One slug per setting, as short as keeps them apart."""
+    setting = [records(table.iloc[:1])[0] for table in tables]
+    short = [slug(row["dataset"], row["model"], row["weights"]) for row in setting]
+    full = [
+        slug(
+            name,
+            f"labels {row['labels']}",
+            "schedule known" if row["schedule_known"] else "schedule unknown",
+            "defense known" if row["defense_known"] else "defense unknown",
+        )
+        for name, row in zip(short, setting, strict=True)
+    ]
+    return [name if short.count(name) == 1 else long for name, long in zip(short, full, strict=True)]

@@ -1,0 +1,106 @@
+"""What a server gets to see, and what it cannot rebuild from it."""
+
+import itertools
+
+import pytest
+import torch
+
+from bench.clients import attack_seeds, observe, partition
+from bench.runs import prepare
+from bench.streams import stream
+
+
+def released(grid_file, *overrides, index=0):
+    _, _, clients, plan = prepare(grid_file, overrides=list(overrides))
+    block = next(iter(plan.cells[index].blocks(plan.images)))
+    return block, clients.release(block), clients
+
+
+def tensors_in(value, seen):
+    """Every tensor that can be reached from an object through its attributes, containers and closures."""
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from tensors_in(item, seen)
+    elif isinstance(value, list | tuple | set):
+        for item in value:
+            yield from tensors_in(item, seen)
+    elif hasattr(value, "__dict__"):
+        yield from tensors_in(vars(value), seen)
+
+
+def test_no_private_image_number_or_label_order_can_be_reached_from_an_observation(grid_file):
+    block, own, _ = released(grid_file, 'grid.defenses=["larger_batch(examples=4)"]', "grid.images=8", "grid.seeds=[3]")
+    seen = observe(own, block.cell.threat)
+    private = own.truth.float() / 255
+    for tensor in tensors_in(seen, set()):
+        for image in private.flatten(0, 1):
+            assert tensor.numel() < image.numel() or not torch.isin(image, tensor.float()).all()
+        assert tensor.shape != own.image_ids.shape or not torch.equal(tensor, own.image_ids)
+    assert torch.equal(seen.labels, own.labels.sort(dim=1).values)
+    assert not torch.equal(seen.labels, own.labels)
+
+
+def test_an_observation_and_the_attack_s_seeds_do_not_rebuild_the_client_s_noise(grid_file):
+    """Not from the seeds, and not from any stream over the image numbers and seeds that a server could guess."""
+    block, noisy, clients = released(grid_file, 'grid.defenses=["none","gaussian_noise(std=0.1)"]', index=-1)
+    clean_cell = prepare(grid_file)[3].cells[0]
+    clean = clients.release(clean_cell.blocks(4)[0])
+    name = "network.1.weight"
+    noise = (noisy.updates[name] - clean.updates[name]) / 0.1
+    guesses = set(attack_seeds(noisy, "digits", 0))
+    for role, image, seed in itertools.product(("client", "attack", "model", "partition"), range(8), range(4)):
+        guesses |= {
+            stream(role, "digits", seed, image),
+            stream(role, seed, image),
+            stream(role, image),
+            stream(role, seed),
+        }
+    for guess in guesses:
+        rng = torch.Generator().manual_seed(guess)
+        for skip in (0, 1):
+            drawn = (
+                torch.randn(noise.shape[1:], generator=rng) if not skip else torch.randn(noise.shape[1:], generator=rng)
+            )
+            for trial in noise:
+                similarity = torch.nn.functional.cosine_similarity(drawn.flatten(), trial.flatten(), dim=0)
+                assert abs(float(similarity)) < 0.3
+    assert float(noise.std()) == pytest.approx(1, rel=0.1)
+
+
+def test_comparisons_are_paired(grid_file):
+    """The same images, weights and standard noise, whatever the defense's strength."""
+    grid = 'grid.defenses=["none",{name="gaussian_noise",std=[0.01,0.1]}]'
+    _, _, clients, plan = prepare(grid_file, overrides=[grid])
+    cells = {cell.defense_order: cell for cell in plan.cells}
+    clean, weak, strong = (clients.release(cells[i].blocks(4)[0]) for i in range(3))
+    assert torch.equal(clean.image_ids, strong.image_ids)
+    for name, u in clean.updates.items():
+        assert torch.allclose((weak.updates[name] - u) * 10, strong.updates[name] - u, atol=1e-5)
+
+
+def test_images_are_dealt_to_clients_by_the_seed_and_each_once(grid_file):
+    deal = {}
+    for seed in (0, 1):
+        block, own, _ = released(
+            grid_file, 'grid.defenses=["larger_batch(examples=4)"]', "grid.images=48", f"grid.seeds=[{seed}]"
+        )
+        deal[seed] = own.image_ids
+        assert own.image_ids.shape == (5, 4)
+        assert sorted(own.image_ids.flatten().tolist()) == list(range(20))
+        assert torch.equal(partition(block, "digits"), own.image_ids)
+    assert not torch.equal(deal[0], deal[1])
+
+
+def test_an_unknown_schedule_is_not_in_the_observation(grid_file):
+    defense = 'grid.defenses=["local_epochs(epochs=7,learning_rate=0.123)"]'
+    block, own, _ = released(grid_file, defense, "grid.threat.schedule_known=false")
+    seen = observe(own, block.cell.threat)
+    assert own.task.schedule.epochs == 7
+    assert seen.task.schedule.sends_gradient
+    assert seen.task.schedule.learning_rate != 0.123
+    assert seen.scale is None
