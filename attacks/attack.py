@@ -55,5 +55,5 @@ class Attack:
         return None
 
     def features(self, task: Task, params: Params, images: Tensor) -> Tensor:
-        """What `Reconstruction.features` estimates, computed from images (n c h w): (n d). For attacks that give any."""
+        """What `Reconstruction.features` estimates, from images (n c h w): (n d); for attacks with any."""
         raise NotImplementedError

@@ -83,7 +83,7 @@ class MatchingProblem:
     def start(self, seeds: list[int], restarts: int) -> Lanes:
         """Standard normal images in normalised space and, when joint, standard normal label logits."""
         seen = self.observation
-        shapes = {"images": (seen.images, *seen.task.input_shape)}
+        shapes: dict[str, tuple[int, ...]] = {"images": (seen.images, *seen.task.input_shape)}
         if seen.threat.labels == "joint":
             shapes["logits"] = (seen.images, seen.task.classes)
         like = next(iter(seen.params.values()))

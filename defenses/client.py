@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Generator, Tensor, nn
@@ -70,7 +70,7 @@ class Task:
     model: Classifier
     classes: int
     input_shape: tuple[int, int, int]
-    schedule: Schedule = Schedule()
+    schedule: Schedule = field(default_factory=Schedule)
 
     def logits(self, params: Params, images: Tensor) -> Tensor:
         """Logits (b classes) of images (b c h w) in [0, 1] under `params`."""

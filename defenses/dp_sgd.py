@@ -6,6 +6,7 @@ import warnings
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from opacus.grad_sample.utils import wrap_model
@@ -39,7 +40,7 @@ class DpSgd(Defense):
         fixed = ModuleValidator.fix(model)
         for module in fixed.modules():
             if getattr(module, "inplace", False):
-                module.inplace = False  # pyright: ignore[reportAttributeAccessIssue]
+                setattr(module, "inplace", False)  # noqa: B010
         for name, module in fixed.named_modules():
             refused = [e for check in [ModuleValidator.VALIDATORS.get(type(module))] if check for e in check(module)]
             has_private_buffers = _owns_parameters(module) and any(True for _ in module.buffers(recurse=False))
@@ -75,7 +76,7 @@ class DpSgd(Defense):
         with warnings.catch_warnings():
             # torch warns of hooks on inputs that need no gradient, Opacus of a generator that is not secure.
             warnings.simplefilter("ignore")
-            wrapped = wrap_model(private, grad_sample_mode=grad_sample_mode, loss_reduction="mean")
+            wrapped: Any = wrap_model(private, grad_sample_mode=grad_sample_mode, loss_reduction="mean")
             optimizer = DPOptimizer(
                 torch.optim.SGD(wrapped.parameters(), lr=1.0),
                 noise_multiplier=self.noise_multiplier,

@@ -28,11 +28,10 @@ class NormClipping(Defense):
             raise ValueError(f"clip_norm must be positive and finite, got {self.clip_norm}")
 
     def transform(self, task: Task, update: Update, rng: Generator) -> Update:
-        norms = {name: torch.linalg.vector_norm(u) for name, u in update.items()}
         if self.scope == "model":
-            whole = torch.linalg.vector_norm(torch.stack(list(norms.values())))
-            norms = dict.fromkeys(update, whole)
-        return {name: u * self._factor(norms[name]) for name, u in update.items()}
+            whole = torch.linalg.vector_norm(torch.cat([u.flatten() for u in update.values()]))
+            return {name: u * self._factor(whole) for name, u in update.items()}
+        return {name: u * self._factor(torch.linalg.vector_norm(u)) for name, u in update.items()}
 
     def _factor(self, norm: Tensor) -> Tensor:
         return (self.clip_norm / norm).clamp(max=1.0)  # a zero norm gives infinity, clamped to 1

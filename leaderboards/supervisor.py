@@ -34,7 +34,7 @@ def supervise(arguments: Sequence[str], folder: Path) -> int:
         child = subprocess.Popen(command, env=environment, preexec_fn=_die_with_parent(os.getpid()))
         previous = {
             signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
-            signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: child.terminate()),
+            signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_, child=child: child.terminate()),
         }
         code = child.wait()
         for number, handler in previous.items():

@@ -18,11 +18,11 @@ def test_every_lane_follows_torch_for_forty_closures(case):
         optimiser = torch.optim.LBFGS([x])
         values = []
 
-        def closure():
+        def closure(x=x, own=own, optimiser=optimiser, values=values):
             optimiser.zero_grad()
-            value = problem.objective({"images": x}, own)  # noqa: B023
+            value = problem.objective({"images": x}, own)
             value.backward()
-            values.append(value.item())  # noqa: B023
+            values.append(value.item())
             return value
 
         for _ in range(2):

@@ -26,7 +26,7 @@ def invert(task, params, update, labels, start, *, iterations, tv_weight, learni
         optimiser.zero_grad()
         loss = F.cross_entropy(functional_call(task.model, weights, (x * std + mean,)), labels)
         gradient = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
-        inner = sum((g * u).sum() for g, u in zip(gradient, update.values()))
+        inner = sum((g * u).sum() for g, u in zip(gradient, update.values(), strict=True))
         norms = sum(g.pow(2).sum() for g in gradient).sqrt() * sum(u.pow(2).sum() for u in update.values()).sqrt()
         variation = (x[..., 1:] - x[..., :-1]).abs().mean() + (x[..., 1:, :] - x[..., :-1, :]).abs().mean()
         objective = 1 - inner / norms + tv_weight * variation

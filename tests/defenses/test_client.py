@@ -41,7 +41,9 @@ def test_fedavg_equals_plain_sgd_over_the_drawn_order(make_task):
         for part in (order[:2], order[2:4], order[4:]):
             loss = task.loss(weights, batch.images[part], batch.labels[part])
             slopes = torch.autograd.grad(loss, list(weights.values()))
-            weights = {n: (w - 0.3 * g).detach().requires_grad_() for (n, w), g in zip(weights.items(), slopes)}
+            weights = {
+                n: (w - 0.3 * g).detach().requires_grad_() for (n, w), g in zip(weights.items(), slopes, strict=True)
+            }
     assert all(torch.allclose(sent[n], params[n] - weights[n], atol=1e-12) for n in params)
 
 
