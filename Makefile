@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check format slow
+.PHONY: run test check format slow readme
 
 run: $(VENV)/installed
 	$(BIN)/leakboard run quick
@@ -29,3 +29,6 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
+
+readme: run
+	$(BIN)/python docs/refresh.py runs/quick

@@ -12,20 +12,22 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 RESAMPLES = 4_999
+LEAST_UNITS = 5
+"""Resamples of fewer independent units say nothing of the spread: two batches gave intervals of a tenth of their SD."""
 
 
 def interval(values: ArrayLike, confidence: float = 0.95, seed: int = 0) -> tuple[float, float] | None:
     """BCa bootstrap interval of the mean of `values` (n,), one value per independent unit.
 
     Bias-corrected and accelerated (Efron, JASA 1987). Constant values have no bootstrap distribution: then
-    low and high are the value itself. Fewer than two units have no interval: None. Where BCa is undefined
+    low and high are the value itself. Fewer than `LEAST_UNITS` units have no interval: None. Where BCa is undefined
     (every resampled mean on one side of the mean) the percentile interval is returned. Raises ValueError on
     NaN: a failed unit is never averaged away.
     """
     units = np.asarray(values, dtype=np.float64).ravel()
     if not np.isfinite(units).all():
         raise ValueError(f"values must be finite, got {np.sum(~np.isfinite(units))} that are not; score them first")
-    if len(units) < 2:
+    if len(units) < LEAST_UNITS:
         return None
     # Seeds averaged to the same value may differ in their last digit.
     if np.ptp(units) <= 1e-12 * np.abs(units).max():
@@ -40,7 +42,7 @@ def interval(values: ArrayLike, confidence: float = 0.95, seed: int = 0) -> tupl
 class Summary:
     """One metric of one cell: `sd` over its `n` images; `low` and `high` from `units` independent units.
 
-    NaN stands for what does not exist: a null metric, the SD of one image, the interval of one unit.
+    NaN stands for what does not exist: a null metric, the SD of one image, the interval of too few units.
     """
 
     mean: float
