@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check format slow readme
+.PHONY: run test check format slow readme benchmark
 
 run: $(VENV)/installed
 	$(BIN)/leakboard run quick
@@ -32,3 +32,6 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 readme: run
 	$(BIN)/python docs/refresh.py runs/quick
+
+benchmark: $(VENV)/installed
+	$(BIN)/python -m pytest tests/benchmarks/bench_*.py -s

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from attacks.attack import Attack, Reconstruction
 from attacks.lbfgs import LBFGS, minimise
-from attacks.matching import MatchingProblem, squared_distance
+from attacks.matching import MatchingProblem, check_labels, squared_distance
 from attacks.observation import Observation
+from defenses.client import Task
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,14 @@ class Euclidean(Attack):
         if self.restarts < 1:
             raise ValueError(f"restarts must be at least 1, got {self.restarts}")
 
+    def check(self, task: Task, labels: str) -> None:
+        check_labels(task, labels)
+
     def reconstruct(self, observation: Observation, seeds: list[int]) -> Reconstruction:
         problem = MatchingProblem(observation, squared_distance)
         start, evidence = problem.start(seeds, self.restarts), problem.evidence(self.restarts)
         found = minimise(problem.objective, start, evidence, self._optimiser)
-        return problem.best(found, self.restarts)
+        return problem.best(found, evidence, self.restarts)
 
     def objective(self, observation: Observation, images: Tensor, labels: Tensor) -> Tensor:
         return MatchingProblem(observation, squared_distance).at(images, labels)

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from attacks.attack import Attack, Reconstruction
 from attacks.descent import Adam, descend
-from attacks.matching import MatchingProblem, cosine_distance
+from attacks.matching import MatchingProblem, check_labels, cosine_distance
 from attacks.observation import Observation
+from defenses.client import Task
 
 
 @dataclass(frozen=True)
@@ -38,17 +39,15 @@ class InvertingGradients(Attack):
         if not 0 <= self.tv_weight < float("inf"):
             raise ValueError(f"tv_weight must be at least 0 and finite, got {self.tv_weight}")
 
+    def check(self, task: Task, labels: str) -> None:
+        check_labels(task, labels)
+
     def reconstruct(self, observation: Observation, seeds: list[int]) -> Reconstruction:
         problem = self._problem(observation)
-        found = descend(
-            problem.objective,
-            problem.start(seeds, self.restarts),
-            problem.evidence(self.restarts),
-            self._adam,
-            signed=self.signed,
-            box=problem.box() if self.boxed else None,
-        )
-        return problem.best(found, self.restarts)
+        start, evidence = problem.start(seeds, self.restarts), problem.evidence(self.restarts)
+        box = problem.box() if self.boxed else None
+        found = descend(problem.objective, start, evidence, self._adam, signed=self.signed, box=box)
+        return problem.best(found, evidence, self.restarts)
 
     def objective(self, observation: Observation, images: Tensor, labels: Tensor) -> Tensor:
         return self._problem(observation).at(images, labels)

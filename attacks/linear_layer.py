@@ -10,7 +10,7 @@ from torch.func import functional_call
 
 from attacks.attack import Attack, Reconstruction, UnsupportedPair
 from attacks.descent import Adam, Lanes, descend
-from attacks.labels import believed_labels, recovered_labels
+from attacks.labels import believed_labels, classification_layer, recovered_labels
 from attacks.observation import Observation, gradient_scale
 from attacks.priors import total_variation
 from attacks.rows import inputs_behind
@@ -26,6 +26,7 @@ class LinearLayer(Attack):
     proposition 3.1. Where that layer is the first, the input is the image itself, exactly. Elsewhere the input is
     recovered as features, and an image with these features is sought by signed Adam with `iterations` steps and total
     variation weighted by `tv_weight`. Under several local steps the ratio mixes the steps.
+    Labels that are not known are recovered by rules, also where others optimise them jointly.
     """
 
     iterations: int = 1000
@@ -39,6 +40,8 @@ class LinearLayer(Attack):
 
     def check(self, task: Task, labels: str) -> None:
         first_linear(task)
+        if labels != "known":
+            classification_layer(task)
 
     def reconstruct(self, observation: Observation, seeds: list[int]) -> Reconstruction:
         task = observation.task

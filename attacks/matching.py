@@ -12,12 +12,12 @@ from torch.nn import functional as F
 
 from attacks.attack import Reconstruction
 from attacks.descent import Descended, Lanes
-from attacks.labels import recovered_labels
+from attacks.labels import classification_layer, recovered_labels
 from attacks.observation import Observation, gradient_scale
 from attacks.priors import total_variation
 from attacks.simulation import simulated_update
 from attacks.starts import normal_starts
-from defenses.client import Update
+from defenses.client import Task, Update
 
 Distance = Callable[[Update, Update], Tensor]
 
@@ -63,19 +63,21 @@ class MatchingProblem:
         value = self.tv_weight * total_variation(variables["images"])
         if self.distance is None:
             return value
-        task, scale = self.observation.task, evidence["scale"]
+        task = self.observation.task
         labels = variables["logits"].softmax(-1) if "logits" in variables else evidence["labels"]
         predicted = simulated_update(task, self.observation.params, task.denormalise(variables["images"]), labels)
-        observed = {name: evidence[f"update.{name}"] for name in predicted}
-        local_scale = task.schedule.update_scale
-        predicted = {name: p / local_scale for name, p in predicted.items()}
-        return self.distance(predicted, {name: o / scale for name, o in observed.items()}) + value
+        if not task.schedule.sends_gradient:
+            predicted = {name: p / task.schedule.update_scale for name, p in predicted.items()}
+        return self.distance(predicted, {name: evidence[f"update.{name}"] for name in predicted}) + value
 
     def evidence(self, restarts: int) -> Lanes:
-        """What the objective of each lane is judged by: lanes are trials x restarts, trial by trial."""
+        """What the objective of each lane is judged by, updates in the scale of a mean gradient.
+
+        Lanes are trials x restarts, trial by trial.
+        """
         seen = self.observation
-        lanes = {f"update.{name}": u for name, u in seen.updates.items()}
-        lanes["scale"] = gradient_scale(seen)
+        scale = gradient_scale(seen)
+        lanes = {f"update.{name}": u / scale.view(-1, *[1] * (u.dim() - 1)) for name, u in seen.updates.items()}
         if seen.threat.labels != "joint":
             lanes["labels"] = recovered_labels(seen) if seen.labels is None else seen.labels
         return {name: v.repeat_interleave(restarts, dim=0) for name, v in lanes.items()}
@@ -95,17 +97,18 @@ class MatchingProblem:
         pixel = next(iter(self.observation.params.values())).new_zeros(self.observation.task.input_shape[0], 1, 1)
         return normalise(pixel), normalise(pixel + 1)
 
-    def best(self, found: Descended, restarts: int) -> Reconstruction:
-        """Each trial's restart with the lowest objective of the attack; the truth has no say."""
+    def best(self, found: Descended, evidence: Lanes, restarts: int) -> Reconstruction:
+        """Each trial's restart with the lowest objective of the attack; the truth has no say.
+
+        `evidence` is that of the descent.
+        """
         trials = self.observation.trials
         # A restart that left the real numbers must never win by comparing as smallest.
         ranked = found.objective.nan_to_num(nan=float("inf")).view(trials, restarts)
         lane = ranked.argmin(dim=1) + torch.arange(trials, device=ranked.device) * restarts
         images = self.observation.task.denormalise(found.variables["images"][lane]).clamp(0, 1)
-        if "logits" in found.variables:
-            labels = found.variables["logits"][lane].argmax(-1)
-        else:
-            labels = self.evidence(restarts)["labels"][lane]
+        logits = found.variables.get("logits")
+        labels = evidence["labels"][lane] if logits is None else logits[lane].argmax(-1)
         trace = {i: value[lane] for i, value in found.trace.items()}
         return Reconstruction(images, labels, found.objective[lane], found.start[lane], trace)
 
@@ -119,3 +122,9 @@ class MatchingProblem:
         else:
             evidence["labels"] = labels
         return vmap(self.objective)(variables, evidence)
+
+
+def check_labels(task: Task, labels: str) -> None:
+    """Raise `UnsupportedPair` where the labels have to be recovered and the network does not allow it."""
+    if labels == "recovered":
+        classification_layer(task)

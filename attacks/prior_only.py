@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torch import Tensor
+from torch.func import vmap
 
 from attacks.attack import Attack, Reconstruction
 from attacks.descent import Adam, descend
@@ -38,7 +39,8 @@ class PriorOnly(Attack):
         return Reconstruction(images, evidence["labels"], found.objective, found.start, found.trace)
 
     def objective(self, observation: Observation, images: Tensor, labels: Tensor) -> Tensor:
-        return self._problem(observation).at(images, labels)
+        variables = {"images": observation.task.normalise(images)}
+        return vmap(self._problem(observation).objective)(variables, {"labels": labels})
 
     @property
     def _adam(self) -> Adam:

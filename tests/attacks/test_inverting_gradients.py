@@ -68,9 +68,8 @@ def test_the_restart_with_the_lowest_objective_is_kept(case):
     attack = InvertingGradients(iterations=15, restarts=3)
     best = attack.reconstruct(seen.observation, [0, 1])
     problem = attack._problem(seen.observation)
-    found = descend(
-        problem.objective, problem.start([0, 1], 3), problem.evidence(3), attack._adam, signed=True, box=problem.box()
-    )
+    start, evidence = problem.start([0, 1], 3), problem.evidence(3)
+    found = descend(problem.objective, start, evidence, attack._adam, signed=True, box=problem.box())
     assert torch.equal(best.objective, found.objective.view(2, 3).min(dim=1).values)
     images = seen.task.denormalise(found.variables["images"]).clamp(0, 1).view(2, 3, 1, 3, 32, 32)
     chosen = found.objective.view(2, 3).argmin(dim=1)
@@ -84,7 +83,7 @@ def test_an_undefined_restart_never_wins(case):
     start, evidence = problem.start([0], 2), problem.evidence(2)
     start["images"][0] = float("nan")
     found = descend(problem.objective, start, evidence, attack._adam, signed=True, box=problem.box())
-    assert torch.isfinite(problem.best(found, 2).images).all()
+    assert torch.isfinite(problem.best(found, evidence, 2).images).all()
 
 
 def test_the_objective_at_the_truth_is_the_prior_alone(case):

@@ -50,12 +50,12 @@ def test_the_interval_is_near_student_t_and_the_same_every_time() -> None:
 def test_constant_values_are_their_own_interval() -> None:
     assert interval([1.0] * 20) == (1.0, 1.0)
     assert interval([0.0] * 5) == (0.0, 0.0)
+    assert interval([0.1 + 0.2, 0.3] * 3) == pytest.approx((0.3, 0.3))
 
 
 def test_fewer_than_five_units_have_no_interval() -> None:
     assert interval([1.0, 2.0, 3.0, 4.0]) is None
     assert interval([1.0, 2.0, 3.0, 4.0, 5.0]) is not None
-    assert interval([0.1 + 0.2, 0.3]) == pytest.approx((0.3, 0.3))
 
 
 def test_one_unit_has_no_interval() -> None:
