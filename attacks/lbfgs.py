@@ -81,8 +81,9 @@ def minimise(objective: LaneObjective, start: Lanes, evidence: Lanes, settings: 
         finished |= outer >= settings.outer_steps
 
         first = moves == 0
-        memory.push(gradient - previous_gradient, direction * step_size[:, None], ~first & ~finished)
-        direction = torch.where(first[:, None], -gradient, memory.direction(gradient))
+        moved = direction * step_size[:, None]
+        newton = memory.direction(gradient, gradient - previous_gradient, moved, ~first & ~finished)
+        direction = torch.where(first[:, None], -gradient, newton)
         previous_gradient, previous_value = gradient, value
         shortest = (1 / gradient.abs().sum(1)).clamp(max=1.0)
         step_size = torch.where(first, shortest, 1.0) * settings.learning_rate
@@ -108,45 +109,75 @@ def minimise(objective: LaneObjective, start: Lanes, evidence: Lanes, settings: 
 
 @dataclass
 class _Memory:
-    """A ring of the last moves s and gradient changes y of every lane (lanes, history, n), newest before `head`."""
+    """The last moves s and gradient changes y of every lane (lanes, history, n), in rings written at `head`.
+
+    `sy` and `yy` (lanes, history, history) hold their inner products s_i . y_j and y_i . y_j in float64, so that one
+    iteration reads the rings twice instead of twice per remembered pair.
+    """
 
     s: Tensor
     y: Tensor
-    rho: Tensor
+    sy: Tensor
+    yy: Tensor
     head: Tensor
-    diagonal: Tensor
+    count: Tensor
     filled: int = 0
 
     @classmethod
     def empty(cls, x: Tensor, history: int) -> _Memory:
         lanes, n = x.shape
         ring = x.new_zeros(lanes, history, n)
-        head = torch.zeros(lanes, dtype=torch.long, device=x.device)
-        return cls(ring, ring.clone(), x.new_zeros(lanes, history), head, x.new_ones(lanes))
+        products = torch.zeros(lanes, history, history, dtype=torch.float64, device=x.device)
+        none = torch.zeros(lanes, dtype=torch.long, device=x.device)
+        return cls(ring, ring.clone(), products, products.clone(), none, none.clone())
 
-    def push(self, y: Tensor, s: Tensor, wanted: Tensor) -> None:
-        """Remember a pair in the lanes where it is wanted and has positive curvature."""
-        curvature = (y * s).sum(1)
-        keep = wanted & (curvature > 1e-10)
+    def direction(self, gradient: Tensor, y: Tensor, s: Tensor, wanted: Tensor) -> Tensor:
+        """Remember (s, y) in the lanes where it is wanted and curves upwards, and return -H gradient.
+
+        The two loops of Nocedal & Wright, algorithm 7.4, are two triangular systems in the inner products: with pairs
+        from old to new, R = upper triangle of s_i . y_j and D its diagonal, the first gives R a = -S g, and the second
+        R^T c = D a + scale (Y g + Y Y^T a) with H g = -(scale (-g - Y^T a) + S^T c).
+        """
+        self._push(y, s, wanted)
+        h = self.filled
+        in_s, in_y = (torch.einsum("lhn,ln->lh", ring[:, :h], gradient).double() for ring in (self.s, self.y))
+        age = torch.arange(h, device=gradient.device)
+        order = (self.head[:, None] - h + age) % self.s.shape[1] % h  # slots from old to new
+        valid = age >= h - self.count[:, None]
+        sy, yy = (self._ordered(products, order, valid) for products in (self.sy, self.yy))
+        diagonal = torch.where(valid, sy.diagonal(dim1=1, dim2=2), 1)
+        upper = sy.triu(1) + torch.diag_embed(diagonal)
+        newest = torch.where(valid[:, -1:], diagonal[:, -1:] / yy[:, -1:, -1], 1)
+        scale = torch.where(torch.isfinite(newest), newest, 1)
+        in_s, in_y = (torch.where(valid, v.gather(1, order), 0)[..., None] for v in (in_s, in_y))
+        a = torch.linalg.solve_triangular(upper, -in_s, upper=True)
+        right = diagonal[..., None] * a + scale[..., None] * (in_y + yy @ a)
+        c = torch.linalg.solve_triangular(upper.mT, right, upper=False)
+        weights_y = (
+            torch.zeros_like(in_s[..., 0]).scatter_add_(1, order, -(scale[..., None] * a)[..., 0]).to(gradient.dtype)
+        )
+        weights_s = torch.zeros_like(in_s[..., 0]).scatter_add_(1, order, c[..., 0]).to(gradient.dtype)
+        moved = torch.einsum("lh,lhn->ln", weights_y, self.y[:, :h]) + torch.einsum(
+            "lh,lhn->ln", weights_s, self.s[:, :h]
+        )
+        return moved - scale.to(gradient.dtype) * gradient
+
+    def _push(self, y: Tensor, s: Tensor, wanted: Tensor) -> None:
+        keep = wanted & ((y * s).sum(1) > 1e-10)
+        history = self.s.shape[1]
+        self.filled = min(self.filled + 1, history)
         lane, slot = keep.nonzero()[:, 0], self.head[keep]
         self.s[lane, slot], self.y[lane, slot] = s[keep], y[keep]
-        self.rho[lane, slot] = 1 / curvature[keep]
-        self.diagonal = torch.where(keep, curvature / y.square().sum(1), self.diagonal)
-        self.head = torch.where(keep, (self.head + 1) % self.s.shape[1], self.head)
-        self.filled = min(self.filled + 1, self.s.shape[1])
+        by_s, by_y = (torch.einsum("lhn,ln->lh", self.y, v).double() for v in (s, y))
+        s_by_y = torch.einsum("lhn,ln->lh", self.s, y).double()
+        self.sy[lane, slot], self.yy[lane, slot] = by_s[keep], by_y[keep]
+        self.sy[lane, :, slot], self.yy[lane, :, slot] = s_by_y[keep], by_y[keep]
+        self.head = torch.where(keep, (self.head + 1) % history, self.head)
+        self.count = torch.where(keep, (self.count + 1).clamp(max=history), self.count)
 
-    def direction(self, gradient: Tensor) -> Tensor:
-        """The two-loop recursion; an empty slot has rho 0 and changes nothing."""
-        history = self.s.shape[1]
-        every = torch.arange(len(gradient), device=gradient.device)
-        slots = [(self.head - 1 - age) % history for age in range(self.filled)]
-        q, alphas = -gradient, []
-        for slot in slots:
-            alpha = self.rho[every, slot] * (self.s[every, slot] * q).sum(1)
-            q = q - alpha[:, None] * self.y[every, slot]
-            alphas.append(alpha)
-        r = q * self.diagonal[:, None]
-        for slot, alpha in zip(reversed(slots), reversed(alphas), strict=True):
-            beta = self.rho[every, slot] * (self.y[every, slot] * r).sum(1)
-            r = r + (alpha - beta)[:, None] * self.s[every, slot]
-        return r
+    def _ordered(self, products: Tensor, order: Tensor, valid: Tensor) -> Tensor:
+        """Products of the pairs from old to new (lanes, h, h), zero where there is no pair yet."""
+        h = order.shape[1]
+        rows = products[:, :h, :h].gather(1, order[:, :, None].expand(-1, -1, h))
+        both = rows.gather(2, order[:, None, :].expand(-1, h, -1))
+        return torch.where(valid[:, :, None] & valid[:, None, :], both, 0)

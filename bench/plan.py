@@ -61,7 +61,7 @@ def make_plan(config: Config, registry: Registry, clients: Clients) -> Plan:
         without = [cell for cell in cells if cell.attack.name == "class_mean" and not _has_means(cell, clients)]
         cells = [cell for cell in cells if cell not in without]
         if without:
-            notes.append("class_mean needs known labels and training images beside the attacked ones: left out")
+            notes.append("class_mean is left out where labels are not known or no other images of the dataset are there")
     if all(cell.skip or cell.control for cell in cells):
         why = "; ".join(dict.fromkeys(cell.skip for cell in cells if cell.skip))
         raise ConfigurationError(f"no attack of the grid can run: {why or 'only controls are asked for'}")

@@ -3,7 +3,7 @@
 import torch
 
 from attacks.euclidean import Euclidean
-from attacks.lbfgs import LBFGS, minimise
+from attacks.lbfgs import LBFGS, _Memory, minimise
 from attacks.matching import MatchingProblem, squared_distance
 
 
@@ -67,3 +67,32 @@ def test_the_best_iterate_comes_with_its_own_objective(case):
         again = problem.at(found.images, found.labels)
         assert torch.allclose(again, found.objective, rtol=1e-3)
     assert (found.objective <= found.start).all()
+
+
+def two_loops(moves, changes, gradient):
+    """-H gradient by the two loops of Nocedal & Wright, algorithm 7.4, for one lane."""
+    q, alphas = -gradient, []
+    for s, y in zip(reversed(moves), reversed(changes), strict=True):
+        alphas.append((s @ q) / (y @ s))
+        q = q - alphas[-1] * y
+    r = q * (moves[-1] @ changes[-1]) / (changes[-1] @ changes[-1]) if moves else q
+    for s, y, alpha in zip(moves, changes, reversed(alphas), strict=True):
+        r = r + s * (alpha - (y @ r) / (y @ s))
+    return r
+
+
+def test_the_memory_s_direction_is_that_of_the_two_loops_as_pairs_come_and_go():
+    rng = torch.Generator().manual_seed(0)
+    draw = lambda: torch.randn(3, 40, dtype=torch.float64, generator=rng)
+    memory = _Memory.empty(draw(), history=4)
+    pairs = [[], [], []]
+    for _ in range(12):
+        gradient, y = draw(), draw()
+        s = y + 0.5 * draw()
+        wanted = torch.rand(3, generator=rng) > 0.4  # lanes remember at different times
+        found = memory.direction(gradient, y, s, wanted)
+        for lane in range(3):
+            if wanted[lane]:
+                pairs[lane] = [*pairs[lane], (s[lane], y[lane])][-4:]
+            moves, changes = [p[0] for p in pairs[lane]], [p[1] for p in pairs[lane]]
+            assert torch.allclose(found[lane], two_loops(moves, changes, gradient[lane]), rtol=1e-10, atol=1e-12)
