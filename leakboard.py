@@ -1,30 +1,68 @@
-"""The public face: what a plugin author or a notebook imports."""
+"""The public face: what a plugin author or a notebook imports, and the command itself."""
+
+# ruff: noqa: F401 - the imports are for type checkers; at run time a name is imported when it is first asked for.
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    pass
+    from torch import Generator, Tensor
+
+    from attacks.attack import Attack, Reconstruction, UnsupportedPair
+    from attacks.descent import Adam, Descended, Lanes, descend
+    from attacks.labels import believed_labels, recovered_labels
+    from attacks.lbfgs import LBFGS, minimise
+    from attacks.matching import MatchingProblem, check_labels, cosine_distance, squared_distance
+    from attacks.observation import Observation, gradient_scale
+    from attacks.priors import total_variation
+    from attacks.progress import report
+    from attacks.simulation import simulated_update
+    from attacks.starts import normal_starts
+    from attacks.threat import ThreatModel
+    from bench.errors import ConfigurationError
+    from bench.runs import Run, run
+    from defenses.client import Batch, Defense, Params, Task, Update, local_training
+    from defenses.schedule import Schedule
 
 _HOMES = {
+    "Adam": "attacks.descent",
     "Attack": "attacks.attack",
-    "Reconstruction": "attacks.attack",
-    "Observation": "attacks.observation",
-    "ThreatModel": "attacks.threat",
     "Batch": "defenses.client",
+    "ConfigurationError": "bench.errors",
     "Defense": "defenses.client",
-    "Params": "defenses.client",
-    "Task": "defenses.client",
-    "Update": "defenses.client",
-    "local_training": "defenses.client",
-    "Schedule": "defenses.schedule",
-    "Run": "bench.runs",
-    "run": "bench.runs",
+    "Descended": "attacks.descent",
     "Generator": "torch",
+    "LBFGS": "attacks.lbfgs",
+    "Lanes": "attacks.descent",
+    "MatchingProblem": "attacks.matching",
+    "Observation": "attacks.observation",
+    "Params": "defenses.client",
+    "Reconstruction": "attacks.attack",
+    "Run": "bench.runs",
+    "Schedule": "defenses.schedule",
+    "Task": "defenses.client",
     "Tensor": "torch",
+    "ThreatModel": "attacks.threat",
+    "UnsupportedPair": "attacks.attack",
+    "Update": "defenses.client",
+    "believed_labels": "attacks.labels",
+    "check_labels": "attacks.matching",
+    "cosine_distance": "attacks.matching",
+    "descend": "attacks.descent",
+    "gradient_scale": "attacks.observation",
+    "local_training": "defenses.client",
+    "minimise": "attacks.lbfgs",
+    "normal_starts": "attacks.starts",
+    "recovered_labels": "attacks.labels",
+    "report": "attacks.progress",
+    "run": "bench.runs",
+    "simulated_update": "attacks.simulation",
+    "squared_distance": "attacks.matching",
+    "total_variation": "attacks.priors",
 }
-__all__ = [*_HOMES]
+__all__ = [*_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
+_ROOMS = ("attacks", "defenses", "bench", "leaderboards")
 
 
 def __getattr__(name: str) -> Any:
@@ -34,3 +72,44 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(_HOMES)
+
+
+def main() -> None:
+    """The command `leakboard`; exits with 2 when another package stands where one of ours should be."""
+    import sys
+
+    foreign = _foreign_rooms()
+    if foreign:
+        listed = " and ".join(f"package {name!r} is {place}" for name, place in foreign.items())
+        print(
+            f"leakboard: {listed}, not Leakboard's own; rename it, take it off PYTHONPATH, or install Leakboard in an "
+            "environment of its own",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+    from leaderboards.cli import main as command
+
+    command()
+
+
+def _foreign_rooms() -> dict[str, str]:
+    """Our package names that resolve to somewhere else, and where; nothing is imported."""
+    from importlib.util import find_spec
+    from pathlib import Path
+
+    home = Path(__file__).resolve().parent
+    found: dict[str, str] = {}
+    for room in _ROOMS:
+        spec = find_spec(room)
+        places = list(spec.submodule_search_locations or [spec.origin]) if spec else ["nowhere"]
+        if Path(str(places[0])).resolve() != home / room:
+            found[room] = str(places[0])
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -41,7 +41,7 @@ class Euclidean(Attack):
         found = minimise(problem.objective, start, evidence, self._optimiser)
         return problem.best(found, evidence, self.restarts)
 
-    def objective(self, observation: Observation, images: Tensor, labels: Tensor) -> Tensor:
+    def objective(self, observation: Observation, images: Tensor, labels: Tensor) -> Tensor | None:
         return MatchingProblem(observation, squared_distance).at(images, labels)
 
     @property

@@ -40,5 +40,5 @@ class EuclideanAdam(Attack):
         found = descend(problem.objective, start, evidence, adam, signed=False, box=None)
         return problem.best(found, evidence, self.restarts)
 
-    def objective(self, observation: Observation, images: Tensor, labels: Tensor) -> Tensor:
+    def objective(self, observation: Observation, images: Tensor, labels: Tensor) -> Tensor | None:
         return MatchingProblem(observation, squared_distance).at(images, labels)

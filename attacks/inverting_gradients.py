@@ -49,7 +49,7 @@ class InvertingGradients(Attack):
         found = descend(problem.objective, start, evidence, self._adam, signed=self.signed, box=box)
         return problem.best(found, evidence, self.restarts)
 
-    def objective(self, observation: Observation, images: Tensor, labels: Tensor) -> Tensor:
+    def objective(self, observation: Observation, images: Tensor, labels: Tensor) -> Tensor | None:
         return self._problem(observation).at(images, labels)
 
     @property

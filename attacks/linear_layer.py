@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Generator, Tensor, nn
 from torch.func import functional_call
 
 from attacks.attack import Attack, Reconstruction, UnsupportedPair
-from attacks.descent import Adam, Lanes, descend
+from attacks.descent import Adam, LaneObjective, Lanes, descend
 from attacks.labels import believed_labels, classification_layer, recovered_labels
 from attacks.observation import Observation, gradient_scale
 from attacks.priors import total_variation
@@ -45,16 +47,17 @@ class LinearLayer(Attack):
 
     def reconstruct(self, observation: Observation, seeds: list[int]) -> Reconstruction:
         task = observation.task
+        name, layer = first_linear(task)
         labels = _labels(observation)
-        features = self._observed_features(observation, labels)
-        if _sees_the_image(task, observation.params):
+        features = _observed_features(observation, name, layer, labels)
+        if _sees_the_image(task, observation.params, name):
             inputs = features.view(observation.trials, observation.images, *task.input_shape)
             return Reconstruction(task.denormalise(inputs).clamp(0, 1), labels)
         like = next(iter(observation.params.values()))
         start = normal_starts({"images": (observation.images, *task.input_shape)}, seeds, 1, like)
         pixel = like.new_zeros(task.input_shape[0], 1, 1)
         box = (task.normalise(pixel), task.normalise(pixel + 1))
-        objective = self._feature_objective(observation)
+        objective = self._feature_objective(observation, name)
         found = descend(objective, start, {"features": features}, self._adam, signed=True, box=box)
         images = task.denormalise(found.variables["images"]).clamp(0, 1)
         return Reconstruction(
@@ -62,72 +65,101 @@ class LinearLayer(Attack):
         )
 
     def objective(self, observation: Observation, images: Tensor, labels: Tensor) -> Tensor | None:
-        if _sees_the_image(observation.task, observation.params):
+        task = observation.task
+        name, layer = first_linear(task)
+        if _sees_the_image(task, observation.params, name):
             return None
-        variables = {"images": observation.task.normalise(images)}
-        evidence = {"features": self._observed_features(observation, _labels(observation))}
-        return torch.func.vmap(self._feature_objective(observation))(variables, evidence)
+        features = _observed_features(observation, name, layer, _labels(observation))
+        own = torch.stack([layer_input(task, observation.params, x, name) for x in images])
+        # Each image is asked for the features that are most like its own: which are whose is not part of the update.
+        wanted = torch.stack([f[matching(f, o)] for f, o in zip(features, own, strict=True)])
+        objective = self._feature_objective(observation, name)
+        return torch.func.vmap(objective)({"images": task.normalise(images)}, {"features": wanted})
 
     def features(self, task: Task, params: Params, images: Tensor) -> Tensor:
-        return layer_input(task, params, images)
+        return layer_input(task, params, images, first_linear(task)[0])
 
     @property
     def _adam(self) -> Adam:
         return Adam(self.iterations, self.learning_rate, milestones=(3 / 8, 5 / 8, 7 / 8))
 
-    def _feature_objective(self, observation: Observation):
+    def _feature_objective(self, observation: Observation, name: str) -> LaneObjective:
         task, params = observation.task, observation.params
 
         def objective(variables: Lanes, evidence: Lanes) -> Tensor:
             wanted = evidence["features"]
-            got = layer_input(task, params, task.denormalise(variables["images"]))
+            got = layer_input(task, params, task.denormalise(variables["images"]), name)
             error = (got - wanted).square().sum() / wanted.square().sum().clamp_min(1e-30)
             return error + self.tv_weight * total_variation(variables["images"])
 
         return objective
 
-    def _observed_features(self, observation: Observation, labels: Tensor) -> Tensor:
-        """The layer's input (t b d) as the gradient gives it away."""
-        task = observation.task
-        name, layer = first_linear(task)
-        scale = gradient_scale(observation)
-        weights = observation.updates[f"{name}.weight"] / scale[:, None, None]
-        biases = observation.updates[f"{name}.bias"] / scale[:, None]
-        is_last = layer is [m for m in task.model.modules() if isinstance(m, nn.Linear)][-1]
-        rows_are_classes = is_last and layer.out_features == task.classes
-        return torch.stack(
-            [
-                inputs_behind(w, b, observation.images, rows=y if rows_are_classes else None)
-                for w, b, y in zip(weights, biases, labels, strict=True)
-            ]
-        )
-
 
 def first_linear(task: Task) -> tuple[str, nn.Linear]:
-    """Name and module of the first `Linear` with a bias; raises `UnsupportedPair` without one."""
-    for name, module in task.model.named_modules():
-        if isinstance(module, nn.Linear) and module.bias is not None:
-            return name, module
-    raise UnsupportedPair("linear_layer needs a fully connected layer with a bias, and this model has none")
+    """Name and module of the first `Linear` with a bias that sees each image once, as one vector.
+
+    Raises `UnsupportedPair` without one: layers that run per position or patch, or never as modules, do not count.
+    """
+    linears = {n: m for n, m in task.model.named_modules() if isinstance(m, nn.Linear) and m.bias is not None}
+    like = next(task.model.parameters())
+    caught = _inputs(task, dict(task.model.named_parameters()), like.new_zeros(2, *task.input_shape), linears)
+    for name, layer in linears.items():
+        if [tuple(seen.shape) for seen in caught[name]] == [(2, layer.in_features)]:
+            return name, layer
+    raise UnsupportedPair(
+        "linear_layer needs a fully connected layer with a bias that sees the whole image, and this model has none"
+    )
 
 
-def layer_input(task: Task, params: Params, images: Tensor) -> Tensor:
-    """The input (n d) of the first `Linear` with a bias for images (n c h w)."""
-    caught: list[Tensor] = []
-    handle = first_linear(task)[1].register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
+def layer_input(task: Task, params: Params, images: Tensor, name: str) -> Tensor:
+    """The input (n d) of the layer of this name for images (n c h w)."""
+    return _inputs(task, params, images, {name: task.model.get_submodule(name)})[name][0]
+
+
+def matching(features: Tensor, own: Tensor) -> Tensor:
+    """Which of the features (b d) belongs to each row of `own` (b d): the assignment of least squared distance."""
+    distances = torch.cdist(own.double(), features.double()).square()
+    return torch.from_numpy(linear_sum_assignment(distances.detach().cpu().numpy())[1]).to(features.device)
+
+
+def _inputs(task: Task, params: Params, images: Tensor, layers: Mapping[str, nn.Module]) -> dict[str, list[Tensor]]:
+    """What each layer sees of images (n c h w), one tensor per time that it runs."""
+    caught: dict[str, list[Tensor]] = {name: [] for name in layers}
+    handles = [layer.register_forward_pre_hook(_keep_in(caught[name])) for name, layer in layers.items()]
     try:
         functional_call(task.model, params, (images,))
     finally:
-        handle.remove()
-    return caught[0].flatten(1)
+        for handle in handles:
+            handle.remove()
+    return caught
 
 
-def _sees_the_image(task: Task, params: Params) -> bool:
+def _keep_in(kept: list[Tensor]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    return lambda _, inputs: kept.append(inputs[0])
+
+
+def _observed_features(observation: Observation, name: str, layer: nn.Linear, labels: Tensor) -> Tensor:
+    """The layer's input (t b d) as the gradient gives it away."""
+    task = observation.task
+    scale = gradient_scale(observation)
+    weights = observation.updates[f"{name}.weight"] / scale[:, None, None]
+    biases = observation.updates[f"{name}.bias"] / scale[:, None]
+    is_last = layer is [m for m in task.model.modules() if isinstance(m, nn.Linear)][-1]
+    rows_are_classes = is_last and layer.out_features == task.classes
+    return torch.stack(
+        [
+            inputs_behind(w, b, observation.images, rows=y if rows_are_classes else None)
+            for w, b, y in zip(weights, biases, labels, strict=True)
+        ]
+    )
+
+
+def _sees_the_image(task: Task, params: Params, name: str) -> bool:
     """Whether the layer's input is the normalised image itself, tried on a noise image."""
     like = next(iter(params.values()))
     noise = torch.rand((2, *task.input_shape), generator=Generator().manual_seed(0)).to(like)
     with torch.no_grad():
-        inputs = layer_input(task, params, noise)
+        inputs = layer_input(task, params, noise, name)
     return torch.equal(inputs, task.normalise(noise).flatten(1))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.func import vmap
 from torch.nn import functional as F
 
@@ -79,7 +79,8 @@ class MatchingProblem:
         scale = gradient_scale(seen)
         lanes = {f"update.{name}": u / scale.view(-1, *[1] * (u.dim() - 1)) for name, u in seen.updates.items()}
         if seen.threat.labels != "joint":
-            lanes["labels"] = recovered_labels(seen) if seen.labels is None else seen.labels
+            labels = recovered_labels(seen) if seen.labels is None else seen.labels
+            lanes["labels"] = labels[:, _slots(seen.task)]
         return {name: v.repeat_interleave(restarts, dim=0) for name, v in lanes.items()}
 
     def start(self, seeds: list[int], restarts: int) -> Lanes:
@@ -112,8 +113,13 @@ class MatchingProblem:
         trace = {i: value[lane] for i, value in found.trace.items()}
         return Reconstruction(images, labels, found.objective[lane], found.start[lane], trace)
 
-    def at(self, images: Tensor, labels: Tensor) -> Tensor:
-        """The objective (t,) at images (t b c h w) in [0, 1] and labels (t b)."""
+    def at(self, images: Tensor, labels: Tensor) -> Tensor | None:
+        """The objective (t,) at images (t b c h w) in [0, 1] and labels (t b).
+
+        None where several local batches were drawn in an order that nobody knows: then no order is the truth's.
+        """
+        if len(self.observation.task.schedule.local_batches) > 1:
+            return None
         variables = {"images": self.observation.task.normalise(images)}
         evidence = self.evidence(1)
         if self.observation.threat.labels == "joint":
@@ -122,6 +128,14 @@ class MatchingProblem:
         else:
             evidence["labels"] = labels
         return vmap(self.objective)(variables, evidence)
+
+
+def _slots(task: Task) -> Tensor:
+    """Which label each slot of the dummy gets: sorted labels would make every local batch of one class."""
+    images = task.schedule.images
+    if len(task.schedule.local_batches) == 1:
+        return torch.arange(images)
+    return torch.randperm(images, generator=Generator().manual_seed(0))
 
 
 def check_labels(task: Task, labels: str) -> None:

@@ -51,7 +51,9 @@ class Observation:
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Observation:
         """The same observation on another device; the architecture is copied, never moved in place."""
-        task = replace(self.task, model=deepcopy(self.task.model).to(device=device, dtype=dtype))
+        model = deepcopy(self.task.model).to(device=device, dtype=dtype).eval()
+        model.zero_grad(set_to_none=True)
+        task = replace(self.task, model=model)
         return replace(
             self,
             task=task,

@@ -35,7 +35,7 @@ def read_checkpoint(path: Path) -> State:
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0]
+        reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
         raise ConfigurationError(
             f"weights: cannot read the checkpoint {path}: {reason}; save model.state_dict() with "
             "torch.save, or as safetensors"

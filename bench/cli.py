@@ -9,11 +9,12 @@ import typer
 
 from bench.errors import ConfigurationError
 
-Kind = Literal["attacks", "defenses", "datasets", "models", "presets"]
-Spec = Annotated[str, typer.Argument(help="A preset's name, or a TOML file.", show_default=False)]
+Spec = Annotated[str, typer.Argument(metavar="SPEC", help="A preset's name, or a TOML file.", show_default=False)]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False)]
+Device = Annotated[Literal["auto", "cpu", "cuda"] | None, typer.Option(help="Where the attacks run.")]
 Plugins = Annotated[
-    list[Path] | None, typer.Option("--plugin", help="A Python file with attacks or defenses of your own.")
+    list[Path] | None,
+    typer.Option("--plugin", metavar="FILE", help="A Python file with attacks or defenses of your own."),
 ]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. grid.images=20.")
@@ -28,7 +29,9 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def list_(
-    kind: Annotated[Kind, typer.Argument(help="What to list.", show_default=False)],
+    kind: Annotated[
+        str, typer.Argument(metavar="KIND", help="attacks, defenses, datasets, models or presets.", show_default=False)
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
     verify: Annotated[bool, typer.Option(help="Import installed plugins too, to find broken ones.")] = False,
     plugin: Plugins = None,
@@ -47,32 +50,40 @@ def plan(
     spec: Spec,
     plugin: Plugins = None,
     overrides: Overrides = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="The run's folder.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="RUN", help="The run's folder.")] = None,
+    device: Device = None,
 ) -> None:
-    """Show what would run, what is done, what is skipped and why, and the hours it would take."""
+    """Show what would run, and the hours it would take.
+
+    Also what is done, and what is skipped and why. The hours come from a few iterations of every attack.
+    """
     from bench.estimate import describe_plan
     from bench.runs import prepare
     from bench.store import Store
 
     config, registry, clients, planned = prepare(spec, overrides=overrides or [], plugins=plugin or [])
-    store = Store(output or Path("runs") / config.name)
-    typer.echo(describe_plan(planned, registry, clients, store, device or config.engine.device))
+    typer.echo("leakboard: measuring the first iterations of every attack", err=True)
+    typer.echo(describe_plan(planned, registry, clients, Store(output or Path("runs") / config.name), device))
 
 
 def status(run: RunFolder) -> None:
-    """Count a run's blocks by status, and give the reason of every failure."""
-    from bench.store import Store
+    """Count a run's blocks by status, with the reason of every failure."""
+    from bench.store import FAILURES, Store
 
     store = Store.existing(run)
-    frame = store.frame()
-    for name, count in sorted(store.counts().items()):
-        typer.echo(f"{name:>9}  {count} block{'s' if count > 1 else ''}")
-    unfinished = frame[~frame["status"].isin(["ok", "pending"])].drop_duplicates(["cell", "status", "reason"])
-    for row in unfinished.itertuples():
-        typer.echo(
-            f"{row.status}: {row.attack} / {row.defense}: {row.reason or 'made by another version of the method'}"
-        )
+    counts = store.counts()
+    for name, count in sorted(counts.items()):
+        typer.echo(f"{name:>9}  {count} block{'s' * (count != 1)}")
+    said: dict[str, str] = {}
+    for cell, block, state in store.states():
+        if state not in ("ok", "pending"):
+            text = f"{state}: {cell['attack']} / {cell['defense']}: {store.reason(cell, block['id'], state)}"
+            said.setdefault(text, f" (traceback in {store.blocks / block['id']}.json)" if state == "error" else "")
+    for text, where in said.items():
+        typer.echo(text + where)
+    again = [name for name in (*FAILURES, "stale") if counts[name]]
+    if again:
+        typer.echo(f"to try again: add {' '.join(f'--retry {name}' for name in again)} to the run's command")
 
 
 def export(

@@ -19,7 +19,8 @@ from bench.datasets import load_dataset
 from bench.models import untrained
 from bench.registry import Registry
 from bench.streams import stream
-from bench.weights import Weights, load_weights
+from bench.training import Progress
+from bench.weights import Weights, check_weights, load_weights, training_seconds
 from defenses.chain import Chain
 from defenses.client import Batch, Classifier, Params, Task, Update
 from defenses.schedule import Schedule
@@ -48,6 +49,15 @@ class Released:
         return torch.stack([u.flatten(1).square().sum(1) for u in self.updates.values()]).sum(0).sqrt()
 
 
+@dataclass(frozen=True)
+class Facts:
+    """Of a setting: the `task` that the dataset poses, and digests of the images `trained` on and of the `pool`."""
+
+    task: str
+    trained: str
+    pool: str
+
+
 class Clients:
     """Builds what the blocks of one run need, and keeps the latest of each kind."""
 
@@ -55,6 +65,7 @@ class Clients:
         self._registry = registry
         self._datasets: dict[Any, Dataset] = {}
         self._class_means: dict[Any, Tensor | None] = {}
+        self._facts: dict[Setting, Facts] = {}
         self._models: OrderedDict[Any, tuple[Classifier, Weights]] = OrderedDict()
         self._released: OrderedDict[str, Released] = OrderedDict()
 
@@ -63,6 +74,28 @@ class Clients:
         if spec not in self._datasets:
             self._datasets[spec] = load_dataset(spec.name, root=spec.root, download=spec.download, size=spec.size)
         return self._datasets[spec]
+
+    def facts(self, setting: Setting) -> Facts:
+        """Digests of what a result depends on beside its own images."""
+        if setting not in self._facts:
+            dataset, weights = self.dataset(setting), setting.weights
+            shape = [dataset.classes, dataset.input_shape, dataset.mean, dataset.std]
+            trained = ""
+            if weights.epochs is not None:
+                source = dataset
+                if weights.dataset is not None:
+                    source = load_dataset(
+                        weights.dataset, root=weights.root, download=bool(weights.download), size=weights.size
+                    )
+                trained = _training_digest(source)
+            pool = dataset.digest(dataset.pool())
+            self._facts[setting] = Facts(str(shape), trained, pool)
+        return self._facts[setting]
+
+    def means_digest(self, setting: Setting) -> str:
+        """Of the class means, empty without any."""
+        means = self.class_means(setting)
+        return "" if means is None else digest_of(means)
 
     def class_means(self, setting: Setting) -> Tensor | None:
         """Mean training image of each class, None without a training split."""
@@ -92,29 +125,34 @@ class Clients:
             model = prepared
         return model.eval()
 
-    def model(self, setting: Setting, seed: int, progress: Callable[[int, int], None] | None = None) -> Any:
+    def check_weights(self, setting: Setting, architecture: Classifier) -> str | None:
+        """Raise ConfigurationError unless the setting's weights can be had; returns the SHA-256 of a checkpoint."""
+        return check_weights(architecture, _weights_spec(setting), dataset=self.dataset(setting))
+
+    def training_seconds(self, setting: Setting, seed: int) -> float:
+        """What training the setting's weights would take; 0 where they are kept or need none."""
+        model, dataset = self.architecture(setting, seed), self.dataset(setting)
+        return training_seconds(model, _weights_spec(setting), dataset=dataset, seed=stream("training", seed))
+
+    def model(self, setting: Setting, seed: int, progress: Progress | None = None) -> Any:
         """The model with its weights, and how they came about."""
         key = (str(setting.identity), seed)
         return _remember(self._models, key, 2, lambda: self._weighted(setting, seed, progress))
 
-    def release(self, block: Block) -> Released:
-        """Every client of the block sends its update, one after the other, on the CPU."""
-        return _remember(self._released, block.client_key, 4, lambda: self._release(block))
+    def release(self, block: Block, progress: Progress | None = None) -> Released:
+        """Every client of the block sends its update, one after the other, on the CPU; `progress` is of training."""
+        return _remember(self._released, block.client_key, 4, lambda: self._release(block, progress))
 
-    def _weighted(
-        self, setting: Setting, seed: int, progress: Callable[[int, int], None] | None
-    ) -> tuple[Classifier, Weights]:
-        model = self.architecture(setting, seed)
-        wanted = setting.weights.model_dump(exclude_none=True)
-        spec = wanted.get("checkpoint", wanted or "untrained")
-        dataset = self.dataset(setting)
-        weights = load_weights(model, spec, dataset=dataset, seed=stream("training", seed), progress=progress)
+    def _weighted(self, setting: Setting, seed: int, progress: Progress | None) -> tuple[Classifier, Weights]:
+        model, dataset = self.architecture(setting, seed), self.dataset(setting)
+        seed = stream("training", seed)
+        weights = load_weights(model, _weights_spec(setting), dataset=dataset, seed=seed, progress=progress)
         return model.eval(), weights
 
-    def _release(self, block: Block) -> Released:
+    def _release(self, block: Block, progress: Progress | None) -> Released:
         cell = block.cell
         dataset = self.dataset(cell.setting)
-        model, weights = self.model(cell.setting, cell.seed)
+        model, weights = self.model(cell.setting, cell.seed, progress)
         chain = self.chain(cell.defense)
         task = Task(model, dataset.classes, dataset.input_shape, chain.schedule(cell.setting.client))
         params = {name: p.detach() for name, p in model.named_parameters()}
@@ -150,9 +188,23 @@ def observe(released: Released, threat: ThreatModel, class_means: Tensor | None 
     return Observation(task, released.params, released.updates, labels, threat, scale, class_means)
 
 
-def attack_seeds(released: Released, dataset_name: str, seed: int) -> list[int]:
-    """One number per trial for the attack's starting points, the same for every attack and defense."""
-    return [stream("attack", dataset_name, seed, *ids) for ids in released.image_ids.tolist()]
+def _training_digest(dataset: Dataset) -> str:
+    training = dataset.training()
+    return "" if training is None else digest_of(*training)
+
+
+def attack_seeds(block: Block) -> list[int]:
+    """One number per trial for the attack's starting points, the same for every attack and defense.
+
+    They count positions in the block, which the seed has dealt: no image number can be searched for in them.
+    """
+    trials = (block.stop - block.start) // block.cell.schedule.images
+    return [stream("attack", block.cell.seed, block.start, trial) for trial in range(trials)]
+
+
+def _weights_spec(setting: Setting) -> Any:
+    wanted = setting.weights.model_dump(exclude_none=True)
+    return wanted.get("checkpoint", wanted or "untrained")
 
 
 def _digest(updates: Update) -> str:

@@ -123,7 +123,10 @@ class Config(Section):
     @classmethod
     def _is_a_folder_name(cls, name: str) -> str:
         if not re.fullmatch(r"\w[\w .+-]*", name):
-            raise ValueError(f"must be letters, digits, '-', '_', '.' and spaces, got {name!r}; it names a folder")
+            raise ValueError(
+                f"must be letters, digits, '-', '_', '+', '.' and spaces, got {name!r}; it names the run's folder: "
+                "rename the file, or --set name=another"
+            )
         return name
 
     @field_validator("expect")

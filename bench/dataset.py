@@ -89,14 +89,12 @@ class Dataset:
         pixels = self.pixels(indices)
         return digest_of(pixels, self.labels[[int(i) for i in indices]])
 
-    def pool(self, exclude: Sequence[int], size: int = 100) -> list[int]:
-        """Extra images that fill an identification pool to `size`, or as far as the dataset goes.
+    def pool(self, size: int = 100) -> list[int]:
+        """The fixed images among which a private one is identified: the first `size` in an order drawn from seed 0.
 
-        The order of all images is drawn once from seed 0, so that a larger grid keeps most of its pool.
+        All of them in a smaller dataset. The same whatever is attacked, how many at a time, and in which block.
         """
-        taken = {int(i) for i in exclude}
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(0)).tolist()
-        return [i for i in order if i not in taken][: max(0, size - len(taken))]
+        return torch.randperm(len(self), generator=torch.Generator().manual_seed(0)).tolist()[:size]
 
 
 def in_memory(pixels: Tensor) -> Callable[[list[int]], Tensor]:

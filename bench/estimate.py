@@ -1,43 +1,178 @@
-"""What a plan holds and what it would cost, from a few measured iterations of the real attacks."""
+"""What a plan holds and what it would cost, from the first iterations of the real attacks."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import fields, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
+
 from attacks.attack import Attack
+from attacks.observation import Observation
+from attacks.progress import listening
 from bench.cells import Block
 from bench.clients import Clients, attack_seeds, observe
-from bench.engines.local import choose_device
+from bench.devices import choose_device, default_threads
+from bench.memory import trials_that_fit
 from bench.plan import Plan
+from bench.provenance import device_name
 from bench.registry import Registry
+from bench.settings import Weights
 from bench.specs import chain_label
-from bench.store import Store
+from bench.store import FAILURES, Store
 
-FEW, MORE = 1, 4
-"""Iterations that are timed; their difference leaves out what is paid once."""
+ENOUGH = 0.5
+"""Seconds of an attack that are measured, and at least two iterations."""
 
 
-def describe_plan(plan: Plan, registry: Registry, clients: Clients, store: Store, device: str) -> str:
-    """The settings, attacks and defenses of a plan, what is done, what is skipped and why, and the hours left."""
-    settings = dict.fromkeys(cell.setting for cell in plan.cells)
-    states = {block.id: _state(block, plan, store) for block in plan.blocks()}
+def describe_plan(plan: Plan, registry: Registry, clients: Clients, store: Store, device: str | None = None) -> str:
+    """The settings, attacks and defenses of a plan, what is done, what is skipped and why, and the hours left.
+
+    Raises ConfigurationError for a device that is not there.
+    """
+    chosen = choose_device(device or plan.config.engine.device)
+    threads = plan.config.engine.threads or default_threads()
+    torch.set_num_threads(threads)
+    states = {block: _state(block, plan, store) for block in plan.blocks()}
+    cost = Cost(registry, clients, plan.config.engine.chunk, chosen)
+    for block, state in states.items():
+        if state == "pending":
+            cost.add(block)
     lines = [f"{plan.config.name}: {len(plan.cells)} cells over {plan.images} images, {len(states)} blocks"]
+    settings = dict.fromkeys(cell.setting for cell in plan.cells)
     lines += [f"  setting   {s.dataset.name}, {s.model_label}, {s.weights.label}" for s in settings]
-    lines += [f"  attack    {label}" for label in dict.fromkeys(c.attack.label for c in plan.cells)]
+    for label, control in {c.attack.label: c.control for c in plan.cells}.items():
+        seconds = cost.attacks.get(label, 0.0)
+        lines.append(f"  {'control' if control else 'attack ':<9} {label}{f': {readable(seconds)}' if seconds else ''}")
     lines += [f"  defense   {label}" for label in dict.fromkeys(chain_label(c.defense) for c in plan.cells)]
     lines += [f"  note      {note}" for note in plan.notes]
     skipped = dict.fromkeys((c.attack.label, c.setting.model_label, c.skip) for c in plan.cells if c.skip)
     lines += [f"  skipped   {attack} on {model}: {why}" for attack, model, why in skipped]
-    lines += [f"  {status:<9} {count} blocks" for status, count in sorted(Counter(states.values()).items())]
-    pending = [block for block in plan.blocks() if states[block.id] == "pending"]
-    if not pending:
+    for status, count in sorted(Counter(states.values()).items()):
+        again = f"; --retry {status} runs {'them' if count > 1 else 'it'} again"
+        lines.append(f"  {status:<9} {_blocks(count)}{again if status in (*FAILURES, 'stale') else ''}")
+    if not cost.blocks:
         return "\n".join([*lines, "nothing left to run"])
-    seconds, unknown = _estimate(pending, registry, clients, device)
-    lines.append(f"about {_readable(seconds)} on {device}, from a few measured iterations of each attack")
-    return "\n".join([*lines, *(f"  not estimated: {reason}" for reason in unknown)])
+    computer = device_name(chosen) if chosen.type == "cuda" else f"the CPU with {threads} thread{'s' * (threads > 1)}"
+    if cost.training:
+        lines.append(f"  training  {readable(cost.training)}, once")
+    lines.append(
+        f"{readable(cost.seconds)} ({cost.seconds / 3600:.2g} hours) for {_blocks(cost.blocks)} on {computer}, "
+        "from the first iterations of each attack"
+    )
+    return "\n".join([*lines, *(f"  not estimated: {reason}" for reason in cost.unknown)])
+
+
+@dataclass
+class Cost:
+    """Adds up the seconds of blocks; every attack, and every defense's client, is measured once."""
+
+    registry: Registry
+    clients: Clients
+    chunk: int | None
+    device: torch.device
+    blocks: int = 0
+    training: float = 0.0
+    shares: float = 0.0
+    attacks: dict[str, float] = field(default_factory=dict)
+    """By label."""
+    unknown: dict[str, None] = field(default_factory=dict)
+    """Why some could not be estimated."""
+    _seen: set[Any] = field(default_factory=set)
+    _measured: dict[Any, float] = field(default_factory=dict)
+
+    @property
+    def seconds(self) -> float:
+        return self.training + self.shares + sum(self.attacks.values())
+
+    def add(self, block: Block) -> None:
+        """One more block to run."""
+        self.blocks += 1
+        cell, images = block.cell, block.stop - block.start
+        if cell.borrows is not None:
+            return
+        try:
+            if self._is_new("weights", cell.setting, cell.seed):
+                self.training += self.clients.training_seconds(cell.setting, cell.seed)
+            # Trained weights cost no more to attack than untrained ones, which are there at once.
+            bare = replace(block, cell=replace(cell, setting=replace(cell.setting, weights=Weights())))
+            key = (bare.cell.setting, cell.defense)
+            share = self._once(key, lambda: _seconds(lambda: self.clients.release(bare)) / images)
+            if self._is_new("client", block.client_key):
+                self.shares += share * images
+            key = (bare.cell.setting, cell.attack, cell.threat, cell.schedule)
+            seconds = self._once(key, lambda: self._attack(bare)) * images
+            self.attacks[cell.attack.label] = self.attacks.get(cell.attack.label, 0.0) + seconds
+        except Exception as error:  # Whatever a plugin raises here will be a cell's status in the run.
+            self.unknown[f"{cell.title}: {type(error).__name__}: {error}"] = None
+
+    def _attack(self, block: Block) -> float:
+        """Seconds per image."""
+        cell = block.cell
+        attack: Attack = self.registry.build("attack", cell.attack)
+        released = self.clients.release(block)
+        means = self.clients.class_means(cell.setting) if cell.control else None
+        seen = observe(released, cell.threat, means).to(self.device)
+        seeds = attack_seeds(block)
+        fits = self.chunk or trials_that_fit(released.task, released.params, attack.restarts, self.device)
+        trials = min(fits, len(seeds))
+        return attack_seconds(attack, seen[:trials], seeds[:trials]) / (trials * released.labels.shape[1])
+
+    def _once(self, key: Any, measure: Callable[[], float]) -> float:
+        if key not in self._measured:
+            self._measured[key] = measure()
+        return self._measured[key]
+
+    def _is_new(self, *key: Any) -> bool:
+        if key in self._seen:
+            return False
+        self._seen.add(key)
+        return True
+
+
+class _Enough(BaseException):
+    """No plugin may catch it."""
+
+
+def attack_seconds(attack: Attack, seen: Observation, seeds: list[int]) -> float:
+    """What `reconstruct` would take; an attack that reports its iterations is stopped after a few of them."""
+    started = time.perf_counter()
+    marks: list[tuple[int, float]] = []
+    left = 0
+
+    def listen(done: int, total: int) -> None:
+        nonlocal left
+        if seen.device.type == "cuda":
+            torch.cuda.synchronize(seen.device)
+        marks.append((done, time.perf_counter() - started))
+        left = total - done
+        if len(marks) > 2 and marks[-1][1] - marks[0][1] > ENOUGH:
+            raise _Enough
+
+    try:
+        with listening(listen):
+            attack.reconstruct(seen, seeds)
+    except _Enough:
+        # The first iteration pays what is paid once.
+        (first, early), (last, late) = marks[0], marks[-1]
+        return late + left * (late - early) / max(1, last - first)
+    return time.perf_counter() - started
+
+
+def readable(seconds: float) -> str:
+    """In the unit that a person would use."""
+    if seconds < 90:
+        return "less than a second" if seconds < 1 else f"about {seconds:.0f} seconds"
+    return f"about {seconds / 60:.0f} minutes" if seconds < 5400 else f"about {seconds / 3600:.1f} hours"
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
 
 
 def _state(block: Block, plan: Plan, store: Store) -> str:
@@ -46,48 +181,5 @@ def _state(block: Block, plan: Plan, store: Store) -> str:
     return store.status_of(block.id, plan.fingerprints[block.id])
 
 
-def _estimate(pending: list[Block], registry: Registry, clients: Clients, device: str) -> tuple[float, list[str]]:
-    """Seconds for all blocks, and why some could not be estimated."""
-    per_image: dict[Any, float] = {}
-    seconds, unknown = 0.0, {}
-    for block in pending:
-        cell = block.cell
-        if cell.borrows is not None:
-            continue
-        key = (cell.setting, cell.attack, cell.threat, cell.schedule)
-        if key not in per_image:
-            try:
-                per_image[key] = _measured(block, registry, clients, device)
-            except Exception as error:  # Whatever a plugin raises here will be a cell's status in the run.
-                per_image[key] = 0.0
-                unknown[f"{cell.title}: {type(error).__name__}: {error}"] = None
-        seconds += per_image[key] * (block.stop - block.start)
-    return seconds, list(unknown)
-
-
-def _measured(block: Block, registry: Registry, clients: Clients, device: str) -> float:
-    """Seconds per image of this block's attack."""
-    cell = block.cell
-    attack: Attack = registry.build("attack", cell.attack)
-    released = clients.release(block)
-    means = clients.class_means(cell.setting) if cell.control else None
-    seen = observe(released, cell.threat, means).to(choose_device(device))
-    seeds = attack_seeds(released, cell.setting.dataset.name, cell.seed)
-    iterations = cell.attack.parameters.get("iterations")
-    if iterations is None or "iterations" not in {field.name for field in fields(attack)}:  # pyright: ignore
-        return _timed(attack, seen, seeds) / (block.stop - block.start)
-    few, more = (_timed(replace(attack, iterations=n), seen, seeds) for n in (FEW, MORE))  # pyright: ignore
-    each = max(0.0, more - few) / (MORE - FEW)
-    return (few + each * max(0, iterations - FEW)) / (block.stop - block.start)
-
-
-def _timed(attack: Attack, seen: Any, seeds: list[int]) -> float:
-    started = time.perf_counter()
-    attack.reconstruct(seen, seeds)
-    return time.perf_counter() - started
-
-
-def _readable(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} seconds"
-    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+def _blocks(count: int) -> str:
+    return f"{count} block{'s' * (count != 1)}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
@@ -36,10 +36,18 @@ def read_grid(spec: str) -> tuple[dict[str, Any], str, str]:
         what = "is a folder" if path.is_dir() else "is neither a preset nor a file"
         raise ConfigurationError(f"{spec!r} {what}; {suggest(spec, known)}, or give the path of a TOML file")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # Some editors put a byte order mark in front.
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} cannot be read as text: {error}") from error
     return _table(text, str(path)), path.stem, str(path)
+
+
+def run_name(spec: str, overrides: Sequence[str], model: type[BaseModel]) -> str:
+    """The name of the run, which names its folder, before anything else of the grid is checked."""
+    table, name, _ = read_grid(spec)
+    for override in overrides:
+        apply_override(table, override, model)
+    return str(table.get("name", name))
 
 
 def apply_override(table: dict[str, Any], override: str, model: type[BaseModel]) -> None:
@@ -115,10 +123,13 @@ def _override_value(key: str, text: str) -> Any:
 
 
 def _nearest(key: str, known: list[str]) -> str:
-    """Suggest among dotted keys; one with the same last word in another section is near too."""
+    """Suggest among dotted keys, with its neighbours; the same last word in another section is near too."""
     same_word = [other for other in known if other.rpartition(".")[2] == key.rpartition(".")[2]]
     near = get_close_matches(key, known, n=1, cutoff=0.85) or same_word or get_close_matches(key, known, n=1)
-    return f"did you mean {near[0]!r}? known: {', '.join(known)}" if near else suggest(key, known)
+    if not near:
+        return suggest(key, known)
+    beside = [other for other in known if other.rpartition(".")[0] == near[0].rpartition(".")[0]]
+    return f"did you mean {near[0]!r}? known: {', '.join(beside)}"
 
 
 def _dotted(location: Location) -> str:

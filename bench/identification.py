@@ -20,14 +20,14 @@ def identification(guess: Tensor, truth: Tensor, pool: Tensor) -> Tensor:
     return _nearest(_distances(guess, truth, paired=True), _distances(guess, pool).amin(1))
 
 
-def identify_block(guess: Tensor, truth: Tensor, pool: Tensor) -> Tensor:
-    """The same for a block: each image's candidates are all truths of the block and `pool`."""
-    among = _distances(guess, truth)
-    own = among.diagonal()
-    others = among.clone().fill_diagonal_(torch.inf)
-    if len(pool):
-        others = torch.cat([others, _distances(guess, pool)], dim=1)
-    return _nearest(own, others.amin(1))
+def identify_in_pool(guess: Tensor, truth: Tensor, pool: Tensor, own: Tensor) -> Tensor:
+    """The same in a fixed pool of m images: `own` (n,) is each private image's position in it, -1 when it is not there.
+
+    The candidates are the private image and m - 1 others: one that is not in the pool takes the place of the last, so that all images have the same chance, 1/m.
+    """
+    others = _distances(guess, pool)
+    others[torch.arange(len(guess)), own] = torch.inf
+    return _nearest(_distances(guess, truth, paired=True), others.amin(1))
 
 
 def _nearest(own: Tensor, others: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from bench.identification import identification as identification
-from bench.identification import identify_block
+from bench.identification import identify_in_pool
 from bench.perceptual import lpips as lpips
 
 PSNR_CAP_DB = 100.0
@@ -119,12 +119,19 @@ class Scores(TypedDict):
     identification_chance: float
 
 
-def score(reconstruction: Tensor, truth: Tensor, guessed_labels: Tensor, true_labels: Tensor, pool: Tensor) -> Scores:
-    """Score a block: uint8 (t b c h w) twice, labels (t b) twice, `pool` uint8 (m c h w).
+def score(
+    reconstruction: Tensor,
+    truth: Tensor,
+    guessed_labels: Tensor,
+    true_labels: Tensor,
+    pool: Tensor,
+    own: Tensor,
+) -> Scores:
+    """Score a block: uint8 (t b c h w) twice, labels (t b) twice, `pool` uint8 (m c h w), `own` (t b).
 
-    The reconstructions of a client are matched to its images by the least total MSE, and every metric uses
-    that one matching. An image is identified among all truths of the block and `pool`, which must not hold
-    them a second time: a copy is a tie, and ties fail.
+    The reconstructions of a client are matched to its images by the least total MSE, and every metric uses that one
+    matching. An image is identified among itself and m - 1 others of `pool`, in which `own` is its position, -1 when it
+    is not there; a second copy of it is a tie, and ties fail.
     """
     if {reconstruction.dtype, truth.dtype, pool.dtype} != {torch.uint8}:
         raise ValueError("score takes uint8 images; round them with quantise first")
@@ -152,10 +159,10 @@ def score(reconstruction: Tensor, truth: Tensor, guessed_labels: Tensor, true_la
         ssim=block(similarity),
         lpips=block(torch.full((len(private),), torch.nan) if distance is None else distance),
         label_accuracy=block(label_accuracy(guessed_labels, true_labels).repeat_interleave(images)),
-        identified=block(identify_block(found, private, pool)),
+        identified=block(identify_in_pool(found, private, pool, own.flatten())),
         recovered=block(recovered(similarity, decibels)),
         matched=matched.cpu().numpy(),
         nulls=nulls,
-        identification_pool=len(private) + len(pool),
-        identification_chance=1 / (len(private) + len(pool)),
+        identification_pool=len(pool),
+        identification_chance=1 / len(pool),
     )

@@ -45,11 +45,13 @@ def make_plan(config: Config, registry: Registry, clients: Clients) -> Plan:
     attacks, notes = _with_controls(config, registry)
     chains = [(parts, clients.chain(parts)) for parts in grid.defenses]
     cells: list[Cell] = []
+    checkpoints: dict[Setting, str | None] = {}
     for model in grid.models:
         for weights in grid.weights:
             bare = Setting(grid.dataset, model, weights, grid.client.schedule)
             _check_images(grid.images, [c.schedule(bare.client) for _, c in chains], clients, bare)
             setting, architecture = _prepared(bare, chains, clients)
+            checkpoints[setting] = clients.check_weights(setting, architecture)
             task = Task(architecture, clients.dataset(bare).classes, clients.dataset(bare).input_shape)
             for threat in config.threats:
                 reasons = {spec: _impossible(registry, spec, task, threat) for spec, _ in attacks}
@@ -61,11 +63,11 @@ def make_plan(config: Config, registry: Registry, clients: Clients) -> Plan:
         without = [cell for cell in cells if cell.attack.name == "class_mean" and not _has_means(cell, clients)]
         cells = [cell for cell in cells if cell not in without]
         if without:
-            notes.append("class_mean is left out where labels are not known or no other images of the dataset are there")
+            notes.append("class_mean is left out where labels are not known or the dataset has no other images")
     if all(cell.skip or cell.control for cell in cells):
         why = "; ".join(dict.fromkeys(cell.skip for cell in cells if cell.skip))
         raise ConfigurationError(f"no attack of the grid can run: {why or 'only controls are asked for'}")
-    fingerprints = _fingerprints(cells, grid.images, registry, clients)
+    fingerprints = _fingerprints(cells, grid.images, registry, clients, checkpoints)
     return Plan(config, tuple(cells), grid.images, tuple(notes), fingerprints)
 
 
@@ -75,16 +77,16 @@ def _with_controls(config: Config, registry: Registry) -> tuple[list[tuple[Metho
     if not config.grid.controls:
         return asked, ["controls = false: no floor to judge leakage by"]
     names = {spec.name for spec, _ in asked}
-    paper = next((spec for spec, _ in asked if spec.name == "inverting_gradients"), None)
-    prior = {key: paper.parameters[key] for key in PRIOR_SETTINGS} if paper else {}
+    papers = [spec.parameters for spec, _ in asked if spec.name == "inverting_gradients"]
+    priors = [{key: parameters[key] for key in PRIOR_SETTINGS} for parameters in papers] or [{}]
     wanted = [
         MethodSpec.of("grey_image", {}),
         MethodSpec.of("dataset_mean", {}),
         MethodSpec.of("class_mean", {}),
-        MethodSpec.of("prior_only", prior),
+        *(MethodSpec.of("prior_only", prior) for prior in priors),
     ]
-    added = [(registry.resolve("attack", spec), True) for spec in wanted if spec.name not in names]
-    return asked + added, []
+    added = dict.fromkeys(registry.resolve("attack", spec) for spec in wanted if spec.name not in names)
+    return asked + [(spec, True) for spec in added], []
 
 
 def _row(
@@ -157,15 +159,22 @@ def _has_means(cell: Cell, clients: Clients) -> bool:
     return cell.threat.labels == "known" and clients.dataset(cell.setting).read_training is not None
 
 
-def _fingerprints(cells: list[Cell], images: int, registry: Registry, clients: Clients) -> dict[str, str]:
-    """Of every block: the sources of its methods and the images that they see."""
+def _fingerprints(
+    cells: list[Cell], images: int, registry: Registry, clients: Clients, checkpoints: dict[Setting, str | None]
+) -> dict[str, str]:
+    """Of every block: the sources of its methods, the images they see, and what else the data and weights decide."""
     digest_of_sources = cache(lambda paths: sources_fingerprint(paths))
     digest_of_images = cache(lambda setting, start, stop: clients.dataset(setting).digest(range(start, stop)))
     found: dict[str, str] = {}
     for cell in cells:
         paths = [registry.sources("attack", (cell.borrows or cell).attack.name)]
-        paths += [registry.sources("defense", part.name) for part in cell.defense]
+        parts = [*cell.defense, *(part for chain in cell.setting.preparers for part in chain)]
+        paths += [registry.sources("defense", part.name) for part in parts]
+        facts = clients.facts(cell.setting)
+        also = [facts.task, facts.trained, checkpoints[cell.setting] or ""]
+        if cell.attack.name == "class_mean":
+            also.append(clients.means_digest(cell.setting))
         for block in cell.blocks(images):
             seen = digest_of_images(cell.setting, block.start, block.stop)
-            found[block.id] = fingerprint(digest_of_sources(tuple(paths)), seen)
+            found[block.id] = fingerprint(digest_of_sources(tuple(paths)), seen, *also)
     return found

@@ -8,6 +8,7 @@ import importlib.util
 import inspect
 import re
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from bench.errors import ConfigurationError
@@ -29,7 +30,8 @@ def from_file(path: Path) -> list[Found]:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # Before it runs: dataclasses look their module up.
     try:
-        spec.loader.exec_module(module)
+        with redirect_stdout(sys.stderr):  # What it prints must not end up in a table or in JSON.
+            spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # A plugin may raise anything; it stops nobody but itself.
         del sys.modules[name]
         return _broken(path, stem, origin, failure(error, path))

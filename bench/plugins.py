@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import ConfigurationError
-from bench.signatures import Parameter, parameters_in, parameters_of, subclasses_in, summary_of
+from bench.signatures import Parameter, check_defaults, parameters_in, parameters_of, subclasses_in, summary_of
 
 BASES = {"attack": "Attack", "defense": "Defense"}
 """Kind -> the class that its methods derive from."""
@@ -74,6 +74,7 @@ def describe(entry: Entry, cls: type) -> Entry:
     """The entry with the summary and the parameters of its imported class, or marked as broken."""
     try:
         parameters = parameters_of(cls)
+        check_defaults(cls)
     except ConfigurationError as error:
         return replace(entry, broken=str(error))
     return replace(entry, summary=summary_of(vars(cls).get("__doc__")), parameters=parameters)
@@ -83,7 +84,8 @@ def verified(entry: Entry) -> Entry:
     """A package's entry after a child process has imported it; marked as broken if it could not."""
     code = "import sys; from bench.plugins import report; report(*sys.argv[1:])"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, "-c", code, entry.kind, entry.name, entry.origin]
+    # -P: a folder of the user's that is called "bench" must not be imported instead of ours.
+    command = [sys.executable, "-P", "-c", code, entry.kind, entry.name, entry.origin]
     try:
         child = subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=_VERIFY_SECONDS, check=False

@@ -12,7 +12,7 @@ from typing import Any
 from bench.errors import ConfigurationError, suggest
 from bench.plugin_files import from_file, plugin_name
 from bench.plugins import BASES, Entry, Found, built_in, from_packages, verified
-from bench.signatures import Parameter, annotations_of, is_sequence, parameters_of, validated
+from bench.signatures import Parameter, annotations_of, is_sequence, parameters_of, untyped, validated
 from bench.specs import Chain, MethodSpec, expand, parse
 
 
@@ -118,7 +118,9 @@ class Registry:
         known = {parameter.name: parameter for parameter in parameters_of(cls)}
         for key in spec.parameters:
             if key not in known:
-                raise ConfigurationError(f"{kind} {spec.name}: unknown parameter {key!r}; {suggest(key, known)}")
+                raise ConfigurationError(
+                    f"{kind} {spec.name}: unknown parameter {key!r}; {untyped(cls, key) or suggest(key, known)}"
+                )
         defaults: dict[str, Any] = {}
         values: dict[str, Any] = {}
         for key, parameter in known.items():

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.config import Config, load_config, to_toml
-from bench.errors import ConfigurationError
+from bench.errors import ConfigurationError, Unwritable, suggest
 from bench.registry import Registry
 from bench.specs import chain_label
 from bench.store import FAILURES, VERSION, Store
+from bench.whole_files import read_arrays
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -58,36 +59,44 @@ def run(
     plugins: Sequence[str | Path] = (),
     device: str | None = None,
     retry: Collection[str] = (),
+    retry_since: str | None = None,
     progress: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> Run:
     """Run a grid, or what is left of it, and return its results.
 
     `spec` is a preset's name, a TOML file or a `Config`; `overrides` are "key=value" as on the command line; `retry`
-    names statuses to try again. A failed cell does not raise: look at `Run.counts()`. Raises ConfigurationError for a
-    user's mistake, before anything runs.
+    names statuses to try again, of all blocks or of those since one of this id. A failed cell does not raise: look at
+    `Run.counts()`. Raises ConfigurationError for a user's mistake, before anything runs, and `Unwritable` when
+    a result cannot be written.
     """
-    config, registry, clients, plan = prepare(spec, overrides=overrides, plugins=plugins)
     _check_retry(retry)
+    config, registry, clients, plan = prepare(spec, overrides=overrides, plugins=plugins)
     import torch
 
-    from bench.engines.local import LocalEngine, choose_device, default_threads
+    from bench.devices import choose_device, default_threads
+    from bench.engines.local import LocalEngine
     from bench.engines.watching import Watcher
 
     store = Store(output or Path("runs") / config.name)
     chosen = choose_device(device or config.engine.device)
     torch.set_num_threads(config.engine.threads or default_threads())
     store.create()
-    begin(store, plan, clients)
+    try:
+        begin(store, plan, clients)
+    except Unwritable as error:
+        raise ConfigurationError(str(error)) from error
+    if others := store.unplanned():
+        say(f"{others} stored blocks are of cells that this grid does not have: they stay, outside its tables")
     engine = LocalEngine(plan, registry, clients, store, config.engine, chosen)
-    again = engine.score_again()
-    if again:
+    if again := engine.score_again():
         say(f"scoring has changed: {again} stored blocks were scored again")
-    pending = engine.pending(retry)
-    with Watcher(plan, len(pending), shown=progress) as watcher:
+    pending = engine.pending(retry, retry_since)
+    if not pending:
+        say(f"nothing left to run in {store.folder}")
+    with Watcher(len(pending), shown=progress) as watcher:
         for block in pending:
-            status = engine.run(block, watcher.iteration)
-            watcher.finished(block, status)
+            watcher.finished(block, *engine.run(block, watcher))
     return Run(store.folder)
 
 
@@ -107,13 +116,20 @@ def prepare(
 
 
 def begin(store: Store, plan: Plan, clients: Clients) -> None:
-    """Publish the resolved configuration, the attacked images and the plan."""
+    """Publish the resolved configuration, the attacked images and the plan; raises `Unwritable`."""
+    import numpy as np
+
     setting = plan.cells[0].setting
     dataset = clients.dataset(setting)
     images = range(plan.images)
     truth = f"truth-{dataset.digest(images)[:16]}.npz"
-    if not (store.folder / truth).is_file():
-        store.write_arrays(store.folder / truth, images=dataset.pixels(images).numpy())
+    pixels = dataset.pixels(images).numpy()
+    try:
+        whole = np.array_equal(read_arrays(store.folder / truth)["images"], pixels)
+    except (ConfigurationError, KeyError):
+        whole = False
+    if not whole:
+        store.write_arrays(store.folder / truth, images=pixels)
     store.write_text("run.toml", to_toml(plan.config))
     described = {
         "version": VERSION,
@@ -161,4 +177,4 @@ def _described(cell: Cell, plan: Plan) -> dict[str, Any]:
 def _check_retry(retry: Collection[str]) -> None:
     for status in retry:
         if status not in RETRIES:
-            raise ConfigurationError(f"cannot retry {status!r}; statuses to try again: {', '.join(RETRIES)}")
+            raise ConfigurationError(f"cannot retry {status!r}; {suggest(status, RETRIES)}")

@@ -61,18 +61,26 @@ def parameters_in(node: ast.ClassDef) -> tuple[Parameter, ...]:
 
 
 def parameters_of(cls: type) -> tuple[Parameter, ...]:
-    """The fields of a dataclass that its constructor takes."""
-    if not is_dataclass(cls):
+    """The fields of a dataclass that its constructor takes; raises ConfigurationError if it is not a frozen one."""
+    # An undecorated subclass of a dataclass looks like one, but its own annotations are no fields.
+    if "__dataclass_fields__" not in vars(cls):
         own = [name for name, kind in inspect.get_annotations(cls).items() if not _is_class_variable(kind)]
         if own or "__init__" in vars(cls):
             raise ConfigurationError(f"class {cls.__name__} has parameters but lacks @dataclass(frozen=True)")
+    if not is_dataclass(cls):
         return ()
+    if not cls.__dataclass_params__.frozen:  # pyright: ignore[reportAttributeAccessIssue]
+        raise ConfigurationError(
+            f"class {cls.__name__} could change from one client to the next; write @dataclass(frozen=True)"
+        )
     found: list[Parameter] = []
     for field in fields(cls):
         if field.init:
             default = field.default_factory() if field.default_factory is not MISSING else field.default
             text = field.type if isinstance(field.type, str) else _type_text(field.type)
             required = default is MISSING
+            if field.name == "name":
+                raise ConfigurationError(f"class {cls.__name__}: a grid's tables use the key 'name'; rename the field")
             found.append(Parameter(field.name, text, None if required else default, required))
     return tuple(found)
 
@@ -82,11 +90,32 @@ def annotations_of(cls: type) -> dict[str, Any]:
     names = {parameter.name for parameter in parameters_of(cls)}
     try:
         hints = typing.get_type_hints(cls, include_extras=True)
-    except NameError as error:
+    except Exception as error:  # An annotation's text may be anything.
         raise ConfigurationError(
-            f"class {cls.__name__} has an annotation that cannot be evaluated: {error}; import it outside TYPE_CHECKING"
+            f"class {cls.__name__} has an annotation that cannot be evaluated: {error}; mend its spelling, or import "
+            "its name outside TYPE_CHECKING"
         ) from None
     return {name: hint for name, hint in hints.items() if name in names}
+
+
+def check_defaults(cls: type) -> None:
+    """Raise ConfigurationError unless every annotation can be read and every default is of its type."""
+    hints = annotations_of(cls)
+    for parameter in parameters_of(cls):
+        if not parameter.required:
+            try:
+                validated(hints[parameter.name], parameter.type, parameter.default)
+            except ValueError as error:
+                raise ConfigurationError(f"the default of {parameter.name} {error}") from error
+
+
+def untyped(cls: type, name: str) -> str:
+    """How to make a parameter of what the class sets without a type; empty if it sets no such thing."""
+    value = vars(cls).get(name)
+    inherited = any(name in vars(base) for base in cls.__mro__[1:])
+    if inherited or not isinstance(value, bool | int | float | str | list | tuple):
+        return ""
+    return f"{cls.__name__} sets it without a type; write {name}: {type(value).__name__} = {value!r} in a dataclass"
 
 
 def is_sequence(annotation: Any) -> bool:

@@ -12,6 +12,8 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 RESAMPLES = 4_999
+RATES = ("identified", "recovered")
+"""Metrics that are 0 or 1 for an image: a bootstrap of twenty successes would call them certain."""
 LEAST_UNITS = 5
 """Resamples of fewer independent units say nothing of the spread: two batches gave intervals of a tenth of their SD."""
 
@@ -74,9 +76,24 @@ def summarise_metric(frame: pd.DataFrame, metric: str) -> Summary:
         samples = [_means(values[seed == s], trial[seed == s]) for s in np.unique(seed)]
     mean, n, units = float(images.mean()), len(images), min(len(sample) for sample in samples)
     sd = float(images.std(ddof=1)) if n > 1 else np.nan
+    if metric in RATES:
+        return Summary(mean, sd, n, units, *_rate_bounds(samples))
     bounds = [interval(sample) or (np.nan, np.nan) for sample in samples]
     low, high = np.mean([np.subtract(b, s.mean()) for b, s in zip(bounds, samples, strict=True)], axis=0)
     return Summary(mean, sd, n, units, mean + float(low), mean + float(high))
+
+
+def _rate_bounds(samples: list[np.ndarray]) -> tuple[float, float]:
+    """Clopper-Pearson for independent successes; the bootstrap for shares of seeds or batches, if they differ."""
+    if len(samples) == 1 and np.isin(samples[0], (0.0, 1.0)).all():
+        bounds = stats.binomtest(int(samples[0].sum()), len(samples[0])).proportion_ci(0.95, method="exact")
+        return bounds.low, bounds.high
+    if any(np.ptp(sample) == 0 for sample in samples):
+        return np.nan, np.nan
+    bounds = [interval(sample) or (np.nan, np.nan) for sample in samples]
+    mean = float(np.mean([s.mean() for s in samples]))
+    low, high = np.mean([np.subtract(b, s.mean()) for b, s in zip(bounds, samples, strict=True)], axis=0)
+    return mean + float(low), mean + float(high)
 
 
 def _means(values: np.ndarray, groups: np.ndarray) -> np.ndarray:

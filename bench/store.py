@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import json
@@ -9,10 +10,13 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import ConfigurationError
+from bench.errors import ConfigurationError, Unwritable
+from bench.flights import Flights
+from bench.whole_files import damaged, finite, publish, read_arrays, read_json, sweep
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,6 +25,13 @@ if TYPE_CHECKING:
 VERSION = 1
 FAILURES = ("diverged", "error", "oom", "timeout", "crashed")
 STATUSES = ("ok", *FAILURES, "skipped")
+FIGURES = (
+    "update_norm", "identification_chance", "mse", "psnr_db", "ssim", "lpips", "label_accuracy", "identified",
+    "recovered", "feature_error", "objective_start", "objective_found", "objective_truth", "seconds",
+)  # fmt: skip
+"""Columns of numbers, null where not measured."""
+COUNTS = ("image", "trial", "true_label", "identification_pool", "chunk")
+"""Columns of whole numbers, null in rows without results."""
 
 
 class Store:
@@ -29,170 +40,156 @@ class Store:
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
         self.blocks = self.folder / "blocks"
+        self.flights = Flights(self.blocks)
 
     @classmethod
     def existing(cls, folder: Path | str) -> Store:
         """The store of a run that was started; raises ConfigurationError where there is none."""
         store = cls(folder)
         if not (store.folder / "plan.json").is_file():
-            raise ConfigurationError(f"{folder} is no run: it has no plan.json; give the folder that `run` named")
+            meant = Path("runs") / folder
+            near = f"did you mean {meant}? " if (meant / "plan.json").is_file() else ""
+            raise ConfigurationError(
+                f"{folder} is no run: it has no plan.json; {near}give the folder that `leakboard run` wrote"
+            )
         return store
 
     def create(self) -> None:
-        """Make the folders; raises ConfigurationError when they cannot be written."""
+        """Make the folders, and clear away what dead processes left; raises ConfigurationError if that cannot be."""
         try:
             self.blocks.mkdir(parents=True, exist_ok=True)
+            sweep(self.folder)
+            sweep(self.blocks)
         except OSError as error:
-            raise ConfigurationError(f"cannot write a run to {self.folder}: {error.strerror}; choose -o") from error
+            raise ConfigurationError(
+                f"cannot write a run to {self.folder}: {error.strerror}; give another folder with -o"
+            ) from error
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Let one process of this machine after the other publish, so that arrays and record belong together."""
+        try:
+            handle = os.open(self.blocks, os.O_RDONLY)
+        except OSError as error:
+            raise Unwritable(self.blocks, error) from error
+        try:
+            with suppress(OSError):  # Some network file systems have no locks.
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
 
     def write_text(self, name: str, text: str) -> None:
         """Publish a text file of the run's folder."""
         publish(self.folder / name, text.encode())
 
     def plan(self) -> dict[str, Any]:
-        return _read_json(self.folder / "plan.json")
+        """What `bench.runs.begin` wrote; raises ConfigurationError when it is damaged or of another version."""
+        path = self.folder / "plan.json"
+        plan = read_json(path)
+        if plan.get("version") != VERSION:
+            raise ConfigurationError(
+                f"{path} is of version {plan.get('version')!r}, this Leakboard reads {VERSION}; run into another folder"
+            )
+        absent = {"cells", "truth", "expect"} - plan.keys()
+        if absent:
+            raise damaged(path, f"it has no {', '.join(sorted(absent))}")
+        return plan
 
-    def write_arrays(self, path: Path, **arrays: np.ndarray) -> str:
-        """Publish an .npz file of arrays; returns its SHA-256."""
+    def write_arrays(self, path: Path, **arrays: np.ndarray) -> dict[str, Any]:
+        """Publish an .npz file of arrays; returns its SHA-256 and size as a record keeps them."""
         import numpy as np
 
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **arrays)  # pyright: ignore[reportArgumentType]
-        publish(path, buffer.getvalue())
-        return hashlib.sha256(buffer.getvalue()).hexdigest()
+        content = buffer.getvalue()
+        publish(path, content)
+        return {"reconstructions_sha256": hashlib.sha256(content).hexdigest(), "reconstructions_bytes": len(content)}
 
     def arrays(self, block: str) -> dict[str, np.ndarray]:
-        """The reconstructions of a finished block."""
-        import numpy as np
-
-        with np.load(self.blocks / f"{block}.npz", allow_pickle=False) as stored:
-            return dict(stored)
+        """The reconstructions of a finished block; raises ConfigurationError when they are not what was published."""
+        path = self.blocks / f"{block}.npz"
+        digest = (self.record(block) or {}).get("reconstructions_sha256")
+        return read_arrays(path, digest)
 
     def record(self, block: str) -> dict[str, Any] | None:
-        """What is stored of a block; None when it never finished or its file is damaged."""
-        path = self.blocks / f"{block}.json"
+        """What is stored of a block; None when it never finished or its files are damaged."""
         try:
-            record = _read_json(path)
+            record = read_json(self.blocks / f"{block}.json")
         except (FileNotFoundError, ConfigurationError):
             return None
-        whole = record.get("status") != "ok" or (self.blocks / f"{block}.npz").is_file()
-        return record if record.get("status") in STATUSES and whole else None
+        return record if self._is_whole(block, record) else None
 
     def write_record(self, block: str, record: dict[str, Any]) -> None:
         """Publish a block's record, after its arrays; numbers that are not finite become null."""
-        text = json.dumps(_finite(record), indent=1, allow_nan=False)
-        publish(self.blocks / f"{block}.json", text.encode())
+        publish(self.blocks / f"{block}.json", json.dumps(finite(record), indent=1, allow_nan=False).encode())
 
     def status_of(self, block: str, fingerprint: str) -> str:
         """A block's stored status; "stale" when another method made it, "pending" when there is nothing."""
         record = self.record(block)
         if record is None:
             return "pending"
-        if record["status"] == "ok" and record["fingerprint"] != fingerprint:
-            return "stale"
-        return "pending" if record["fingerprint"] != fingerprint else record["status"]
-
-    def start(self, block: str) -> None:
-        """Mark a block as in flight in this process."""
-        (self.blocks / f"{block}.running").write_text(str(os.getpid()))
-
-    def finish(self, block: str) -> None:
-        """The block is in flight no more; its deaths are forgotten."""
-        for suffix in ("running", "deaths"):
-            (self.blocks / f"{block}.{suffix}").unlink(missing_ok=True)
-
-    def deaths(self, block: str) -> int:
-        """How many processes died over this block while their supervisor lived."""
-        try:
-            return int((self.blocks / f"{block}.deaths").read_text() or 0)
-        except (FileNotFoundError, ValueError):
-            return 0
-
-    def count_death(self, pid: int) -> str | None:
-        """Blame the death of a process on the block that it had in flight; returns that block."""
-        for marker in self.blocks.glob("*.running"):
-            if marker.read_text() == str(pid):
-                block = marker.stem
-                (self.blocks / f"{block}.deaths").write_text(str(self.deaths(block) + 1))
-                marker.unlink()
-                return block
-        return None
+        if record["fingerprint"] == fingerprint:
+            return record["status"]
+        return "stale" if record["status"] == "ok" else "pending"
 
     def counts(self) -> Counter[str]:
         """Blocks by status."""
-        return Counter(status for _, _, status in self._states())
+        return Counter(status for _, _, status in self.states())
+
+    def reason(self, cell: dict[str, Any], block: str, status: str) -> str:
+        """Why a block of this status has no result; empty where there is nothing to say."""
+        if cell["skip"] is not None:
+            return cell["skip"]
+        if status in ("pending", "stale"):
+            return "" if status == "pending" else "made by another version of the method or of its data"
+        return (self.record(block) or {}).get("reason") or ""
+
+    def unplanned(self) -> int:
+        """How many stored blocks the plan does not have: results of another grid in the same folder."""
+        planned = {block["id"] for cell in self.plan()["cells"] for block in cell["blocks"]}
+        return sum(path.stem not in planned for path in self.blocks.glob("*.json"))
 
     def frame(self) -> DataFrame:
         """One row per attacked image, and one for every block without results; columns in README.md."""
         import pandas as pd
 
         rows: list[dict[str, Any]] = []
-        for cell, block, status in self._states():
+        for cell, block, status in self.states():
             identity = {key: value for key, value in cell.items() if key not in ("blocks", "skip")}
-            record = self.record(block["id"]) or {}
             if status == "ok":
-                rows += [{**identity, "status": status, "reason": "", **image} for image in record["images"]]
+                record = self.record(block["id"]) or {}
+                made = {"device": record["provenance"]["device"], "chunk": record["cost"]["chunk"]}
+                for image in record["images"]:
+                    figures = {key: value for key, value in image.items() if key != "position"}
+                    rows.append({**identity, "status": status, "reason": "", **figures, **made})
             else:
-                reason = record.get("reason") or (cell["skip"] if status == "skipped" else "")
-                rows.append({**identity, "status": status, "reason": reason or ""})
+                rows.append({**identity, "status": status, "reason": self.reason(cell, block["id"], status)})
         frame = pd.DataFrame(rows)
-        for column in NUMBERS:
+        for column in (*FIGURES, *COUNTS):
             frame[column] = pd.to_numeric(frame[column], errors="coerce") if column in frame else math.nan
-        return frame
+        return frame.astype(dict.fromkeys(FIGURES, "float64") | dict.fromkeys(COUNTS, "Int64"))
 
     def truth(self) -> np.ndarray:
-        """The attacked images, uint8 (n h w c), by image number."""
-        import numpy as np
+        """The attacked images, uint8 (n h w c), by image number; raises ConfigurationError when they are damaged."""
+        return read_arrays(self.folder / self.plan()["truth"])["images"].transpose(0, 2, 3, 1)
 
-        with np.load(self.folder / self.plan()["truth"], allow_pickle=False) as stored:
-            return stored["images"].transpose(0, 2, 3, 1)
+    def _is_whole(self, block: str, record: dict[str, Any]) -> bool:
+        if record.get("status") not in STATUSES or "fingerprint" not in record:
+            return False
+        if record["status"] != "ok":
+            return True
+        path = self.blocks / f"{block}.npz"
+        size = record.get("reconstructions_bytes")
+        return (
+            {"images", "scoring", "cost", "provenance"} <= record.keys()
+            and path.is_file()
+            and size in (None, path.stat().st_size)
+        )
 
-    def _states(self) -> Iterator[tuple[dict[str, Any], dict[str, Any], str]]:
+    def states(self) -> Iterator[tuple[dict[str, Any], dict[str, Any], str]]:
+        """Every block of the plan: its cell, itself, and its status."""
         for cell in self.plan()["cells"]:
             for block in cell["blocks"]:
                 skipped = cell["skip"] is not None
                 yield cell, block, "skipped" if skipped else self.status_of(block["id"], block["fingerprint"])
-
-
-NUMBERS = (
-    "image", "trial", "true_label", "mse", "psnr_db", "ssim", "lpips", "label_accuracy", "identified",
-    "identification_pool", "identification_chance", "recovered", "feature_error", "objective_start",
-    "objective_found", "objective_truth", "update_norm", "seconds", "chunk",
-)  # fmt: skip
-"""Columns of numbers, null where not measured."""
-
-
-def publish(path: Path, content: bytes) -> None:
-    """Write a file so that at any moment it is whole or absent: temporary, fsync, rename, fsync of the folder."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ConfigurationError(f"{path} is damaged ({error}); delete it and run again") from error
-    if not isinstance(value, dict):
-        raise ConfigurationError(f"{path} is damaged (no object); delete it and run again")
-    return value
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value

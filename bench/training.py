@@ -19,12 +19,16 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Recipe:
-    """SGD as in Geiping et al. (2020), section 5; the learning rate falls to 0 along a half cosine, step by step."""
+    """SGD with the constants of Geiping et al. (2020), section 5, but momentum and a half cosine instead of steps.
+
+    `flips` mirrors half of the 32x32 colour images.
+    """
 
     learning_rate: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 5e-4
     batch_size: int = 128
+    flips: bool = True
 
 
 def train(
@@ -61,7 +65,7 @@ def train(
             order = torch.randperm(len(labels), generator=rng)
             for step in range(steps):
                 chosen = order[step * size : (step + 1) * size]
-                images = augment(pixels[chosen].float() / 255, rng).to(device)
+                images = augment(pixels[chosen].float() / 255, rng, recipe.flips).to(device)
                 loss = F.cross_entropy(model(images), labels[chosen].to(device))
                 optimizer.zero_grad()
                 loss.backward()
@@ -77,14 +81,14 @@ def train(
         )
 
 
-def augment(images: Tensor, rng: Generator) -> Tensor:
-    """A random crop after padding by 4, and a random flip, of 32x32 colour images (b 3 32 32); others unchanged."""
+def augment(images: Tensor, rng: Generator, flips: bool = True) -> Tensor:
+    """A random crop after padding by 4, and with `flips` a random flip, of images (b 3 32 32); others unchanged."""
     if images.shape[1:] != (3, 32, 32):
         return images
     count = len(images)
     offsets = torch.randint(0, 9, (2, count, 1), generator=rng)
     rows, columns = offsets + torch.arange(32)
-    flipped = torch.rand(count, 1, generator=rng) < 0.5
+    flipped = (torch.rand(count, 1, generator=rng) < 0.5) & flips
     columns = torch.where(flipped, columns.flip(1), columns)
     padded = F.pad(images, (4, 4, 4, 4))
     which, channel = torch.arange(count).view(-1, 1, 1, 1), torch.arange(3).view(1, -1, 1, 1)

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from attacks.attack import Attack, Reconstruction
+from attacks.attack import Attack
 from attacks.observation import Observation
+from bench import contract
 from bench.cells import Block
 from bench.clients import Released
 from bench.dataset import Dataset
-from bench.metrics import Scores, quantise, relative_error, score
-
-
-class Diverged(RuntimeError):
-    """An attack left the real numbers; the message says in how many trials."""
-
-
-class AttackFault(RuntimeError):
-    """An attack broke its contract; the message names the rule."""
+from bench.metrics import assign, quantise, relative_error, score
 
 
 @dataclass(frozen=True)
@@ -41,6 +34,10 @@ class Attacked:
     trace: dict[int, Tensor]
     features: Tensor | None
 
+    def first(self, trials: int) -> Attacked:
+        """The images and labels of the first trials alone."""
+        return replace(self, images=self.images[:trials], labels=self.labels[:trials])
+
 
 def attack_in_chunks(
     attack: Attack, observation: Observation, seeds: list[int], truth: Tensor, labels: Tensor, chunk: int
@@ -50,10 +47,9 @@ def attack_in_chunks(
     for first in range(0, observation.trials, chunk):
         trials = slice(first, first + chunk)
         seen = observation[trials]
-        found = attack.reconstruct(seen, seeds[trials])
-        _check(found, seen)
+        found = contract.reconstruct(attack, seen, seeds[trials])
         private = truth[trials].to(found.images.device, found.images.dtype) / 255
-        at_truth = attack.objective(seen, private, labels[trials].to(found.images.device))
+        at_truth = contract.objective(attack, seen, private, labels[trials].to(found.images.device))
         parts.append(
             Attacked(
                 images=quantise(found.images).cpu(),
@@ -78,12 +74,17 @@ def attack_in_chunks(
 
 def rows_of(block: Block, released: Released, attacked: Attacked, attack: Attack | None, dataset: Dataset) -> Any:
     """The block's scores, one dict per image in the order of image numbers, and what belongs to all of them."""
-    images = range(block.start, block.stop)
-    pool = dataset.pixels(dataset.pool(images))
-    scores = score(attacked.images, released.truth, attacked.labels, released.labels, pool)
+    pool = dataset.pool()
+    place = {image: i for i, image in enumerate(pool)}
+    own = torch.tensor([[place.get(image, -1) for image in ids] for ids in released.image_ids.tolist()])
+    guessed, true = attacked.labels, released.labels
+    scores = score(attacked.images, released.truth, guessed, true, dataset.pixels(pool), own)
+    if block.cell.threat.labels == "known":
+        scores["label_accuracy"].fill(np.nan)
+        scores["nulls"]["label_accuracy"] = "the labels were given"
     error = None
     if attacked.features is not None and attack is not None:
-        error = _feature_error(released, attacked.features, attack, scores)
+        error = _feature_error(released, attacked.features, attack)
     norms = released.norms
     rows: list[dict[str, Any]] = []
     for trial in range(len(released.truth)):
@@ -140,29 +141,13 @@ def shown_to_the_wrong_client(attacked: Attacked) -> Attacked:
     return Attacked(attacked.images.roll(1, 0), attacked.labels.roll(1, 0), None, None, None, {}, None)
 
 
-def _feature_error(released: Released, features: Tensor, attack: Attack, scores: Scores) -> Tensor:
-    """Relative error (t b) of the features of each private image, in the matching of the images."""
+def _feature_error(released: Released, features: Tensor, attack: Attack) -> Tensor:
+    """Relative error (t b) of the recovered features of each private image, matched by their own distance."""
     truth = released.truth.flatten(0, 1).float() / 255
     with torch.no_grad():
-        true_features = attack.features(released.task, released.params, truth)
-    true_features = true_features.view(*released.truth.shape[:2], -1)
-    matched = torch.from_numpy(scores["matched"])
-    found = torch.stack([f[m] for f, m in zip(features, matched, strict=True)])
-    return relative_error(found.flatten(0, 1), true_features.flatten(0, 1)).view(matched.shape)
-
-
-def _check(found: Reconstruction, seen: Observation) -> None:
-    shape = (seen.trials, seen.images, *seen.task.input_shape)
-    if tuple(found.images.shape) != shape:
-        raise AttackFault(f"reconstruct returned images {tuple(found.images.shape)}; (t b c h w) is {shape}")
-    if tuple(found.labels.shape) != shape[:2]:
-        raise AttackFault(f"reconstruct returned labels {tuple(found.labels.shape)}; (t b) is {shape[:2]}")
-    bad = (~torch.isfinite(found.images)).flatten(1).any(1)
-    if bad.any():
-        raise Diverged(f"{int(bad.sum())} of {len(bad)} trials ended in infinite or undefined pixels")
-    if found.images.min() < 0 or found.images.max() > 1:
-        low, high = float(found.images.min()), float(found.images.max())
-        raise AttackFault(f"reconstruct returned pixels in [{low:.3g}, {high:.3g}]; clamp them to [0, 1]")
+        own = attack.features(released.task, released.params, truth)
+    own = own.view(*released.truth.shape[:2], -1)
+    return torch.stack([relative_error(f[assign(f, o)], o) for f, o in zip(features, own, strict=True)])
 
 
 def _values(tensor: Tensor | None) -> Tensor | None:

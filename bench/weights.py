@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import inspect
 import json
 import os
+import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -67,9 +69,9 @@ def load_weights(
     if wanted.epochs is None:
         state = state_of(model)
         return Weights(wanted.label, digest_of_state(state), None, 0, state)
-    source = dataset if wanted.dataset is None else load_dataset(wanted.dataset, **wanted.parameters)
+    source = _training_set(wanted, dataset)
     pixels, labels = _training_split(source, dataset, wanted)
-    recipe = recipe or Recipe()
+    recipe = recipe or _recipe(wanted, dataset)
     digest = _recipe_digest(model, pixels, labels, wanted.epochs, seed, recipe, device)
     path = cache_folder() / f"{digest}.safetensors"
     kept = _read_cache(path, model)
@@ -78,6 +80,48 @@ def load_weights(
         kept = accuracy(model, source, _SCORED_WHEN_TRAINED, device)
         _write_cache(path, model, kept, wanted)
     return Weights(wanted.label, digest, kept, wanted.epochs, state_of(model))
+
+
+def check_weights(
+    model: Classifier, spec: str | int | Mapping[str, Any] | os.PathLike[str], *, dataset: Dataset
+) -> str | None:
+    """Raise `ConfigurationError` where `load_weights` would, but train nothing and leave the model as it is.
+
+    Returns a SHA-256 of what a checkpoint holds.
+    """
+    wanted = parse_weights(spec)
+    if wanted.checkpoint is not None:
+        state = read_checkpoint(wanted.checkpoint)
+        place(copy.deepcopy(model), state, str(wanted.checkpoint))
+        return digest_of_state(state)
+    if wanted.epochs is not None:
+        _training_split(_training_set(wanted, dataset), dataset, wanted)
+    return None
+
+
+def training_seconds(
+    model: Classifier, spec: str | int | Mapping[str, Any] | os.PathLike[str], *, dataset: Dataset, seed: int
+) -> float:
+    """What `load_weights` would spend on training, measured on a copy by a few steps; 0 where it need not train."""
+    wanted = parse_weights(spec)
+    if wanted.epochs is None:
+        return 0.0
+    pixels, labels = _training_split(_training_set(wanted, dataset), dataset, wanted)
+    recipe = _recipe(wanted, dataset)
+    digest = _recipe_digest(model, pixels, labels, wanted.epochs, seed, recipe, "cpu")
+    if (cache_folder() / f"{digest}.safetensors").exists():
+        return 0.0
+    size = min(recipe.batch_size, len(labels))
+    steps = min(4, len(labels) // size)
+    some = slice(steps * size)
+    started = time.perf_counter()
+    train(copy.deepcopy(model), pixels[some], labels[some], epochs=1, seed=seed, recipe=recipe)
+    return (time.perf_counter() - started) / steps * wanted.epochs * (len(labels) // size)
+
+
+def _recipe(wanted: WeightsSpec, attacked: Dataset) -> Recipe:
+    # A mirrored digit is another digit.
+    return Recipe(flips=(wanted.dataset or attacked.name) != "SVHN")
 
 
 def cache_folder() -> Path:
@@ -90,6 +134,10 @@ def _from_checkpoint(model: Classifier, wanted: WeightsSpec, path: Path, dataset
     state = state_of(model)
     score = accuracy(model, dataset, _SCORED_OF_A_CHECKPOINT, device)
     return Weights(wanted.label, digest_of_state(state), score, 0, state)
+
+
+def _training_set(wanted: WeightsSpec, attacked: Dataset) -> Dataset:
+    return attacked if wanted.dataset is None else load_dataset(wanted.dataset, **wanted.parameters)
 
 
 def _training_split(source: Dataset, attacked: Dataset, wanted: WeightsSpec) -> tuple[Tensor, Tensor]:

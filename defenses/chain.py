@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Generator, Tensor, nn
 
-from defenses.client import ROLES, Batch, Defense, Params, Task, Update, role_of
+from defenses.client import ROLES, Batch, Classifier, Defense, Params, Task, Update, role_of
 from defenses.none import NoDefense
 from defenses.schedule import Schedule
 
@@ -54,8 +55,11 @@ class Chain:
     def update(self, task: Task, params: Params, batch: Batch, rng: Generator) -> Update:
         """What leaves the device. Raises `DefenseFault` when a part breaks its contract.
 
-        The global generator is forked: libraries that draw from it cannot couple one client to the next.
+        The client works on its own copy of the model and the weights, and on a fork of the global generator: neither a
+        gradient that a part leaves behind, nor a mode that it switches, nor a fault reaches the next client.
         """
+        task = replace(task, model=_own_copy(task.model))
+        params = {name: p.detach().clone() for name, p in params.items()}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(torch.randint(2**62, (), generator=rng)))
             share = next(self._with_role("share"), NoDefense())
@@ -70,6 +74,13 @@ class Chain:
 
     def _with_role(self, role: str) -> Iterator[Defense]:
         return (part for part in self.parts if role_of(type(part)) == role)
+
+
+def _own_copy(model: Classifier) -> Classifier:
+    """The model in eval mode, its weights trainable and without gradients."""
+    copy = deepcopy(model).eval().requires_grad_(True)
+    copy.zero_grad(set_to_none=True)
+    return copy
 
 
 @contextmanager

@@ -36,8 +36,8 @@ class Schedule:
 
     @property
     def local_batches(self) -> list[slice]:
-        """The positions of each local step of one epoch, the last one possibly shorter."""
-        size = self.batch_size or self.images
+        """The positions of each local step of one epoch, the last one possibly shorter; all images for FedSGD."""
+        size = self.images if self.sends_gradient else self.batch_size or self.images
         return [slice(i, min(i + size, self.images)) for i in range(0, self.images, size)]
 
     @property

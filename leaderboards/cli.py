@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from bench.cli import Overrides, Plugins, RunFolder, Spec, add_commands
-from bench.errors import ConfigurationError
+from bench.cli import Device, Overrides, Plugins, RunFolder, Spec, add_commands
+from bench.errors import ConfigurationError, Unwritable
 
 app = typer.Typer(
     help="Gradient-inversion attacks against federated-learning defenses: how much leaks, and at what cost.",
@@ -25,40 +25,48 @@ Format = Literal["text", "csv", "markdown", "latex", "json"]
 def run(
     spec: Spec,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="The run's folder; runs/NAME unless given.")
+        Path | None, typer.Option("-o", "--output", metavar="RUN", help="The run's folder; runs/NAME unless given.")
     ] = None,
-    device: Annotated[Literal["auto", "cpu", "cuda"] | None, typer.Option(help="Where the attacks run.")] = None,
+    device: Device = None,
     plugin: Plugins = None,
     overrides: Overrides = None,
     retry: Annotated[
         list[str] | None,
-        typer.Option(help="Try blocks of this status again: diverged, error, oom, timeout, crashed or stale."),
+        typer.Option(
+            metavar="STATUS", help="Try blocks of this status again: diverged, error, oom, timeout, crashed or stale."
+        ),
     ] = None,
     no_report: Annotated[bool, typer.Option("--no-report", help="No table and no plots at the end.")] = False,
 ) -> None:
-    """Run a grid, or what is left of it; ends with the table and the plots."""
-    from leaderboards.supervisor import is_worker, supervise
+    """Run a grid, or what is left of it.
+
+    Ends with the table and the plots. The same command goes on where it was stopped. Exit codes: 0 all well, 1 some
+    blocks have no result, 2 bad usage or configuration, 130 stopped by Ctrl-C.
+    """
+    from leaderboards.supervisor import STOPPED, become_worker, is_worker, supervise
 
     if not is_worker():
-        from bench.grid_file import read_grid
+        raise typer.Exit(supervise(sys.argv[1:], output or _default_folder(spec, overrides or [])))
+    died_in = become_worker()
+    try:
+        from bench.runs import run as run_grid
 
-        folder = output or Path("runs") / str(read_grid(spec)[1])
-        raise typer.Exit(supervise(sys.argv[1:], folder))
-    from bench.runs import run as run_grid
-
-    finished = run_grid(
-        spec,
-        output=output,
-        overrides=overrides or [],
-        plugins=plugin or [],
-        device=device,
-        retry=retry or [],
-        progress=True,
-        say=lambda text: typer.echo(text, err=True),
-    )
-    problem = _report(finished.folder, quiet=no_report)
-    if problem:
-        raise typer.Exit(1)
+        finished = run_grid(
+            spec,
+            output=output,
+            overrides=overrides or [],
+            plugins=plugin or [],
+            device=device,
+            retry=retry or [],
+            retry_since=died_in,
+            progress=True,
+            say=_say,
+        )
+        all_well = _report(finished.folder, quiet=no_report)
+    except KeyboardInterrupt:
+        typer.echo(STOPPED, err=True)
+        raise typer.Exit(130) from None
+    raise typer.Exit(0 if all_well else 1)
 
 
 @app.command()
@@ -66,16 +74,22 @@ def table(
     run: RunFolder,
     format: Annotated[Format, typer.Option(help="How to write it.")] = "text",
 ) -> None:
-    """Print a run's results: attacks against defenses, with intervals."""
+    """Print a run's results.
+
+    Attacks against defenses with means, deviations and intervals; csv and json hold every figure.
+    """
     from bench.store import Store
     from leaderboards.tables import render
 
-    typer.echo(render(Store.existing(run).frame(), format))
+    typer.echo(render(Store.existing(run).frame(), format), nl=False)
 
 
 @app.command()
 def plot(run: RunFolder) -> None:
-    """Draw a run's results into RUN/plots, as PNG and SVG."""
+    """Draw a run's results into RUN/plots.
+
+    Strength curves, a heat map and a gallery of every setting, as PNG and SVG.
+    """
     for path in _plots(run):
         typer.echo(str(path))
 
@@ -83,8 +97,15 @@ def plot(run: RunFolder) -> None:
 add_commands(app)
 
 
+def _default_folder(spec: str, overrides: list[str]) -> Path:
+    from bench.config import Config
+    from bench.grid_file import run_name
+
+    return Path("runs") / run_name(spec, overrides, Config)
+
+
 def _report(folder: Path, quiet: bool) -> bool:
-    """Print the table, draw the plots, and say what went wrong; returns whether anything did."""
+    """Print the table, draw the plots, and say what went wrong; returns whether all is well."""
     from bench.store import FAILURES, Store
     from leaderboards.tables import expectation, render
 
@@ -92,18 +113,19 @@ def _report(folder: Path, quiet: bool) -> bool:
     frame = store.frame()
     if not quiet:
         typer.echo(render(frame, "text"))
-        paths = _plots(folder)
-        typer.echo(f"plots: {folder / 'plots'} ({', '.join(path.name for path in paths if path.suffix == '.png')})")
     counts = store.counts()
     bad = {status: counts[status] for status in (*FAILURES, "stale", "pending") if counts[status]}
     if bad:
         listed = ", ".join(f"{count} {status}" for status, count in bad.items())
-        typer.echo(f"leakboard: blocks without a result: {listed}; see `leakboard status {folder}`", err=True)
+        _say(f"blocks without a result: {listed}; see `leakboard status {folder}`")
     expected = store.plan()["expect"]
     missed = expected and expectation(frame, expected["attack"], expected["gain_db"])
     if missed:
-        typer.echo(f"leakboard: {missed}", err=True)
-    return bool(bad or missed)
+        _say(missed)
+    if not quiet:
+        names = ", ".join(path.name for path in _plots(folder) if path.suffix == ".png")
+        typer.echo(f"plots: {folder / 'plots'} ({names})")
+    return not (bad or missed)
 
 
 def _plots(folder: Path) -> list[Path]:
@@ -111,19 +133,28 @@ def _plots(folder: Path) -> list[Path]:
     from leaderboards.plots import write_plots
     from leaderboards.stored_images import StoredImages
 
-    store = Store.existing(folder)
-    return write_plots(store.frame(), StoredImages(store), folder / "plots")
+    store, plots = Store.existing(folder), folder / "plots"
+    try:
+        return write_plots(store.frame(), StoredImages(store), plots)
+    except OSError as error:
+        raise Unwritable(plots, error) from error
+
+
+def _say(text: str) -> None:
+    typer.echo(f"leakboard: {text}", err=True)
 
 
 def main() -> None:
-    """The entry point: a user's mistake is a message and exit code 2, Ctrl-C is 130."""
+    """The entry point: a user's mistake is a message and exit code 2, a disk that takes no more is 1."""
     try:
-        app()
+        app(prog_name="leakboard")
     except ConfigurationError as error:
-        print(f"leakboard: {error}", file=sys.stderr)
+        _say(str(error))
         sys.exit(2)
+    except Unwritable as error:
+        _say(str(error))
+        sys.exit(1)
     except KeyboardInterrupt:
-        print("leakboard: stopped; the same command goes on where this one ended", file=sys.stderr)
         sys.exit(130)
 
 

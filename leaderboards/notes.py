@@ -58,7 +58,7 @@ def explanations(rows: list[Row]) -> list[str]:
     several = any(row["images_per_update"] > 1 for row in rows)
     units = "images, or over client batches where an update holds several images" if several else "images"
     chances = sorted({row["identification_chance"] for row in rows if not np.isnan(row["identification_chance"])})
-    notes = [f"±: standard deviation over images. Intervals: 95% bootstrap of the mean over {units}, from 5 of them on."]
+    notes = [f"±: standard deviation over images. Intervals: 95% bootstrap of the mean over {units}, from 5 on."]
     if any(row["control"] for row in rows):
         notes.append("Floor: a control that uses no gradient; what it reaches does not come from the update.")
     if chances:

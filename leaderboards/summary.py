@@ -93,10 +93,11 @@ def expectation(frame: pd.DataFrame, attack: str, gain_db: float) -> str | None:
         attacks = [row for row in undefended if attack in (row["attack_name"], row["attack"])]
         controls = [row for row in undefended if row["control"]]
         where = f"on {setting['dataset'].iloc[0]}, {setting['model'].iloc[0]}, {setting['weights'].iloc[0]}"
-        if not attacks or not controls:
+        if not attacks or all(row["status"] == "skipped" for row in controls):
             absent = f"{attack} against none" if not attacks else "a control"
             problems.append(f"{where}: {absent} is not in the grid")
             continue
+        controls = [row for row in controls if row["status"] != "skipped"]
         failed = [row for row in attacks + controls if not scored(row)]
         if failed:
             problems += [f"{where}: {row['attack']} is {status_text(row)}: {row['reason']}" for row in failed]

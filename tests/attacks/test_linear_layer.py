@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from attacks.attack import UnsupportedPair
-from attacks.linear_layer import LinearLayer, layer_input
+from attacks.linear_layer import LinearLayer
 from attacks.rows import inputs_behind
 from bench.metrics import assign
 from defenses.client import Classifier, Normalise, Task
@@ -65,7 +65,7 @@ def test_weighting_the_rows_beats_the_largest_row_under_noise(case):
 def test_behind_convolutions_it_says_features_and_recovers_them(case):
     seen = case("lenet-zhu", trials=3)
     found = LinearLayer(iterations=300).reconstruct(seen.observation, [0, 1, 2])
-    true = layer_input(seen.task, seen.params, seen.images.flatten(0, 1)).view(3, 1, -1)
+    true = LinearLayer().features(seen.task, seen.params, seen.images.flatten(0, 1)).view(3, 1, -1)
     assert found.recovered == "features"
     assert float(((found.features - true).norm(dim=-1) / true.norm(dim=-1)).max()) < 1e-4
     grey = torch.full_like(seen.images, 0.5)
@@ -87,3 +87,19 @@ def test_a_network_without_a_linear_layer_is_refused():
     task = Task(Classifier(Normalise((0.5,), (0.5,)), network), 3, (1, 8, 8))
     with pytest.raises(UnsupportedPair, match="fully connected layer"):
         LinearLayer().check(task, "known")
+
+
+def test_a_layer_that_sees_patches_is_refused():
+    network = nn.Sequential(nn.Flatten(2), nn.Linear(16, 4), nn.Flatten(), nn.Linear(4, 3, bias=False))
+    task = Task(Classifier(Normalise((0.5,), (0.5,)), network), 3, (1, 4, 4))
+    with pytest.raises(UnsupportedPair, match="whole image"):
+        LinearLayer().check(task, "known")
+
+
+def test_the_objective_at_the_truth_does_not_depend_on_the_order_of_the_batch(case):
+    seen = case("lenet-zhu", trials=1, schedule=Schedule(images=4))
+    attack = LinearLayer(iterations=1, tv_weight=0.0)
+    turned = torch.tensor([2, 0, 3, 1])
+    ordered = attack.objective(seen.observation, seen.images, seen.labels)
+    other = attack.objective(seen.observation, seen.images[:, turned], seen.labels[:, turned])
+    assert torch.allclose(ordered, other)

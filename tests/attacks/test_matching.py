@@ -73,6 +73,15 @@ def test_a_known_schedule_is_unrolled(case, attack):
     assert float(attack.objective(seen.observation, seen.images, seen.labels)) < 1e-12
 
 
+def test_with_several_local_batches_no_order_is_the_truth_s(case):
+    schedule = Schedule(images=4, epochs=1, batch_size=2, learning_rate=0.1)
+    seen = case(trials=1, schedule=schedule)
+    attack = InvertingGradients(iterations=2)
+    assert attack.objective(seen.observation, seen.images, seen.labels) is None
+    found = attack.reconstruct(seen.observation, [0])
+    assert sorted(found.labels.flatten().tolist()) == sorted(seen.labels.flatten().tolist())
+
+
 def test_an_unknown_schedule_is_matched_as_one_gradient_of_the_same_norm(case):
     known = case(trials=2, schedule=Schedule(images=1, epochs=4, learning_rate=0.5), dtype=torch.float64)
     seen = known.observation

@@ -9,6 +9,9 @@ models = [{ name = "mlp", hidden = [16] }]
 images = 4
 attacks = [{ name = "inverting_gradients", iterations = 4 }, "linear_layer"]
 defenses = ["none", { name = "gaussian_noise", std = [0.001, 0.1] }]
+
+[engine]
+threads = 1
 """
 
 PLUGIN = '''

@@ -65,7 +65,7 @@ def test_an_observation_and_the_attack_s_seeds_do_not_rebuild_the_client_s_noise
 
     true_seed = stream("client", 0, digest_of(noisy.truth[0], noisy.labels[0]))
     assert alike(sent_noise, noise_of(true_seed)) > 0.999  # who has the images can: the check is able to fail
-    guesses = set(attack_seeds(noisy, "digits", 0))
+    guesses = set(attack_seeds(block))
     for role, image, seed in itertools.product(("client", "attack", "model", "partition"), range(8), range(3)):
         guesses |= {stream(role, "digits", seed, image), stream(role, seed, image), stream(role, image)}
     assert max(alike(sent_noise, noise_of(guess)) for guess in guesses) < 0.3

@@ -17,9 +17,13 @@ def images(*shape: int, seed: int = 0) -> Tensor:
     return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
 
 
-def scored(reconstruction: Tensor, truth: Tensor, pool: Tensor | None = None) -> metrics.Scores:
+def scored(
+    reconstruction: Tensor, truth: Tensor, pool: Tensor | None = None, own: Tensor | None = None
+) -> metrics.Scores:
     labels = torch.zeros(truth.shape[:2], dtype=torch.long)
-    return metrics.score(reconstruction, truth, labels, labels, images(0, *truth.shape[2:]) if pool is None else pool)
+    if pool is None:
+        pool, own = truth.flatten(0, 1), torch.arange(labels.numel()).view(labels.shape)
+    return metrics.score(reconstruction, truth, labels, labels, pool, labels - 1 if own is None else own)
 
 
 def test_rounding_keeps_every_uint8_image() -> None:
@@ -144,20 +148,21 @@ def test_a_copy_in_the_pool_is_a_tie_and_fails() -> None:
     assert metrics.identification(truth, truth, truth[:1]).tolist() == [False, True, True]
 
 
-def test_a_block_identifies_among_its_other_images_and_the_pool() -> None:
-    truth, pool = images(2, 2, 3, 12, 12), images(7, 3, 12, 12, seed=1)
-    found = scored(truth, truth, pool)
-    assert found["identified"].all()
-    assert found["identification_pool"] == 11
-    assert found["identification_chance"] == 1 / 11
-    # The first trial's client gets the other trial's images: nobody is found.
-    assert not scored(truth.flip(0), truth, pool)["identified"].any()
+def test_a_block_identifies_in_a_fixed_pool_of_equal_chance_for_all() -> None:
+    truth, others = images(2, 2, 3, 12, 12), images(7, 3, 12, 12, seed=1)
     flat, guess = truth.flatten(0, 1), images(4, 3, 12, 12, seed=2)
+    pool = torch.cat([flat[:2], others])  # the first two private images are in it, the other two are not
+    own = torch.tensor([[0, 1], [-1, -1]])
+    found = scored(truth, truth, pool, own)
+    assert found["identified"].all()
+    assert found["identification_pool"] == 9
+    assert found["identification_chance"] == 1 / 9
     slow = []
     for i in range(4):
-        others = torch.cat([flat[:i], flat[i + 1 :], pool])
-        slow.append(bool(metrics.identification(guess[i : i + 1], flat[i : i + 1], others)))
-    block = scored(guess[:, None], flat[:, None], pool)["identified"]
+        rest = torch.cat([pool[:i], pool[i + 1 :]]) if i < 2 else pool[:-1]
+        assert len(rest) == 8
+        slow.append(bool(metrics.identification(guess[i : i + 1], flat[i : i + 1], rest)))
+    block = scored(guess[:, None], flat[:, None], pool, own.view(4, 1))["identified"]
     assert block.ravel().tolist() == slow
 
 

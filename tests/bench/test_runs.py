@@ -13,6 +13,8 @@ from bench.errors import ConfigurationError
 from bench.runs import prepare
 from bench.trial import attack_in_chunks
 
+SHORT = 'grid.attacks=["linear_layer","prior_only(iterations=4)"]'  # without a grid's word the control runs for long
+
 
 def results(folder):
     """Everything that is stored of the results: names to bytes of arrays, names to scores."""
@@ -66,7 +68,7 @@ def test_a_resumed_run_has_the_bytes_of_a_calm_one(grid_file, tmp_path):
 def test_a_larger_grid_computes_only_what_is_new(grid_file, tmp_path):
     run = bench.run(grid_file, output=tmp_path / "run", overrides=["grid.images=20"])
     before = untouched(run.folder)
-    bench.run(grid_file, output=tmp_path / "run", overrides=["grid.images=24", 'grid.attacks=["linear_layer"]'])
+    bench.run(grid_file, output=tmp_path / "run", overrides=["grid.images=24", SHORT])
     after = untouched(run.folder)
     assert all(after[name] == stamp for name, stamp in before.items())
     assert len(after) > len(before)
@@ -116,7 +118,7 @@ def test_a_broken_defense_is_a_failed_cell_with_its_reason_and_no_score(grid_fil
     text = plugin_file.read_text()
     line = next(line for line in text.splitlines() if line.strip().startswith("return {"))
     plugin_file.write_text(text.replace(line.strip(), body))
-    overrides = ['grid.defenses=["none","my_defense"]', 'grid.attacks=["linear_layer"]']
+    overrides = ['grid.defenses=["none","my_defense"]', SHORT]
     run = bench.run(grid_file, output=tmp_path / "run", plugins=[plugin_file], overrides=overrides)
     frame = run.frame()
     own = frame[frame["defense"] == "my_defense"]

@@ -117,3 +117,11 @@ def test_a_null_is_never_averaged_away() -> None:
     found = summarise_metric(rows(np.array([[1.0, 2.0, np.nan]])), "psnr_db")
     assert found.n == 0
     assert np.isnan([found.mean, found.sd, found.low, found.high]).all()
+
+
+@pytest.mark.parametrize(("successes", "low", "high"), [(20, 0.8316, 1.0), (0, 0.0, 0.1684), (10, 0.2720, 0.7280)])
+def test_rates_of_images_have_clopper_pearson_limits(successes: int, low: float, high: float) -> None:
+    """The exact limits of 20, 0 and 10 of 20, as in the published tables."""
+    frame = rows(np.array([[1.0] * successes + [0.0] * (20 - successes)])).rename(columns={"psnr_db": "identified"})
+    found = summarise_metric(frame, "identified")
+    assert (found.low, found.high) == pytest.approx((low, high), abs=1e-4)

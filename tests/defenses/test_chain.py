@@ -106,6 +106,45 @@ def test_a_share_that_writes_into_the_images_is_caught(make_task, rng):
         Chain((part,)).update(*make_task(), rng)
 
 
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda task, params: task.model.train(),
+        lambda task, params: task.loss(dict(task.model.named_parameters()), torch.rand(1, 1, 8, 8).double(),
+                                       torch.tensor([0])).backward(),
+        lambda task, params: [p.data.zero_() for p in task.model.parameters()],
+    ],
+)  # fmt: skip
+def test_what_a_part_does_to_its_model_never_reaches_the_next_client(make_task, rng, spoil):
+    def share(self, task, params, batch, rng):
+        assert not task.model.training
+        assert all(p.grad is None for p in task.model.parameters())
+        assert any(p.count_nonzero() for p in task.model.parameters())
+        spoil(task, params)
+        return {name: p.clone() for name, p in params.items()}
+
+    part = dataclass(frozen=True)(type("Spoiler", (Defense,), {"share": share}))()
+    task, params, batch = make_task()
+    for _ in range(2):
+        Chain((part,)).update(task, params, batch, rng)
+    assert not task.model.training
+    assert all(p.grad is None for p in task.model.parameters())
+
+
+def test_a_fault_leaves_the_weights_as_they_were(make_task, rng):
+    def share(self, task, params, batch, rng):
+        for p in params.values():
+            p.sub_(1)
+        return params
+
+    part = dataclass(frozen=True)(type("Poison", (Defense,), {"share": share}))()
+    task, params, batch = make_task()
+    before = {name: p.clone() for name, p in params.items()}
+    with pytest.raises(DefenseFault, match="wrote into its argument"):
+        Chain((part,)).update(task, params, batch, rng)
+    assert all(torch.equal(before[name], p) for name, p in params.items())
+
+
 def test_a_library_that_draws_globally_couples_nothing(make_task):
     task, params, batch = make_task()
     part = broken(lambda u: {n: v + torch.rand(()) for n, v in u.items()})
