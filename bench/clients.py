@@ -16,6 +16,7 @@ from attacks.threat import ThreatModel
 from bench.cells import Block, Setting
 from bench.dataset import Dataset, digest_of
 from bench.datasets import load_dataset
+from bench.facts import Facts, facts_of
 from bench.models import untrained
 from bench.registry import Registry
 from bench.streams import stream
@@ -49,15 +50,6 @@ class Released:
         return torch.stack([u.flatten(1).square().sum(1) for u in self.updates.values()]).sum(0).sqrt()
 
 
-@dataclass(frozen=True)
-class Facts:
-    """Of a setting: the `task` that the dataset poses, and digests of the images `trained` on and of the `pool`."""
-
-    task: str
-    trained: str
-    pool: str
-
-
 class Clients:
     """Builds what the blocks of one run need, and keeps the latest of each kind."""
 
@@ -78,18 +70,7 @@ class Clients:
     def facts(self, setting: Setting) -> Facts:
         """Digests of what a result depends on beside its own images."""
         if setting not in self._facts:
-            dataset, weights = self.dataset(setting), setting.weights
-            shape = [dataset.classes, dataset.input_shape, dataset.mean, dataset.std]
-            trained = ""
-            if weights.epochs is not None:
-                source = dataset
-                if weights.dataset is not None:
-                    source = load_dataset(
-                        weights.dataset, root=weights.root, download=bool(weights.download), size=weights.size
-                    )
-                trained = _training_digest(source)
-            pool = dataset.digest(dataset.pool())
-            self._facts[setting] = Facts(str(shape), trained, pool)
+            self._facts[setting] = facts_of(self.dataset(setting), setting.weights)
         return self._facts[setting]
 
     def means_digest(self, setting: Setting) -> str:
@@ -188,11 +169,6 @@ def observe(released: Released, threat: ThreatModel, class_means: Tensor | None 
     return Observation(task, released.params, released.updates, labels, threat, scale, class_means)
 
 
-def _training_digest(dataset: Dataset) -> str:
-    training = dataset.training()
-    return "" if training is None else digest_of(*training)
-
-
 def attack_seeds(block: Block) -> list[int]:
     """One number per trial for the attack's starting points, the same for every attack and defense.
 
@@ -216,10 +192,9 @@ def _digest(updates: Update) -> str:
 
 
 def _remember(kept: OrderedDict[Any, Any], key: Any, most: int, make: Callable[[], Any]) -> Any:
-    if key in kept:
-        kept.move_to_end(key)
-        return kept[key]
-    while len(kept) >= most:
-        kept.popitem(last=False)
-    kept[key] = make()
+    if key not in kept:
+        while len(kept) >= most:
+            kept.popitem(last=False)
+        kept[key] = make()
+    kept.move_to_end(key)
     return kept[key]

@@ -123,10 +123,8 @@ class Config(Section):
     @classmethod
     def _is_a_folder_name(cls, name: str) -> str:
         if not re.fullmatch(r"\w[\w .+-]*", name):
-            raise ValueError(
-                f"must be letters, digits, '-', '_', '+', '.' and spaces, got {name!r}; it names the run's folder: "
-                "rename the file, or --set name=another"
-            )
+            rule = "must be letters, digits, '-', '_', '+', '.' and spaces"
+            raise ValueError(f"{rule}, got {name!r}; it names the run's folder: rename the file, or --set name=another")
         return name
 
     @field_validator("expect")
@@ -153,6 +151,7 @@ def load_config(spec: str, overrides: Sequence[str] = (), plugins: Sequence[Path
     Imports the methods that it names. Raises ConfigurationError for whatever is wrong with it.
     """
     registry = Registry(plugins)
+    registry.entries("attack")  # Runs the plugin files: one that cannot be used is then named once.
     table, name, source = read_grid(spec)
     for override in overrides:
         apply_override(table, override, Config)

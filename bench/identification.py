@@ -23,7 +23,8 @@ def identification(guess: Tensor, truth: Tensor, pool: Tensor) -> Tensor:
 def identify_in_pool(guess: Tensor, truth: Tensor, pool: Tensor, own: Tensor) -> Tensor:
     """The same in a fixed pool of m images: `own` (n,) is each private image's position in it, -1 when it is not there.
 
-    The candidates are the private image and m - 1 others: one that is not in the pool takes the place of the last, so that all images have the same chance, 1/m.
+    The candidates are the private image and m - 1 others: one that is not in the pool takes the place of the last, so
+    that all images have the same chance, 1/m.
     """
     others = _distances(guess, pool)
     others[torch.arange(len(guess)), own] = torch.inf

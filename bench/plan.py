@@ -14,8 +14,10 @@ from bench.clients import Clients
 from bench.config import Config
 from bench.errors import ConfigurationError
 from bench.fingerprint import fingerprint, sources_fingerprint
+from bench.plugins import named
 from bench.registry import Registry
 from bench.specs import Chain, MethodSpec, chain_label
+from defenses.chain import Chain as DefenseChain
 from defenses.client import Classifier, Task
 from defenses.schedule import Schedule
 
@@ -44,20 +46,20 @@ def make_plan(config: Config, registry: Registry, clients: Clients) -> Plan:
     grid = config.grid
     attacks, notes = _with_controls(config, registry)
     chains = [(parts, clients.chain(parts)) for parts in grid.defenses]
+    schedules = [_schedule(parts, chain, grid.client.schedule) for parts, chain in chains]
     cells: list[Cell] = []
     checkpoints: dict[Setting, str | None] = {}
     for model in grid.models:
         for weights in grid.weights:
             bare = Setting(grid.dataset, model, weights, grid.client.schedule)
-            _check_images(grid.images, [c.schedule(bare.client) for _, c in chains], clients, bare)
+            _check_images(grid.images, schedules, clients, bare)
             setting, architecture = _prepared(bare, chains, clients)
             checkpoints[setting] = clients.check_weights(setting, architecture)
             task = Task(architecture, clients.dataset(bare).classes, clients.dataset(bare).input_shape)
             for threat in config.threats:
                 reasons = {spec: _impossible(registry, spec, task, threat) for spec, _ in attacks}
                 for seed in grid.seeds:
-                    for order, (parts, chain) in enumerate(chains):
-                        schedule = chain.schedule(bare.client)
+                    for order, (parts, schedule) in enumerate(zip(grid.defenses, schedules, strict=True)):
                         cells += _row(setting, parts, schedule, order, attacks, reasons, threat, seed)
     if "class_mean" in [spec.name for spec, _ in attacks]:
         without = [cell for cell in cells if cell.attack.name == "class_mean" and not _has_means(cell, clients)]
@@ -116,6 +118,11 @@ def _row(
     return cells
 
 
+def _schedule(parts: Chain, chain: DefenseChain, client: Schedule) -> Schedule:
+    with named(f"defense {chain_label(parts)}"):
+        return chain.schedule(client)
+
+
 def _check_images(images: int, schedules: list[Schedule], clients: Clients, setting: Setting) -> None:
     available = len(clients.dataset(setting))
     if images > available:
@@ -131,16 +138,24 @@ def _check_images(images: int, schedules: list[Schedule], clients: Clients, sett
             )
 
 
-def _prepared(setting: Setting, chains: list[tuple[Chain, Any]], clients: Clients) -> tuple[Setting, Classifier]:
+def _prepared(
+    setting: Setting, chains: list[tuple[Chain, DefenseChain]], clients: Clients
+) -> tuple[Setting, Classifier]:
     """The setting with the architecture that every defense of the grid can work with."""
     model = clients.architecture(setting, seed=0)
     preparers: list[Chain] = []
     for parts, chain in chains:
         try:
-            prepared = chain.prepare(model)
+            with named(f"defense {chain_label(parts)}", passes=ValueError):
+                prepared = chain.prepare(model)
+        except ConfigurationError:
+            raise
         except ValueError as error:
             hint = 'leave the defense out, or choose a model without such layers, e.g. with norm = "group"'
             raise ConfigurationError(f"{setting.model.label} under {chain_label(parts)}: {error}; {hint}") from error
+        if not isinstance(prepared, Classifier):
+            got = type(prepared).__name__
+            raise ConfigurationError(f"defense {chain_label(parts)}: prepare returned {got}; return the model")
         if repr(prepared) != repr(model):
             preparers.append(parts)
             model = prepared
@@ -149,7 +164,8 @@ def _prepared(setting: Setting, chains: list[tuple[Chain, Any]], clients: Client
 
 def _impossible(registry: Registry, spec: MethodSpec, task: Task, threat: ThreatModel) -> str | None:
     try:
-        registry.build("attack", spec).check(task, threat.labels)
+        with named(f"attack {spec.label}", passes=UnsupportedPair):
+            registry.build("attack", spec).check(task, threat.labels)
     except UnsupportedPair as error:
         return str(error)
     return None

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -131,6 +132,17 @@ def _loaded(point: EntryPoint, kind: str) -> type:
     if not (inspect.isclass(cls) and issubclass(cls, base)):
         raise ConfigurationError(f"{point.value} is no class derived from leakboard.{BASES[kind]}")
     return cls
+
+
+@contextmanager
+def named(method: str, passes: type[Exception] = ConfigurationError) -> Iterator[None]:
+    """Turn whatever the method raises in this block into a ConfigurationError that names it; `passes` goes through."""
+    try:
+        yield
+    except (ConfigurationError, passes):
+        raise
+    except (Exception, SystemExit) as error:  # As for a plugin file.
+        raise ConfigurationError(f"{method}: {failure(error, None)}") from error
 
 
 def failure(error: BaseException, path: Path | None) -> str:

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import inspect
-import json
 import os
 import time
-import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from bench import networks, training
-from bench.checkpoints import State, digest_of_state, place, read_checkpoint, read_state, state_of, write_state
-from bench.dataset import Dataset, digest_of
+from bench.checkpoints import State, digest_of_state, place, read_checkpoint, state_of
+from bench.dataset import Dataset
 from bench.datasets import load_dataset
 from bench.errors import ConfigurationError
+from bench.kept_weights import cache_folder, keep, read_kept, recipe_digest
 from bench.training import Progress, Recipe, accuracy, train
 from bench.weights_spec import WeightsSpec, parse_weights
 from defenses.client import Classifier
@@ -72,13 +67,13 @@ def load_weights(
     source = _training_set(wanted, dataset)
     pixels, labels = _training_split(source, dataset, wanted)
     recipe = recipe or _recipe(wanted, dataset)
-    digest = _recipe_digest(model, pixels, labels, wanted.epochs, seed, recipe, device)
+    digest = recipe_digest(model, pixels, labels, wanted.epochs, seed, recipe, device)
     path = cache_folder() / f"{digest}.safetensors"
-    kept = _read_cache(path, model)
+    kept = read_kept(path, model)
     if kept is None:
         train(model, pixels, labels, epochs=wanted.epochs, seed=seed, recipe=recipe, device=device, progress=progress)
         kept = accuracy(model, source, _SCORED_WHEN_TRAINED, device)
-        _write_cache(path, model, kept, wanted)
+        keep(path, model, kept, wanted.label)
     return Weights(wanted.label, digest, kept, wanted.epochs, state_of(model))
 
 
@@ -108,7 +103,7 @@ def training_seconds(
         return 0.0
     pixels, labels = _training_split(_training_set(wanted, dataset), dataset, wanted)
     recipe = _recipe(wanted, dataset)
-    digest = _recipe_digest(model, pixels, labels, wanted.epochs, seed, recipe, "cpu")
+    digest = recipe_digest(model, pixels, labels, wanted.epochs, seed, recipe, "cpu")
     if (cache_folder() / f"{digest}.safetensors").exists():
         return 0.0
     size = min(recipe.batch_size, len(labels))
@@ -122,11 +117,6 @@ def training_seconds(
 def _recipe(wanted: WeightsSpec, attacked: Dataset) -> Recipe:
     # A mirrored digit is another digit.
     return Recipe(flips=(wanted.dataset or attacked.name) != "SVHN")
-
-
-def cache_folder() -> Path:
-    """Where trained weights are kept: `weights` in $LEAKBOARD_CACHE or in ~/.cache/leakboard."""
-    return Path(os.environ.get("LEAKBOARD_CACHE") or "~/.cache/leakboard").expanduser() / "weights"
 
 
 def _from_checkpoint(model: Classifier, wanted: WeightsSpec, path: Path, dataset: Dataset, device: str) -> Weights:
@@ -160,45 +150,3 @@ def _training_split(source: Dataset, attacked: Dataset, wanted: WeightsSpec) -> 
             "choose a dataset in the same order"
         )
     return split
-
-
-def _recipe_digest(
-    model: Classifier, pixels: Tensor, labels: Tensor, epochs: int, seed: int, recipe: Recipe, device: str
-) -> str:
-    # Sources are part of it: a cache that outlives a changed method is a known mistake.
-    facts = {
-        "architecture": repr(model),
-        "normalisation": [model.normalise.mean.flatten().tolist(), model.normalise.std.flatten().tolist()],
-        "initial": digest_of_state(state_of(model)),
-        "data": digest_of(pixels, labels),
-        "recipe": asdict(recipe),
-        "epochs": epochs,
-        "seed": seed,
-        "device": torch.device(device).type,
-        "torch": torch.__version__,
-        "sources": [hashlib.sha256(inspect.getsource(m).encode()).hexdigest() for m in (networks, training)],
-    }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-def _read_cache(path: Path, model: Classifier) -> float | None:
-    """Place kept weights in the model and return their accuracy; None when there are none or they are damaged."""
-    if not path.exists():
-        return None
-    try:
-        state, metadata = read_state(path)
-        score = float(metadata["accuracy"])
-        place(model, state, str(path))
-    except (ValueError, KeyError) as error:
-        warnings.warn(f"the kept weights {path} are damaged ({error}); training again", stacklevel=3)
-        return None
-    return score
-
-
-def _write_cache(path: Path, model: Classifier, score: float, wanted: WeightsSpec) -> None:
-    try:
-        write_state(path, state_of(model), {"accuracy": repr(score), "label": wanted.label})
-    except OSError as error:
-        warnings.warn(
-            f"trained weights cannot be kept in {path.parent}: {error}; they will be trained again", stacklevel=3
-        )

@@ -2,54 +2,25 @@
 
 from __future__ import annotations
 
-import time
-import traceback
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import cached_property
+from typing import Any
 
-import numpy as np
 import torch
 
 from attacks.attack import UnsupportedPair
-from attacks.progress import listening
 from bench.cells import Block
-from bench.clients import Clients, attack_seeds, observe
-from bench.contract import Diverged
-from bench.devices import is_out_of_memory
+from bench.clients import Clients
+from bench.engines.attempts import Arrays, Attempts, Watch
 from bench.fingerprint import scoring_fingerprint
 from bench.flights import DEATHS
-from bench.memory import trials_that_fit
 from bench.plan import Plan
 from bench.provenance import provenance
 from bench.registry import Registry
 from bench.settings import Engine
 from bench.store import VERSION, Store
-from bench.trial import (
-    Attacked,
-    attack_in_chunks,
-    from_arrays,
-    rows_of,
-    shown_to_the_wrong_client,
-    stored_arrays,
-)
-
-Arrays = dict[str, np.ndarray]
-"""What is stored of the reconstructions; empty without a result."""
-
-
-class Watch(Protocol):
-    """Hears of the block that runs."""
-
-    def training(self, block: Block, done: int, total: int) -> None:
-        """Steps of the training of its network, before anything else."""
-
-    def iteration(self, block: Block, done: int, total: int) -> None:
-        """Iterations of its attack."""
-
-
-class OutOfTime(Exception):
-    """A block took longer than engine.timeout."""
+from bench.trial import Attacked, from_arrays, shown_to_the_wrong_client
 
 
 @dataclass(frozen=True)
@@ -62,6 +33,10 @@ class LocalEngine:
     store: Store
     settings: Engine
     device: torch.device
+
+    @cached_property
+    def _attempts(self) -> Attempts:
+        return Attempts(self.registry, self.clients, self.settings, self.device)
 
     def pending(self, retry: Collection[str], since: str | None = None) -> list[Block]:
         """The blocks to run: those without a result, and those whose status is in `retry`.
@@ -91,7 +66,7 @@ class LocalEngine:
             return self._publish(block, {"status": "crashed", "reason": f"{reason} lower, then --retry crashed"}, {})
         flights.start(block.id)
         try:
-            return self._publish(block, *self._attempt(block, watch))
+            return self._publish(block, *self._attempts.attempt(block, watch, lambda: self._borrowed(block)))
         finally:
             flights.end(block.id)
 
@@ -103,7 +78,7 @@ class LocalEngine:
             if self._status(block) != "ok" or record is None or record["scoring"] == current:
                 continue
             attacked = from_arrays(self.store.arrays(block.id))
-            scored = self._scores(block, attacked, record["cost"]["seconds"])
+            scored = self._attempts.scores(block, attacked, record["cost"]["seconds"])
             self.store.write_record(block.id, {**record, **scored, "scoring": current})
             done += 1
         return done
@@ -113,98 +88,29 @@ class LocalEngine:
 
     def _can_borrow_now(self, block: Block, lends: Collection[str]) -> bool:
         """Whether a control was skipped for want of a result that is there now, or will be."""
-        lender, clients = block.cell.borrows, (block.stop - block.start) // block.cell.schedule.images
-        if lender is None or clients < 2 or self._status(block) != "skipped":
+        if block.cell.borrows is None or self._status(block) != "skipped":
             return False
-        return self._status(Block(lender, block.start, block.stop)) in lends
+        source = self._source(block)
+        return source is not None and self._status(source) in lends
 
-    def _attempt(self, block: Block, watch: Watch) -> tuple[dict[str, Any], Arrays]:
-        """The cell's border: whatever goes wrong inside becomes a status with its reason."""
-        try:
-            return self._result(block, watch)
-        except Diverged as error:
-            return {"status": "diverged", "reason": str(error)}, {}
-        except OutOfTime as error:
-            return {"status": "timeout", "reason": str(error)}, {}
-        except UnsupportedPair as error:
-            return {"status": "skipped", "reason": str(error)}, {}
-        except (Exception, SystemExit) as error:  # A plugin may even try to leave.
-            if is_out_of_memory(error):
-                reason = f"out of memory with one trial at a time: {_first_line(error)}"
-                return {"status": "oom", "reason": reason}, {}
-            reason = f"{type(error).__name__}: {_first_line(error)}"
-            return {"status": "error", "reason": reason, "traceback": traceback.format_exc()}, {}
-
-    def _result(self, block: Block, watch: Watch) -> tuple[dict[str, Any], Arrays]:
-        # Neither training nor the clients' work counts as the attack's time.
-        released = self.clients.release(block, lambda done, total: watch.training(block, done, total))
-        started = time.perf_counter()
-
-        def listen(done: int, total: int) -> None:
-            watch.iteration(block, done, total)
-            spent = time.perf_counter() - started
-            if self.settings.timeout is not None and spent > self.settings.timeout:
-                raise OutOfTime(f"over engine.timeout = {self.settings.timeout:g} s at iteration {done} of {total}")
-
-        if block.cell.borrows is not None:
-            attacked, cost = self._borrowed(block), {"chunk": None}
-        else:
-            with listening(listen):
-                attacked, cost = self._attacked(block)
-        seconds = time.perf_counter() - started
-        scored = self._scores(block, attacked, seconds)
-        result = {
-            "status": "ok",
-            "reason": None,
-            **scored,
-            "update_sha256": released.digest,
-            "weights": {"accuracy": released.weights.accuracy, "recipe": released.weights.recipe_digest},
-            "cost": {**cost, "seconds": seconds, "scoring_seconds": time.perf_counter() - started - seconds},
-        }
-        return result, stored_arrays(attacked)
-
-    def _attacked(self, block: Block) -> tuple[Attacked, dict[str, Any]]:
-        cell = block.cell
-        attack = self.registry.build("attack", cell.attack)
-        released = self.clients.release(block)
-        means = self.clients.class_means(cell.setting) if cell.control else None
-        seen = observe(released, cell.threat, means).to(self.device)
-        seeds = attack_seeds(block)
-        fits = trials_that_fit(released.task, released.params, attack.restarts, self.device)
-        chunk = min(self.settings.chunk or fits, len(seeds))
-        while True:
-            try:
-                attacked = attack_in_chunks(attack, seen, seeds, released.truth, released.labels, chunk)
-                return attacked, {"chunk": chunk}
-            except Exception as error:
-                if not is_out_of_memory(error) or chunk == 1:
-                    raise
-            # Outside the except block: the exception's frames keep the tensors of the failed chunk alive.
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
-            chunk = -(-chunk // 2)
-
-    def _borrowed(self, block: Block) -> Attacked:
+    def _source(self, block: Block) -> Block | None:
+        """The block whose reconstructions `wrong_image` scores again; None without two clients."""
         lender = block.cell.borrows
         assert lender is not None
-        blocks = lender.blocks(self.plan.images)
-        source = Block(lender, block.start, block.stop)
-        if (block.stop - block.start) // lender.schedule.images < 2:
-            # A client that is alone in its block is shown what was found for the clients before it.
-            source = blocks[blocks.index(source) - 1]
-            if source.start >= block.start:
-                raise UnsupportedPair("wrong_image needs two clients; attack more images")
-        if self._status(source) != "ok":
-            raise UnsupportedPair(f"{lender.attack.name} has no result to borrow")
-        found = shown_to_the_wrong_client(from_arrays(self.store.arrays(source.id)))
-        return found.first((block.stop - block.start) // lender.schedule.images)
+        if (block.stop - block.start) // lender.schedule.images > 1:
+            return Block(lender, block.start, block.stop)
+        # A client that is alone in its block is shown what was found for the clients before it.
+        before = [other for other in lender.blocks(self.plan.images) if other.stop == block.start]
+        return before[0] if before else None
 
-    def _scores(self, block: Block, attacked: Attacked, seconds: float) -> dict[str, Any]:
-        cell = block.cell
-        attack = None if cell.borrows else self.registry.build("attack", cell.attack)
-        dataset = self.clients.dataset(cell.setting)
-        rows, shared = rows_of(block, self.clients.release(block), attacked, attack, dataset)
-        return {"images": [{**row, "seconds": seconds / len(rows)} for row in rows], **shared}
+    def _borrowed(self, block: Block) -> Attacked:
+        source = self._source(block)
+        if source is None:
+            raise UnsupportedPair("wrong_image needs two clients; attack more images")
+        if self._status(source) != "ok":
+            raise UnsupportedPair(f"{source.cell.attack.name} has no result to borrow")
+        found = shown_to_the_wrong_client(from_arrays(self.store.arrays(source.id)))
+        return found.first((block.stop - block.start) // source.cell.schedule.images)
 
     def _scoring(self, block: Block) -> str:
         return scoring_fingerprint(self.clients.facts(block.cell.setting).pool)
@@ -231,7 +137,3 @@ class LocalEngine:
             self.store.write_record(block.id, record)
         self.store.flights.forget(block.id)
         return result["status"], result["reason"]
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or "no message").splitlines()[0]

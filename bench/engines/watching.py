@@ -20,6 +20,7 @@ class Watcher:
     def __init__(self, pending: int, *, shown: bool) -> None:
         self._shown = shown and pending > 0
         self._finished = 0
+        self._said: set[str] = set()
         terminal = sys.stderr.isatty()
         count = "{n:.1f}/{total} blocks  {elapsed}<{remaining}  {desc}"
         self._bar = tqdm(
@@ -51,11 +52,13 @@ class Watcher:
         self._bar.update(self._finished + min(done / total, 0.99) - self._bar.n)
 
     def finished(self, block: Block, status: str, reason: str | None) -> None:
-        """A block is over; a failure is said at once."""
+        """A block is over; a failure is said at once, one of many blocks for the same reason once."""
         self._finished += 1
         self._bar.update(self._finished - self._bar.n)
-        if self._shown and status not in ("ok", "skipped"):
-            tqdm.write(f"{status}: {block.cell.title}: {reason}", file=sys.stderr)
+        text = f"{status}: {block.cell.title}: {reason}"
+        if self._shown and status not in ("ok", "skipped") and text not in self._said:
+            self._said.add(text)
+            tqdm.write(text, file=sys.stderr)
 
 
 class _Lines:

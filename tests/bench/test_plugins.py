@@ -17,6 +17,7 @@ from bench.errors import ConfigurationError
 from bench.fingerprint import sources_fingerprint
 from bench.listing import listing
 from bench.registry import Registry
+from bench.runs import prepare
 
 ROOT = Path(__file__).parents[2]
 FILES = ROOT / "tests/plugins"
@@ -221,6 +222,31 @@ def test_a_broken_attack_is_a_failed_cell_and_harms_no_other(grid_file, tmp_path
     assert own.status == "error"
     assert reason in own.reason
     assert (frame.loc[frame["attack_name"] == "linear_layer", "psnr_db"] == 100).all()
+
+
+PLANNING = {
+    "schedule_raises": ("def schedule(self, schedule): raise KeyError('no luck')", "KeyError: 'no luck' ("),
+    "schedule_type": ("def schedule(self, schedule): return 3", "schedule returned int, not a Schedule"),
+    "schedule_range": (
+        "def schedule(self, schedule): return dataclasses.replace(schedule, images=0)",
+        "images must be at least 1, got 0",
+    ),
+    "prepare_raises": (f"prepare = lambda self, model: 1 / 0{TAIL}", "ZeroDivisionError: division by zero ("),
+    "prepare_type": (f"prepare = lambda self, model: None{TAIL}", "prepare returned NoneType; return the model"),
+    "check_raises": ("check = lambda self, task, labels: 1 / 0", "ZeroDivisionError: division by zero ("),
+}
+
+
+@pytest.mark.parametrize("name", PLANNING)
+def test_a_method_that_fails_while_the_grid_is_planned_is_named_before_anything_runs(grid_file, tmp_path, name):
+    body, reason = PLANNING[name]
+    kind = "attack" if name == "check_raises" else "defense"
+    path = tmp_path / f"{name}.py"
+    path.write_text(
+        f"import dataclasses\nfrom leakboard import Attack, Defense\nclass A({kind.title()}):\n    {body}\n"
+    )
+    with pytest.raises(ConfigurationError, match=rf"{kind} {name}: .*{re.escape(reason)}"):
+        prepare(grid_file, plugins=[path], overrides=[f'grid.{kind}s=["{name}"]'])
 
 
 def test_an_attack_that_draws_from_the_global_generator_gives_the_same_bytes_again(grid_file, tmp_path):

@@ -8,7 +8,7 @@ import torch
 
 import bench
 from attacks.grey_image import GreyImage
-from bench.engines import local
+from bench.engines import attempts
 from bench.errors import ConfigurationError
 from bench.runs import prepare
 from bench.trial import attack_in_chunks
@@ -186,7 +186,7 @@ def test_swapping_the_truth_after_observation_changes_no_byte_of_a_reconstructio
         labels.copy_(kept[1])
         return attacked
 
-    monkeypatch.setattr(local, "attack_in_chunks", attack_over_noise)
+    monkeypatch.setattr(attempts, "attack_in_chunks", attack_over_noise)
     swapped = bench.run(grid_file, output=tmp_path / "swapped").folder
     for path in sorted((calm / "blocks").glob("*.npz")):
         with np.load(path) as one, np.load(swapped / "blocks" / path.name) as other:
