@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from attacks.attack import Attack, Reconstruction
 from attacks.labels import believed_labels
 from attacks.observation import Observation
@@ -18,6 +16,7 @@ class GreyImage(Attack):
     control = True
 
     def reconstruct(self, observation: Observation, seeds: list[int]) -> Reconstruction:
+        like = next(iter(observation.params.values()))
         shape = (observation.trials, observation.images, *observation.task.input_shape)
-        images = torch.full(shape, 0.5, device=observation.device)
+        images = like.new_full(shape, 0.5)
         return Reconstruction(images, believed_labels(observation))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from bench.cli import Device, Overrides, Plugins, RunFolder, Spec, add_commands
 from bench.errors import ConfigurationError, Unwritable
+
+if TYPE_CHECKING:
+    from bench.store import Store
 
 app = typer.Typer(
     help="Gradient-inversion attacks against federated-learning defenses: how much leaks, and at what cost.",
@@ -107,25 +110,34 @@ def _default_folder(spec: str, overrides: list[str]) -> Path:
 def _report(folder: Path, quiet: bool) -> bool:
     """Print the table, draw the plots, and say what went wrong; returns whether all is well."""
     from bench.store import FAILURES, Store
-    from leaderboards.tables import expectation, render
 
     store = Store.existing(folder)
-    frame = store.frame()
     if not quiet:
-        typer.echo(render(frame, "text"))
+        from leaderboards.tables import render
+
+        typer.echo(render(store.frame(), "text"))
     counts = store.counts()
     bad = {status: counts[status] for status in (*FAILURES, "stale", "pending") if counts[status]}
     if bad:
         listed = ", ".join(f"{count} {status}" for status, count in bad.items())
         _say(f"blocks without a result: {listed}; see `leakboard status {folder}`")
-    expected = store.plan()["expect"]
-    missed = expected and expectation(frame, expected["attack"], expected["gain_db"])
+    missed = _missed(store)
     if missed:
         _say(missed)
     if not quiet:
         names = ", ".join(path.name for path in _plots(folder) if path.suffix == ".png")
         typer.echo(f"plots: {folder / 'plots'} ({names})")
     return not (bad or missed)
+
+
+def _missed(store: Store) -> str | None:
+    """How the run falls short of what its grid expects of the undefended attack."""
+    expected = store.plan()["expect"]
+    if expected is None:
+        return None
+    from leaderboards.summary import expectation
+
+    return expectation(store.frame(), expected["attack"], expected["gain_db"])
 
 
 def _plots(folder: Path) -> list[Path]:

@@ -255,10 +255,7 @@ def test_an_attack_answers_with_images_in_the_unit_range_and_possible_labels(obs
         assert torch.equal(found.labels.sort(dim=1).values, seen.labels)
 
 
-GREY = pytest.param("grey_image", marks=pytest.mark.xfail(strict=True, reason="grey_image always answers in float32"))
-
-
-@pytest.mark.parametrize("name", [GREY if name == "grey_image" else name for name in ATTACKS])
+@pytest.mark.parametrize("name", ATTACKS)
 def test_an_attack_s_images_have_the_type_of_the_weights(observed, name):
     seen, seeds = observed("mlp")
     assert attack_of(name).reconstruct(seen, seeds).images.dtype == torch.float64

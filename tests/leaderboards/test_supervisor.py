@@ -156,7 +156,7 @@ def test_ctrl_c_before_the_worker_is_ready_is_no_traceback(tmp_path):
         assert code in (130, -signal.SIGINT)  # the latter before Leakboard itself has begun
 
 
-def killed_until_done(folder, kills, rng, *arguments):
+def killed_until_done(folder, kills, rng, *arguments, last=lambda run: run.end()[0]):
     """Kill the parent again and again at random moments, then let the run end: what was finished stays as it is."""
     kept = {}
     for _ in range(kills):
@@ -171,14 +171,23 @@ def killed_until_done(folder, kills, rng, *arguments):
         assert found.items() >= kept.items()
         kept = found
     run = Started(folder, *arguments)
-    assert run.end()[0] == 0
+    assert last(run) == 0
     assert run.finished().items() >= kept.items()
     assert {path.suffix for path in run.blocks.iterdir()} == {".json", ".npz"}
     return results(folder / "runs" / "many")
 
 
-def test_a_run_that_is_killed_takes_its_worker_along_and_goes_on_to_the_same_results(calm, tmp_path):
-    assert killed_until_done(tmp_path, 2, random.Random(0)) == calm
+def test_deaths_of_the_parent_and_of_the_worker_change_no_result(calm, tmp_path):
+    """The first takes the worker along, after the second the parent starts another one."""
+
+    def kill_the_worker(run):
+        run.wait_for(2)
+        os.kill(run.worker, signal.SIGKILL)
+        code, err = run.end()
+        assert err.count("leakboard: the worker was killed by signal 9 in block ") == 1
+        return code
+
+    assert killed_until_done(tmp_path, 1, random.Random(0), last=kill_the_worker) == calm
 
 
 @pytest.mark.slow
@@ -188,18 +197,6 @@ def test_ten_kills_at_random_moments_change_no_result(tmp_path):
     killed = killed_until_done(tmp_path, 10, random.Random(0), "--set", "grid.seeds=[0,1,2,3]")
     assert len(killed[1]) == 4 * BLOCKS
     assert killed == results(calm.folder)
-
-
-def test_a_worker_that_is_killed_once_is_started_again(calm, tmp_path):
-    run = Started(tmp_path)
-    run.wait_for(2)
-    before = run.finished()
-    os.kill(run.worker, signal.SIGKILL)
-    code, err = run.end()
-    assert code == 0
-    assert err.count("leakboard: the worker was killed by signal 9 in block ") == 1
-    assert run.finished().items() >= before.items()
-    assert results(tmp_path / "runs" / "many") == calm
 
 
 def test_two_commands_on_one_run_do_not_disturb_each_other(calm, tmp_path):
