@@ -43,6 +43,11 @@ class Attack:
     control: ClassVar[bool] = False
     restarts = 1  # of each trial; a subclass with more has it as a parameter
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if cls.reconstruct is Attack.reconstruct:
+            raise TypeError(f"attack {cls.__name__} does not implement reconstruct")
+
     def check(self, task: Task, labels: str) -> None:
         """Raise `UnsupportedPair` if the attack is impossible on this task, with `labels` as in the threat model."""
 

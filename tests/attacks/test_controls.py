@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from attacks.attack import UnsupportedPair
+from attacks.attack import Attack, UnsupportedPair
 from attacks.class_mean import ClassMean
 from attacks.dataset_mean import DatasetMean
 from attacks.grey_image import GreyImage
@@ -43,3 +43,8 @@ def test_class_mean_takes_the_label_s_image_and_needs_them(case):
     assert torch.equal(found[:, 0], means[seen.labels[:, 0]])
     with pytest.raises(UnsupportedPair, match="training images"):
         ClassMean().reconstruct(seen, [0, 1, 2])
+
+
+def test_an_attack_without_reconstruct_is_refused_when_it_is_defined():
+    with pytest.raises(TypeError, match="Empty does not implement reconstruct"):
+        type("Empty", (Attack,), {})
