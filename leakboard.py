@@ -80,8 +80,11 @@ def __dir__() -> list[str]:
 
 def main() -> None:
     """The command `leakboard`; exits with 2 when another package stands where one of ours should be."""
+    import signal
     import sys
 
+    # Ctrl-C ends the command without a traceback, also while it imports; `run` has its own way.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     foreign = _foreign_rooms()
     if foreign:
         listed = " and ".join(f"package {name!r} is {place}" for name, place in foreign.items())

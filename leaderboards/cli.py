@@ -46,30 +46,25 @@ def run(
     Ends with the table and the plots. The same command goes on where it was stopped. Exit codes: 0 all well, 1 some
     blocks have no result, 2 bad usage or configuration, 130 stopped by Ctrl-C.
     """
-    from leaderboards.supervisor import STOPPED, become_worker, is_worker, supervise
+    from leaderboards.supervisor import become_worker, is_worker, supervise
 
     if not is_worker():
         raise typer.Exit(supervise(sys.argv[1:], output or _default_folder(spec, overrides or [])))
     died_in = become_worker()
-    try:
-        from bench.runs import run as run_grid
+    from bench.runs import run as run_grid
 
-        finished = run_grid(
-            spec,
-            output=output,
-            overrides=overrides or [],
-            plugins=plugin or [],
-            device=device,
-            retry=retry or [],
-            retry_since=died_in,
-            progress=True,
-            say=_say,
-        )
-        all_well = _report(finished.folder, quiet=no_report)
-    except KeyboardInterrupt:
-        typer.echo(STOPPED, err=True)
-        raise typer.Exit(130) from None
-    raise typer.Exit(0 if all_well else 1)
+    finished = run_grid(
+        spec,
+        output=output,
+        overrides=overrides or [],
+        plugins=plugin or [],
+        device=device,
+        retry=retry or [],
+        retry_since=died_in,
+        progress=True,
+        say=_say,
+    )
+    raise typer.Exit(0 if _report(finished.folder, quiet=no_report) else 1)
 
 
 @app.command()
@@ -166,8 +161,6 @@ def main() -> None:
     except Unwritable as error:
         _say(str(error))
         sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
 
 
 if __name__ == "__main__":

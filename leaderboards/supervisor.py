@@ -25,12 +25,14 @@ def is_worker() -> bool:
 def become_worker() -> str | None:
     """Be ready to be stopped, in the child; returns the block in which the child before it died.
 
-    Ctrl-C comes twice, from the terminal and from the parent: the second one would break into the leaving.
+    Ctrl-C leaves at once: all that is finished is on disk, and an exception in the middle of an import has made
+    libraries fail in ways that would be stored as a block's error.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        raise KeyboardInterrupt
+        newline = "\n" if os.isatty(2) else ""
+        os.write(2, f"{newline}{STOPPED}\n".encode())
+        os._exit(128 + number)
 
     signal.signal(signal.SIGINT, stop)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
@@ -67,8 +69,11 @@ def supervise(arguments: Sequence[str], folder: Path) -> int:
             child = subprocess.Popen(command, env=environment, preexec_fn=_die_with_parent(os.getpid()))
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
             code = child.wait()
+            if code == 128 + signal.SIGINT or (asked and code >= 0):
+                return code
             if asked or -code in _STOPPING:
-                return code if code >= 0 else _stopped(asked[0] if asked else -code)
+                print(STOPPED, file=sys.stderr)
+                return 128 + (asked[0] if asked else -code)
             how = f"was killed by signal {-code}" if code < 0 else f"left with code {code}"
             block = Store(folder).flights.blame(child.pid)
             if block is None and code >= 0:
@@ -81,11 +86,6 @@ def supervise(arguments: Sequence[str], folder: Path) -> int:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-def _stopped(number: int) -> int:
-    print(STOPPED, file=sys.stderr)
-    return 128 + number
 
 
 def _die_with_parent(parent: int) -> Callable[[], None] | None:

@@ -48,6 +48,10 @@ class LocalEngine:
         first = next((i for i, block in enumerate(blocks) if block.id == since), 0)
         chosen: list[Block] = []
         for i, block in enumerate(blocks):
+            if self._status(block) == "ok":
+                # A worker that died between publishing and signing off was blamed for a block that is done.
+                self.store.flights.forget(block.id)
+                continue
             wanted = {"pending", *(retry if i >= first else ())}
             if self._status(block) in wanted or self._can_borrow_now(block, {"ok", *wanted}):
                 chosen.append(block)

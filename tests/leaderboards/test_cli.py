@@ -15,7 +15,6 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from attacks.grey_image import GreyImage
 from bench import whole_files
 from leaderboards import supervisor
 from leaderboards.cli import main
@@ -455,17 +454,6 @@ def test_an_expectation_that_is_missed_is_said_and_code_1(leakboard, tmp_path):
     code, _, err = leakboard("run", "small.toml", "--no-report")
     assert code == 1
     assert "expected a gain of at least 3 dB over the strongest floor, but on digits" in err
-
-
-def test_ctrl_c_is_a_message_and_code_130(leakboard, tmp_path, monkeypatch):
-    def interrupted(self, observation, seeds):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(GreyImage, "reconstruct", interrupted)
-    code, out, err = leakboard("run", "small.toml")
-    assert (code, out) == (130, "")
-    assert err.endswith("leakboard: stopped; the same command goes on where this one ended\n")
-    assert sorted(path.suffix for path in (tmp_path / "runs/small/blocks").iterdir()) == [".json"] * 2 + [".npz"] * 2
 
 
 def test_help_takes_less_than_half_a_second_of_the_processor(tmp_path):
