@@ -233,7 +233,10 @@ PLANNING = {
     ),
     "prepare_raises": (f"prepare = lambda self, model: 1 / 0{TAIL}", "ZeroDivisionError: division by zero ("),
     "prepare_type": (f"prepare = lambda self, model: None{TAIL}", "prepare returned NoneType; return the model"),
-    "check_raises": ("check = lambda self, task, labels: 1 / 0", "ZeroDivisionError: division by zero ("),
+    "check_raises": (
+        "check = lambda self, task, labels: 1 / 0\n    reconstruct = None",
+        "ZeroDivisionError: division by zero (",
+    ),
 }
 
 
