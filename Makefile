@@ -33,5 +33,8 @@ $(VENV)/installed: pyproject.toml constraints.txt
 readme: run
 	$(BIN)/python docs/refresh.py runs/quick
 
+# ONLY='-k "lenet and eager"' selects cases; the last run stays in .benchmarks/last.json.
 benchmark: $(VENV)/installed
-	$(BIN)/python -m pytest tests/benchmarks/bench_*.py -s
+	mkdir -p .benchmarks
+	$(BIN)/python -m pytest tests/benchmarks/bench_*.py $(ONLY) --benchmark-quiet --benchmark-json=.benchmarks/last.json; \
+		failed=$$?; $(BIN)/python tests/benchmarks/table.py .benchmarks/last.json && exit $$failed

@@ -10,10 +10,13 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor
 
     from attacks.attack import Attack, Reconstruction, UnsupportedPair
-    from attacks.descent import Adam, Descended, Lanes, descend
+    from attacks.descent import Adam, descend
+    from attacks.distances import cosine_distance, squared_distance
+    from attacks.engine import Descended
     from attacks.labels import believed_labels, recovered_labels
+    from attacks.lanes import Lanes
     from attacks.lbfgs import LBFGS, minimise
-    from attacks.matching import MatchingProblem, check_labels, cosine_distance, squared_distance
+    from attacks.matching import MatchingProblem, check_labels
     from attacks.observation import Observation, gradient_scale
     from attacks.priors import total_variation
     from attacks.progress import report
@@ -31,10 +34,10 @@ _HOMES = {
     "Batch": "defenses.client",
     "ConfigurationError": "bench.errors",
     "Defense": "defenses.client",
-    "Descended": "attacks.descent",
+    "Descended": "attacks.engine",
     "Generator": "torch",
     "LBFGS": "attacks.lbfgs",
-    "Lanes": "attacks.descent",
+    "Lanes": "attacks.lanes",
     "MatchingProblem": "attacks.matching",
     "Observation": "attacks.observation",
     "Params": "defenses.client",
@@ -48,7 +51,7 @@ _HOMES = {
     "Update": "defenses.client",
     "believed_labels": "attacks.labels",
     "check_labels": "attacks.matching",
-    "cosine_distance": "attacks.matching",
+    "cosine_distance": "attacks.distances",
     "descend": "attacks.descent",
     "gradient_scale": "attacks.observation",
     "local_training": "defenses.client",
@@ -58,7 +61,7 @@ _HOMES = {
     "report": "attacks.progress",
     "run": "bench.runs",
     "simulated_update": "attacks.simulation",
-    "squared_distance": "attacks.matching",
+    "squared_distance": "attacks.distances",
     "total_variation": "attacks.priors",
 }
 __all__ = [*_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]

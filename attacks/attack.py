@@ -37,10 +37,14 @@ class UnsupportedPair(ValueError):
 class Attack:
     """An adversary. A subclass is a frozen dataclass; all its methods are batched over trials.
 
-    `control` marks attacks that use no gradient: the floors against which leakage is judged.
+    `control` marks attacks that use no gradient: the floors against which leakage is judged. `joint` marks attacks that
+    treat every trial by itself, through `descend` or `minimise`: trials of several cells may then be attacked in one
+    call. `takes_own_weights` marks those that also honour `Observation.own_weights`.
     """
 
     control: ClassVar[bool] = False
+    joint: ClassVar[bool] = False
+    takes_own_weights: ClassVar[bool] = False
     restarts = 1  # of each trial; a subclass with more has it as a parameter
 
     def __init_subclass__(cls) -> None:

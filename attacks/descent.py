@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.func import grad_and_value, vmap
 
-from attacks.progress import report
+from attacks.engine import Descended, solve
+from attacks.lanes import Lanes, Step
 
-Lanes = dict[str, Tensor]
-"""Variable or evidence name -> (lanes, ...)."""
 LaneObjective = Callable[[Lanes, Lanes], Tensor]
-"""Of the variables and the evidence of ONE lane, a scalar; traceable by torch.func."""
+"""Of the variables and the evidence of ONE lane, a scalar; pure, and traceable by torch.func.
+
+It is traced once and replayed: what it reads beside its arguments stays as it was at the first call.
+"""
+LaneGradient = Callable[[Lanes, Lanes], tuple[Lanes, Tensor]]
+"""Of the same, the objective's gradient by its variables, and its value."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +47,12 @@ class Adam:
         passed = sum(iteration >= int(self.iterations * m) for m in self.milestones)
         return self.learning_rate * self.decay**passed
 
-
-@dataclass(frozen=True)
-class Descended:
-    """Where every lane ended: `variables`, their `objective` (lanes,), that at the `start`, and a `trace`."""
-
-    variables: Lanes
-    objective: Tensor
-    start: Tensor
-    trace: dict[int, Tensor]
+    def corrections(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Of every iteration, the step size over 1 - beta1^t and the root of 1 - beta2^t, each (iterations,)."""
+        beta1, beta2 = self.betas
+        sizes = [self.rate(i) / (1 - beta1 ** (i + 1)) for i in range(self.iterations)]
+        roots = [(1 - beta2 ** (i + 1)) ** 0.5 for i in range(self.iterations)]
+        return like.new_tensor(sizes), like.new_tensor(roots)
 
 
 def descend(
@@ -61,39 +63,62 @@ def descend(
     *,
     signed: bool,
     box: tuple[Tensor, Tensor] | None,
+    gradients: dict[str, LaneGradient] | None = None,
 ) -> Descended:
     """Minimise the objective of every lane independently; the last iterate is returned with its own objective.
 
     `signed` feeds Adam the sign of the whole gradient of the variable "images" (Geiping et al., NeurIPS 2020); `box`
     clips "images" after each step to (lowest, highest), both broadcastable to it. Other variables, such as label
-    logits, get plain Adam without a box.
+    logits, get plain Adam without a box. `gradients` are exact forms of the objective's gradient to choose from, the
+    plain one first.
     """
-    step = vmap(grad_and_value(objective))
-    x = {name: v.clone() for name, v in start.items()}
-    first = {name: torch.zeros_like(v) for name, v in x.items()}
-    second = {name: torch.zeros_like(v) for name, v in x.items()}
     beta1, beta2 = adam.betas
-    trace: dict[int, Tensor] = {}
     watched = log_spaced(adam.iterations)
-    for i in range(adam.iterations):
-        gradients, value = step(x, evidence)
-        if i in watched:
-            trace[i] = value
-        root = (1 - beta2 ** (i + 1)) ** 0.5
-        size = adam.rate(i) / (1 - beta1 ** (i + 1))
-        for name, g in gradients.items():
-            if signed and name == "images":
-                g = g.sign()
-            first[name].lerp_(g, 1 - beta1)
-            second[name].mul_(beta2).addcmul_(g, g, value=1 - beta2)
-            x[name].addcdiv_(first[name], second[name].sqrt().div_(root).add_(adam.epsilon), value=-size)
-        if box is not None:
-            torch.clamp(x["images"], *box, out=x["images"])
-        report(i + 1, adam.iterations)
-    # The objective of the iterate that is returned, not of the one before it.
-    final = vmap(objective)(x, evidence)
-    trace[adam.iterations] = final
-    return Descended(x, final, trace[0], trace)
+
+    def step_of(gradient: LaneGradient) -> Callable[..., Any]:
+        slopes = vmap(gradient)
+
+        def step(x: Lanes, first: Lanes, second: Lanes, evidence: Lanes, size: Tensor, root: Tensor) -> Any:
+            found, value = slopes(x, evidence)
+            for name, g in found.items():
+                if signed and name == "images":
+                    g = g.sign()
+                m = torch.lerp(first[name], g, 1 - beta1)
+                v = beta2 * second[name] + (1 - beta2) * g * g
+                moved = x[name] - size * m / (v.sqrt() / root + adam.epsilon)
+                if box is not None and name == "images":
+                    moved = moved.clamp(*box)
+                x, first, second = {**x, name: moved}, {**first, name: m}, {**second, name: v}
+            return x, first, second, value
+
+        return step
+
+    def state(start: Lanes) -> tuple[Lanes, Lanes, Lanes]:
+        zeros = [{name: torch.zeros_like(v) for name, v in start.items()} for _ in range(2)]
+        return start, zeros[0], zeros[1]
+
+    def loop(step: Callable[..., Any], start: Lanes, evidence: Lanes, tell: Callable[[int], None]) -> Descended:
+        x, first, second = state(start)
+        trace: dict[int, Tensor] = {}
+        for i in range(adam.iterations):
+            x, first, second, value = step(x, first, second, evidence, sizes[i], roots[i])
+            if i in watched:
+                trace[i] = value.clone()  # A replayed step writes over what it returned.
+            tell(i + 1)
+        # The objective of the iterate that is returned, not of the one before it.
+        x = {name: v.clone() for name, v in x.items()}
+        trace[adam.iterations] = step(x, first, second, evidence, sizes[-1], roots[-1])[-1].clone()
+        return Descended(x, trace[adam.iterations], trace[0], trace)
+
+    sizes, roots = adam.corrections(next(iter(start.values())))
+    forms = gradients or {"double_backward": grad_and_value(objective)}
+    step = Step(
+        {name: step_of(gradient) for name, gradient in forms.items()},
+        lambda start, evidence: (*state(start), evidence, sizes[0], roots[0]),
+        3,
+        adam.iterations,
+    )
+    return solve(step, loop, start, evidence)
 
 
 def log_spaced(iterations: int) -> set[int]:

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from attacks.attack import Attack, Reconstruction
 from attacks.descent import Adam, descend
-from attacks.matching import MatchingProblem, check_labels, squared_distance
+from attacks.distances import squared_distance
+from attacks.matching import MatchingProblem, check_labels
 from attacks.observation import Observation
 from defenses.client import Task
 
@@ -20,6 +21,9 @@ class EuclideanAdam(Attack):
     The objective of Zhu et al., "Deep Leakage from Gradients", NeurIPS 2019, with the optimiser that Geiping et al.,
     NeurIPS 2020, compare it by.
     """
+
+    joint = True
+    takes_own_weights = True
 
     iterations: int = 4800
     restarts: int = 1
@@ -37,7 +41,7 @@ class EuclideanAdam(Attack):
         problem = MatchingProblem(observation, squared_distance)
         start, evidence = problem.start(seeds, self.restarts), problem.evidence(self.restarts)
         adam = Adam(self.iterations, self.learning_rate)
-        found = descend(problem.objective, start, evidence, adam, signed=False, box=None)
+        found = descend(problem.objective, start, evidence, adam, signed=False, box=None, gradients=problem.gradients)
         return problem.best(found, evidence, self.restarts)
 
     def objective(self, observation: Observation, images: Tensor, labels: Tensor) -> Tensor | None:

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from attacks.attack import Attack, Reconstruction
 from attacks.descent import Adam, descend
-from attacks.matching import MatchingProblem, check_labels, cosine_distance
+from attacks.distances import cosine_distance
+from attacks.matching import MatchingProblem, check_labels
 from attacks.observation import Observation
 from defenses.client import Task
 
@@ -22,6 +23,9 @@ class InvertingGradients(Attack):
     1e-2 in the table of the untrained LeNet, 1e-1 on ImageNet. The last iterate is kept, of the restart with the
     lowest objective.
     """
+
+    joint = True
+    takes_own_weights = True
 
     iterations: int = 4800
     restarts: int = 1
@@ -46,7 +50,9 @@ class InvertingGradients(Attack):
         problem = self._problem(observation)
         start, evidence = problem.start(seeds, self.restarts), problem.evidence(self.restarts)
         box = problem.box() if self.boxed else None
-        found = descend(problem.objective, start, evidence, self._adam, signed=self.signed, box=box)
+        found = descend(
+            problem.objective, start, evidence, self._adam, signed=self.signed, box=box, gradients=problem.gradients
+        )
         return problem.best(found, evidence, self.restarts)
 
     def objective(self, observation: Observation, images: Tensor, labels: Tensor) -> Tensor | None:

@@ -11,8 +11,9 @@ from torch import Generator, Tensor, nn
 from torch.func import functional_call
 
 from attacks.attack import Attack, Reconstruction, UnsupportedPair
-from attacks.descent import Adam, LaneObjective, Lanes, descend
+from attacks.descent import Adam, LaneObjective, descend
 from attacks.labels import believed_labels, classification_layer, recovered_labels
+from attacks.lanes import Lanes
 from attacks.observation import Observation, gradient_scale
 from attacks.priors import total_variation
 from attacks.rows import inputs_behind
@@ -30,6 +31,8 @@ class LinearLayer(Attack):
     variation weighted by `tv_weight`. Under several local steps the ratio mixes the steps.
     Labels that are not known are recovered by rules, also where others optimise them jointly.
     """
+
+    joint = True
 
     iterations: int = 1000
     tv_weight: float = 1e-2

@@ -2,48 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
-from torch.func import vmap
+from torch.func import grad, grad_and_value, jvp, vmap
 from torch.nn import functional as F
 
 from attacks.attack import Reconstruction
-from attacks.descent import Descended, Lanes
+from attacks.descent import LaneGradient
+from attacks.distances import Distance
+from attacks.engine import Descended
+from attacks.execution import current
 from attacks.labels import classification_layer, recovered_labels
+from attacks.lanes import Lanes
 from attacks.observation import Observation, gradient_scale
 from attacks.priors import total_variation
-from attacks.simulation import simulated_update
+from attacks.simulation import Loss, loss_of, pulled_back, simulated_update
 from attacks.starts import normal_starts
-from defenses.client import Task, Update
-
-Distance = Callable[[Update, Update], Tensor]
-
-
-def cosine_distance(predicted: Update, observed: Update) -> Tensor:
-    """1 - cosine over all parameters at once, in [0, 2] (Geiping et al., NeurIPS 2020, eq. 4); 1 if either is zero."""
-    inner = _sum(p * o for p, o in _pairs(predicted, observed))
-    predicted_square = _sum(p.square() for p in predicted.values()).clamp_min(_TINY)
-    observed_square = _sum(o.square() for o in observed.values()).clamp_min(_TINY)
-    return 1 - inner * (predicted_square.rsqrt() * observed_square.rsqrt())
-
-
-def squared_distance(predicted: Update, observed: Update) -> Tensor:
-    """Sum of squared differences over all parameters (Zhu et al., "Deep Leakage from Gradients", NeurIPS 2019)."""
-    return _sum((p - o).square() for p, o in _pairs(predicted, observed))
-
-
-_TINY = 1e-30  # below the square of any float32 gradient that matters; its root is still representable
-
-
-def _pairs(predicted: Update, observed: Update) -> list[tuple[Tensor, Tensor]]:
-    return [(p, observed[name]) for name, p in predicted.items()]
-
-
-def _sum(terms) -> Tensor:
-    return torch.stack([term.sum() for term in terms]).sum()
+from defenses.client import Params, Task, Update
 
 
 @dataclass(frozen=True)
@@ -60,15 +37,74 @@ class MatchingProblem:
 
     def objective(self, variables: Lanes, evidence: Lanes) -> Tensor:
         """Of one lane: "images" (b c h w) in normalised space and, when joint, "logits" (b classes)."""
-        value = self.tv_weight * total_variation(variables["images"])
         if self.distance is None:
-            return value
-        task = self.observation.task
+            return self._prior(variables)
+        images, labels = self._dummy(variables, evidence)
+        update = simulated_update(self.observation.task, self._weights(evidence), images, labels, self._loss)
+        return self._mismatch(update, evidence) + self._prior(variables)
+
+    @property
+    def gradients(self) -> dict[str, LaneGradient]:
+        """The exact forms of the objective's gradient that this problem has, the plain one first."""
+        forms: dict[str, LaneGradient] = {"double_backward": grad_and_value(self.objective)}
+        if self.distance is None:
+            return forms
+        if self.observation.task.schedule.sends_gradient:
+            return forms | {"forward_over_reverse": self._forward_over_reverse}
+        return forms | {"checkpointed": self._checkpointed}
+
+    def _forward_over_reverse(self, variables: Lanes, evidence: Lanes) -> tuple[Lanes, Tensor]:
+        """The gradient through the directional derivative of the loss along the mismatch's slope.
+
+        With g the gradient of the loss by the weights and v = dD/dg, the chain rule gives dD/dx = d/dx (g . v), and
+        g . v is the derivative of the loss when the weights move along v (Pearlmutter, "Fast Exact Multiplication by
+        the Hessian", 1994): no graph of a backward pass is kept.
+        """
+
+        def loss(weights: Params, variables: Lanes) -> Tensor:
+            images, labels = self._dummy(variables, evidence)
+            return self._loss(weights, images, labels)
+
+        weights = self._weights(evidence)
+        slope, value = grad_and_value(self._mismatch)(grad(loss)(weights, variables), evidence)
+        along = lambda variables: jvp(lambda w: loss(w, variables), (weights,), (slope,))[1]  # noqa: E731
+        return self._with_prior(grad(along)(variables), value, variables)
+
+    def _checkpointed(self, variables: Lanes, evidence: Lanes) -> tuple[Lanes, Tensor]:
+        task, weights = self.observation.task, self._weights(evidence)
+        slope = lambda update: grad_and_value(self._mismatch)(update, evidence)  # noqa: E731
+        dummy = lambda variables: self._dummy(variables, evidence)  # noqa: E731
+        slopes, value = pulled_back(task, self._loss, weights, dummy, variables, slope)
+        return self._with_prior(slopes, value, variables)
+
+    def _with_prior(self, slopes: Lanes, value: Tensor, variables: Lanes) -> tuple[Lanes, Tensor]:
+        own, prior = grad_and_value(self._prior)(variables)
+        return {name: slopes[name] + own[name] for name in slopes}, value + prior
+
+    def _prior(self, variables: Lanes) -> Tensor:
+        return self.tv_weight * total_variation(variables["images"])
+
+    def _dummy(self, variables: Lanes, evidence: Lanes) -> tuple[Tensor, Tensor]:
+        """Images in [0, 1] and the labels that go with them."""
         labels = variables["logits"].softmax(-1) if "logits" in variables else evidence["labels"]
-        predicted = simulated_update(task, self.observation.params, task.denormalise(variables["images"]), labels)
-        if not task.schedule.sends_gradient:
-            predicted = {name: p / task.schedule.update_scale for name, p in predicted.items()}
-        return self.distance(predicted, {name: evidence[f"update.{name}"] for name in predicted}) + value
+        return self.observation.task.denormalise(variables["images"]), labels
+
+    def _mismatch(self, update: Update, evidence: Lanes) -> Tensor:
+        assert self.distance is not None, "the prior alone has nothing to match"
+        scale = self.observation.task.schedule.update_scale
+        return self.distance(
+            {name: u / scale if scale != 1 else u for name, u in update.items()},
+            {name: evidence[f"update.{name}"] for name in update},
+        )
+
+    def _weights(self, evidence: Lanes) -> Params:
+        """The lane's own weights where every trial has some, else those of all."""
+        params = self.observation.params
+        return {name: evidence[f"params.{name}"] for name in params} if self.observation.own_weights else params
+
+    @property
+    def _loss(self) -> Loss:
+        return loss_of(self.observation.task, current().precision)
 
     def evidence(self, restarts: int) -> Lanes:
         """What the objective of each lane is judged by, updates in the scale of a mean gradient.
@@ -78,6 +114,8 @@ class MatchingProblem:
         seen = self.observation
         scale = gradient_scale(seen)
         lanes = {f"update.{name}": u / scale.view(-1, *[1] * (u.dim() - 1)) for name, u in seen.updates.items()}
+        if seen.own_weights:
+            lanes |= {f"params.{name}": p for name, p in seen.params.items()}
         if seen.threat.labels != "joint":
             labels = recovered_labels(seen) if seen.labels is None else seen.labels
             lanes["labels"] = labels[:, _slots(seen.task)]

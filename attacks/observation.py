@@ -20,7 +20,8 @@ class Observation:
     threat model grants it, else None. `task.schedule` is the client's when it is known; otherwise the task
     claims one gradient of as many images. `scale` is what a weight difference has to be divided by to compare with
     a gradient, learning rate x steps: 1 when a gradient was sent, None when the schedule is not known. `class_means`
-    (classes c h w), of public training images, are handed to controls alone.
+    (classes c h w), of public training images, are handed to controls alone. With `own_weights` every trial has weights
+    of its own: `params` holds (t, *shape) too.
     """
 
     task: Task
@@ -30,6 +31,7 @@ class Observation:
     threat: ThreatModel
     scale: float | None = 1.0
     class_means: Tensor | None = None
+    own_weights: bool = False
 
     @property
     def trials(self) -> int:
@@ -47,7 +49,9 @@ class Observation:
     def __getitem__(self, trials: slice | Tensor) -> Observation:
         """The same observation of some of the trials."""
         updates = {name: u[trials] for name, u in self.updates.items()}
-        return replace(self, updates=updates, labels=None if self.labels is None else self.labels[trials])
+        params = {name: p[trials] for name, p in self.params.items()} if self.own_weights else self.params
+        labels = None if self.labels is None else self.labels[trials]
+        return replace(self, params=params, updates=updates, labels=labels)
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Observation:
         """The same observation on another device; the architecture is copied, never moved in place."""
@@ -62,6 +66,23 @@ class Observation:
             labels=None if self.labels is None else self.labels.to(device),
             class_means=None if self.class_means is None else self.class_means.to(device, dtype),
         )
+
+
+def joined(observations: list[Observation]) -> Observation:
+    """The trials of several observations as one.
+
+    They must agree in all but updates, labels and weights: in the architecture with its buffers, the schedule, the
+    threat model and the scale. Weights are shared when they are equal, else every trial gets its own.
+    """
+    first = observations[0]
+    stacked = lambda fields: {name: torch.cat([field[name] for field in fields]) for name in fields[0]}  # noqa: E731
+    params, own_weights = first.params, False
+    if any(not torch.equal(p, o.params[name]) for o in observations[1:] for name, p in params.items()):
+        own_weights = True
+        params = stacked([{n: p.expand(o.trials, *p.shape) for n, p in o.params.items()} for o in observations])
+    labels = None if first.labels is None else torch.cat([o.labels for o in observations if o.labels is not None])
+    updates = stacked([o.updates for o in observations])
+    return replace(first, params=params, updates=updates, labels=labels, own_weights=own_weights)
 
 
 def gradient_scale(observation: Observation) -> Tensor:
@@ -80,7 +101,12 @@ def gradient_scale(observation: Observation) -> Tensor:
         labels = torch.full((len(noise), task.classes), 1 / task.classes).to(like)
         if observation.labels is not None:
             labels = observation.labels[trial]
-        expected = _norm(task.gradient(observation.params, Batch(noise, labels)))
+        params = (
+            {name: p[trial] for name, p in observation.params.items()}
+            if observation.own_weights
+            else observation.params
+        )
+        expected = _norm(task.gradient(params, Batch(noise, labels)))
         observed = _norm({name: u[trial] for name, u in observation.updates.items()})
         scales.append(observed / expected)
     return torch.stack(scales).clamp_min(torch.finfo(like.dtype).tiny)

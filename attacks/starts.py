@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
-from attacks.descent import Lanes
+from attacks.lanes import Lanes
 
 
 def normal_starts(shapes: dict[str, tuple[int, ...]], seeds: list[int], restarts: int, like: Tensor) -> Lanes:

@@ -12,6 +12,14 @@ from bench.errors import ConfigurationError
 Spec = Annotated[str, typer.Argument(metavar="SPEC", help="A preset's name, or a TOML file.", show_default=False)]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False)]
 Device = Annotated[Literal["auto", "cpu", "cuda"] | None, typer.Option(help="Where the attacks run.")]
+Execution = Annotated[
+    Literal["auto", "eager", "compile", "graph"] | None,
+    typer.Option(help="How: auto measures what compiling, or replaying a CUDA graph, would save."),
+]
+Precision = Annotated[
+    Literal["float32", "tf32", "bfloat16"] | None,
+    typer.Option(help="Of the attacker's network; tf32 needs a GPU. Results of another precision are stale."),
+]
 Plugins = Annotated[
     list[Path] | None,
     typer.Option("--plugin", metavar="FILE", help="A Python file with attacks or defenses of your own."),

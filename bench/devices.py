@@ -1,27 +1,33 @@
-"""What computes: the device, the threads of the CPU, and how running out of memory shows."""
+"""What computes: the device, the threads of the CPU, and where compiled programs are kept."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import torch
 
 from bench.errors import ConfigurationError
+from bench.kept_weights import cache_folder
 
 
-def choose_device(name: str) -> torch.device:
-    """`auto` takes a GPU when there is one, in full float32 and deterministic.
+def choose_device(name: str, execution: str = "auto", precision: str = "float32") -> torch.device:
+    """`auto` takes a GPU when there is one, deterministic, and in full float32 unless the precision is "tf32".
 
-    Raises ConfigurationError for cuda without one.
+    Raises ConfigurationError for cuda, graph or tf32 without one.
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigurationError("device cuda: torch sees no GPU here; use --device cpu or auto")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    for key, value, needs in (("execution", execution, "graph"), ("precision", precision, "tf32")):
+        if value == needs and name != "cuda":
+            raise ConfigurationError(f"engine.{key} = {value!r} needs a GPU and this run is on the CPU; leave it out")
     if name == "cuda":
-        # The client computes in float32: an attacker in TF32 could not even reproduce a true gradient.
-        torch.backends.cudnn.allow_tf32 = False
-        torch.backends.cuda.matmul.allow_tf32 = False
+        # The client computes in float32: an attacker in TF32 could not even reproduce a true gradient, unless
+        # that is what is asked.
+        torch.backends.cudnn.allow_tf32 = precision == "tf32"
+        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True
     return torch.device(name)
@@ -35,8 +41,8 @@ def default_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the device or the CPU had too little memory."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
-    )
+def compile_costs() -> Path:
+    """Where it is remembered what compiling takes; Inductor's own cache lies beside it."""
+    folder = cache_folder().parent
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / "inductor"))
+    return folder / "compiling.json"

@@ -33,7 +33,8 @@ def describe_plan(plan: Plan, registry: Registry, clients: Clients, store: Store
 
     Raises ConfigurationError for a device that is not there.
     """
-    chosen = choose_device(device or plan.config.engine.device)
+    engine = plan.config.engine
+    chosen = choose_device(device or engine.device, engine.execution, engine.precision)
     threads = plan.config.engine.threads or default_threads()
     torch.set_num_threads(threads)
     states = {block: _state(block, plan, store) for block in plan.blocks()}

@@ -7,6 +7,12 @@ import hashlib
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bench.cells import Cell, Setting
+    from bench.clients import Clients
+    from bench.registry import Registry
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("attacks", "defenses")
@@ -26,6 +32,34 @@ SCORING = (
     "bench/trial.py",
     "bench/dataset.py",
 )
+
+
+def block_fingerprints(
+    cells: Iterable[Cell],
+    images: int,
+    registry: Registry,
+    clients: Clients,
+    checkpoints: dict[Setting, str | None],
+    precision: str,
+) -> dict[str, str]:
+    """Of every block, by id: its methods' sources, the images they see, and what else data and weights decide."""
+    digest_of_sources = cache(lambda paths: sources_fingerprint(paths))
+    digest_of_images = cache(lambda setting, start, stop: clients.dataset(setting).digest(range(start, stop)))
+    found: dict[str, str] = {}
+    for cell in cells:
+        paths = [registry.sources("attack", (cell.borrows or cell).attack.name)]
+        parts = [*cell.defense, *(part for chain in cell.setting.preparers for part in chain)]
+        paths += [registry.sources("defense", part.name) for part in parts]
+        facts = clients.facts(cell.setting)
+        also = [facts.task, facts.trained, checkpoints[cell.setting] or ""]
+        if precision != "float32" and not cell.control:
+            also.append(precision)
+        if cell.attack.name == "class_mean":
+            also.append(clients.means_digest(cell.setting))
+        for block in cell.blocks(images):
+            seen = digest_of_images(cell.setting, block.start, block.stop)
+            found[block.id] = fingerprint(digest_of_sources(tuple(paths)), seen, *also)
+    return found
 
 
 def sources_fingerprint(sources: Iterable[Path]) -> str:

@@ -1,4 +1,4 @@
-"""How many trials fit into memory at once."""
+"""How much memory attacks may fill, and what one trial of a network takes."""
 
 from __future__ import annotations
 
@@ -10,16 +10,30 @@ from torch import nn
 from defenses.client import Params, Task
 
 SHARE = 0.4
-"""Part of the memory that a chunk may fill."""
+"""Part of the memory that the lanes of an attack may fill; the rest is for what operations need inside."""
 COPIES = 8
-"""Tensors of the size of each activation that second derivatives keep alive; a cautious guess, to be measured."""
+"""Tensors of the size of each activation that an attack with a loop of its own is taken to hold; a cautious guess."""
 
 
-def trials_that_fit(task: Task, params: Params, restarts: int, device: torch.device) -> int:
-    """Trials per chunk, from the activations of one forward pass and the memory that the machine has in all.
+def budget(device: torch.device) -> int:
+    """Bytes that the lanes of an attack may fill.
 
     What is free at the moment does not enter, so that a run that is resumed is cut the same way.
     """
+    if device.type == "cuda":
+        return int(SHARE * torch.cuda.get_device_properties(device).total_memory)
+    return int(SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+def trials_that_fit(task: Task, params: Params, restarts: int, device: torch.device) -> int:
+    """Trials per chunk of an attack whose steps the engine does not see, from the activations of a forward pass."""
+    weights = sum(p.numel() for p in params.values())
+    floats = COPIES * activations(task, params) * task.schedule.images
+    return max(1, int(budget(device) / (4 * task.schedule.steps * (floats + 4 * weights) * restarts)))
+
+
+def activations(task: Task, params: Params) -> int:
+    """Numbers that the layers of the network put out for one image."""
     floats = 0
 
     def count(_: nn.Module, __: object, output: object) -> None:
@@ -33,13 +47,4 @@ def trials_that_fit(task: Task, params: Params, restarts: int, device: torch.dev
     finally:
         for handle in handles:
             handle.remove()
-    weights = sum(p.numel() for p in params.values())
-    steps = task.schedule.steps
-    lane = 4 * steps * (COPIES * floats * task.schedule.images + 4 * weights)
-    return max(1, int(SHARE * _total(device) / (lane * restarts)))
-
-
-def _total(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.get_device_properties(device).total_memory
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return floats

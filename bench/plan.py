@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from attacks.attack import UnsupportedPair
@@ -13,7 +12,7 @@ from bench.cells import Block, Cell, Setting
 from bench.clients import Clients
 from bench.config import Config
 from bench.errors import ConfigurationError
-from bench.fingerprint import fingerprint, sources_fingerprint
+from bench.fingerprint import block_fingerprints
 from bench.plugins import named
 from bench.registry import Registry
 from bench.specs import Chain, MethodSpec, chain_label
@@ -69,7 +68,8 @@ def make_plan(config: Config, registry: Registry, clients: Clients) -> Plan:
     if all(cell.skip or cell.control for cell in cells):
         why = "; ".join(dict.fromkeys(cell.skip for cell in cells if cell.skip))
         raise ConfigurationError(f"no attack of the grid can run: {why or 'only controls are asked for'}")
-    fingerprints = _fingerprints(cells, grid.images, registry, clients, checkpoints)
+    precision = config.engine.precision
+    fingerprints = block_fingerprints(cells, grid.images, registry, clients, checkpoints, precision)
     return Plan(config, tuple(cells), grid.images, tuple(notes), fingerprints)
 
 
@@ -173,24 +173,3 @@ def _impossible(registry: Registry, spec: MethodSpec, task: Task, threat: Threat
 
 def _has_means(cell: Cell, clients: Clients) -> bool:
     return cell.threat.labels == "known" and clients.dataset(cell.setting).read_training is not None
-
-
-def _fingerprints(
-    cells: list[Cell], images: int, registry: Registry, clients: Clients, checkpoints: dict[Setting, str | None]
-) -> dict[str, str]:
-    """Of every block: the sources of its methods, the images they see, and what else the data and weights decide."""
-    digest_of_sources = cache(lambda paths: sources_fingerprint(paths))
-    digest_of_images = cache(lambda setting, start, stop: clients.dataset(setting).digest(range(start, stop)))
-    found: dict[str, str] = {}
-    for cell in cells:
-        paths = [registry.sources("attack", (cell.borrows or cell).attack.name)]
-        parts = [*cell.defense, *(part for chain in cell.setting.preparers for part in chain)]
-        paths += [registry.sources("defense", part.name) for part in parts]
-        facts = clients.facts(cell.setting)
-        also = [facts.task, facts.trained, checkpoints[cell.setting] or ""]
-        if cell.attack.name == "class_mean":
-            also.append(clients.means_digest(cell.setting))
-        for block in cell.blocks(images):
-            seen = digest_of_images(cell.setting, block.start, block.stop)
-            found[block.id] = fingerprint(digest_of_sources(tuple(paths)), seen, *also)
-    return found

@@ -79,7 +79,7 @@ def run(
     from bench.engines.watching import Watcher
 
     store = Store(output or Path("runs") / config.name)
-    chosen = choose_device(device or config.engine.device)
+    chosen = choose_device(device or config.engine.device, config.engine.execution, config.engine.precision)
     torch.set_num_threads(config.engine.threads or default_threads())
     store.create()
     try:
@@ -95,8 +95,9 @@ def run(
     if not pending:
         say(f"nothing left to run in {store.folder}")
     with Watcher(len(pending), shown=progress) as watcher:
-        for block in pending:
-            watcher.finished(block, *engine.run(block, watcher))
+        for group in engine.groups(pending):
+            for finished in engine.run(group, watcher):
+                watcher.finished(*finished)
     return Run(store.folder)
 
 

@@ -161,13 +161,16 @@ class Engine(Section):
     """How it runs; nothing here changes what is asked, so nothing of it enters a cell's id.
 
     `chunk`: trials in one tensor program; `timeout`: seconds a block may take; `threads`: of the CPU. None leaves
-    the choice to the engine.
+    the choice to the engine. `execution` and `precision` are those of `attacks.execution`; a result of one precision is
+    stale in another.
     """
 
     chunk: Positive | None = None
     timeout: Annotated[Number, Field(gt=0)] | None = None
     threads: Positive | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    execution: Literal["auto", "eager", "compile", "graph"] = "auto"
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
 
 
 class Expect(Section):

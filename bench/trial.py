@@ -38,6 +38,19 @@ class Attacked:
         """The images and labels of the first trials alone."""
         return replace(self, images=self.images[:trials], labels=self.labels[:trials])
 
+    def at(self, trials: slice) -> Attacked:
+        """Everything that was found for these trials."""
+        cut = lambda value: None if value is None else value[trials]  # noqa: E731
+        return Attacked(
+            self.images[trials],
+            self.labels[trials],
+            cut(self.start),
+            cut(self.found),
+            cut(self.at_truth),
+            {i: value[trials] for i, value in self.trace.items()},
+            cut(self.features),
+        )
+
 
 def attack_in_chunks(
     attack: Attack, observation: Observation, seeds: list[int], truth: Tensor, labels: Tensor, chunk: int

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from bench.cli import Device, Overrides, Plugins, RunFolder, Spec, add_commands
+from bench.cli import Device, Execution, Overrides, Plugins, Precision, RunFolder, Spec, add_commands
 from bench.errors import ConfigurationError, Unwritable
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ def run(
         Path | None, typer.Option("-o", "--output", metavar="RUN", help="The run's folder; runs/NAME unless given.")
     ] = None,
     device: Device = None,
+    execution: Execution = None,
+    precision: Precision = None,
     plugin: Plugins = None,
     overrides: Overrides = None,
     retry: Annotated[
@@ -53,10 +55,11 @@ def run(
     died_in = become_worker()
     from bench.runs import run as run_grid
 
+    asked = {"execution": execution, "precision": precision}
     finished = run_grid(
         spec,
         output=output,
-        overrides=overrides or [],
+        overrides=[*(overrides or []), *(f'engine.{key}="{value}"' for key, value in asked.items() if value)],
         plugins=plugin or [],
         device=device,
         retry=retry or [],

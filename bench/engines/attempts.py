@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from itertools import accumulate
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from attacks.attack import UnsupportedPair
+from attacks.engine import is_out_of_memory
+from attacks.execution import Choice, Execution, executing
+from attacks.observation import joined
 from attacks.progress import listening
 from bench.cells import Block
-from bench.clients import Clients, attack_seeds, observe
+from bench.clients import Clients, Released, attack_seeds, observe
 from bench.contract import Diverged
-from bench.devices import is_out_of_memory
-from bench.memory import trials_that_fit
+from bench.devices import compile_costs
+from bench.engines.groups import Group
+from bench.memory import budget, trials_that_fit
 from bench.registry import Registry
 from bench.settings import Engine
 from bench.trial import Attacked, attack_in_chunks, rows_of, stored_arrays
@@ -32,8 +37,8 @@ class Watch(Protocol):
     def training(self, block: Block, done: int, total: int) -> None:
         """Steps of the training of its network, before anything else."""
 
-    def iteration(self, block: Block, done: int, total: int) -> None:
-        """Iterations of its attack."""
+    def iteration(self, block: Block, done: int, total: int, blocks: int = 1) -> None:
+        """Iterations of its attack, which runs for so many blocks at once."""
 
 
 class OutOfTime(Exception):
@@ -49,13 +54,31 @@ class Attempts:
     settings: Engine
     device: torch.device
 
-    def attempt(self, block: Block, watch: Watch, borrow: Callable[[], Attacked]) -> tuple[dict[str, Any], Arrays]:
+    def attempt(
+        self, group: Group, watch: Watch, borrow: Callable[[Block], Attacked], began: Callable[[Choice], None]
+    ) -> Iterator[tuple[Block, dict[str, Any], Arrays]]:
         """The cell's border: whatever goes wrong inside becomes a status with its reason.
 
-        Returns what goes into the block's record, and the arrays; `borrow` gives `wrong_image` its reconstructions.
+        Yields every block with what goes into its record, and its arrays. An error in a shared program runs its blocks
+        again one by one. `borrow` gives `wrong_image` its reconstructions; `began` hears how the attack is run.
         """
+        if len(group.blocks) > 1:
+            try:
+                results = self._results(group, watch, borrow, began)
+            except Exception:  # Whose fault it is shows when each is alone.
+                results = None
+            if results is not None:
+                yield from results
+                return
+        for block in group.blocks:
+            yield block, *self._alone(Group([block], group.choices[:1]), watch, borrow, began)
+
+    def _alone(
+        self, group: Group, watch: Watch, borrow: Callable[[Block], Attacked], began: Callable[[Choice], None]
+    ) -> tuple[dict[str, Any], Arrays]:
         try:
-            return self._result(block, watch, borrow)
+            [(_, result, arrays)] = self._results(group, watch, borrow, began)
+            return result, arrays
         except Diverged as error:
             return {"status": "diverged", "reason": str(error)}, {}
         except OutOfTime as error:
@@ -77,54 +100,94 @@ class Attempts:
         rows, shared = rows_of(block, self.clients.release(block), attacked, attack, dataset)
         return {"images": [{**row, "seconds": seconds / len(rows)} for row in rows], **shared}
 
-    def _result(self, block: Block, watch: Watch, borrow: Callable[[], Attacked]) -> tuple[dict[str, Any], Arrays]:
+    def _results(
+        self, group: Group, watch: Watch, borrow: Callable[[Block], Attacked], began: Callable[[Choice], None]
+    ) -> list[tuple[Block, dict[str, Any], Arrays]]:
+        blocks, lead = group.blocks, group.blocks[0]
         # Neither training nor the clients' work counts as the attack's time.
-        released = self.clients.release(block, lambda done, total: watch.training(block, done, total))
+        released = [
+            self.clients.release(block, lambda done, total, block=block: watch.training(block, done, total))
+            for block in blocks
+        ]
         started = time.perf_counter()
+        limit = None if self.settings.timeout is None else self.settings.timeout * len(blocks)
 
         def listen(done: int, total: int) -> None:
-            watch.iteration(block, done, total)
-            spent = time.perf_counter() - started
-            if self.settings.timeout is not None and spent > self.settings.timeout:
-                raise OutOfTime(f"over engine.timeout = {self.settings.timeout:g} s at iteration {done} of {total}")
+            watch.iteration(lead, done, total, len(blocks))
+            if limit is not None and time.perf_counter() - started > limit:
+                each = f"engine.timeout = {self.settings.timeout:g} s"
+                raise OutOfTime(f"over {each} at iteration {done} of {total}")
 
-        if block.cell.borrows is not None:
-            attacked, cost = borrow(), {"chunk": None}
+        if lead.cell.borrows is not None:
+            attacked, cost = [borrow(lead)], {"chunk": None}
         else:
             with listening(listen):
-                attacked, cost = self._attacked(block)
-        seconds = time.perf_counter() - started
-        scored = self.scores(block, attacked, seconds)
-        result = {
-            "status": "ok",
-            "reason": None,
-            **scored,
-            "update_sha256": released.digest,
-            "weights": {"accuracy": released.weights.accuracy, "recipe": released.weights.recipe_digest},
-            "cost": {**cost, "seconds": seconds, "scoring_seconds": time.perf_counter() - started - seconds},
-        }
-        return result, stored_arrays(attacked)
+                attacked, cost = self._attacked(group, released, began)
+        seconds = (time.perf_counter() - started) / len(blocks)
+        results: list[tuple[Block, dict[str, Any], Arrays]] = []
+        for block, sent, found in zip(blocks, released, attacked, strict=True):
+            scoring = time.perf_counter()
+            scored = self.scores(block, found, seconds)
+            costs = {**cost, "seconds": seconds, "scoring_seconds": time.perf_counter() - scoring}
+            result = {
+                "status": "ok",
+                "reason": None,
+                **scored,
+                "update_sha256": sent.digest,
+                "weights": {"accuracy": sent.weights.accuracy, "recipe": sent.weights.recipe_digest},
+                "cost": costs,
+            }
+            results.append((block, result, stored_arrays(found)))
+        return results
 
-    def _attacked(self, block: Block) -> tuple[Attacked, dict[str, Any]]:
-        cell = block.cell
+    def _attacked(
+        self, group: Group, released: list[Released], began: Callable[[Choice], None]
+    ) -> tuple[list[Attacked], dict[str, Any]]:
+        """What the attack made of every block, and what it cost."""
+        cell = group.blocks[0].cell
         attack = self.registry.build("attack", cell.attack)
-        released = self.clients.release(block)
         means = self.clients.class_means(cell.setting) if cell.control else None
-        seen = observe(released, cell.threat, means).to(self.device)
-        seeds = attack_seeds(block)
-        fits = trials_that_fit(released.task, released.params, attack.restarts, self.device)
-        chunk = min(self.settings.chunk or fits, len(seeds))
-        while True:
-            try:
-                attacked = attack_in_chunks(attack, seen, seeds, released.truth, released.labels, chunk)
-                return attacked, {"chunk": chunk}
-            except Exception as error:
-                if not is_out_of_memory(error) or chunk == 1:
-                    raise
-            # Outside the except block: the exception's frames keep the tensors of the failed chunk alive.
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
-            chunk = -(-chunk // 2)
+        seen = joined([observe(sent, cell.threat, means) for sent in released]).to(self.device)
+        truth = torch.cat([sent.truth for sent in released])
+        labels = torch.cat([sent.labels for sent in released])
+        seeds = [seed for block in group.blocks for seed in attack_seeds(block)]
+        chunk = len(seeds)
+        if not attack.joint:
+            fits = trials_that_fit(released[0].task, released[0].params, attack.restarts, self.device)
+            chunk = min(self.settings.chunk or fits, chunk)
+        with executing(self._execution(group, attack.restarts), began) as choices:
+            while True:
+                try:
+                    attacked = attack_in_chunks(attack, seen, seeds, truth, labels, chunk)
+                    break
+                except Exception as error:
+                    if not is_out_of_memory(error) or chunk == 1:
+                        raise
+                # Outside the except block: the exception's frames keep the tensors of the failed chunk alive.
+                if self.device.type == "cuda":
+                    torch.cuda.empty_cache()
+                chunk = -(-chunk // 2)
+        sizes = [len(sent.truth) for sent in released]
+        parts = [attacked.at(slice(end - size, end)) for end, size in zip(accumulate(sizes), sizes, strict=True)]
+        how = [asdict(choice) for choice in choices]
+        shared = [block.id for block in group.blocks]
+        return parts, {"chunk": chunk, "execution": how, "group": shared if len(shared) > 1 else []}
+
+    def _execution(self, group: Group, restarts: int) -> Execution:
+        wanted = self.settings.execution
+        lanes = None if self.settings.chunk is None else self.settings.chunk * restarts
+        execution = Execution(
+            mode=wanted,
+            gradient="auto" if wanted == "auto" else "double_backward",
+            precision=self.settings.precision,
+            lanes=lanes,
+            memory=budget(self.device),
+            costs=compile_costs(),
+        )
+        if not group.choices:
+            return execution
+        before = group.choices[0]
+        return replace(execution, mode=before.execution, gradient=before.gradient, lanes=before.chunk)  # pyright: ignore[reportArgumentType]
 
 
 def _first_line(error: BaseException) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,6 +13,7 @@ from attacks.attack import UnsupportedPair
 from bench.cells import Block
 from bench.clients import Clients
 from bench.engines.attempts import Arrays, Attempts, Watch
+from bench.engines.groups import Group, Groups
 from bench.fingerprint import scoring_fingerprint
 from bench.flights import DEATHS
 from bench.plan import Plan
@@ -33,6 +34,10 @@ class LocalEngine:
     store: Store
     settings: Engine
     device: torch.device
+
+    @cached_property
+    def _groups(self) -> Groups:
+        return Groups(self.store, self.registry, self.clients)
 
     @cached_property
     def _attempts(self) -> Attempts:
@@ -57,22 +62,32 @@ class LocalEngine:
                 chosen.append(block)
         return chosen
 
-    def run(self, block: Block, watch: Watch) -> tuple[str, str | None]:
-        """Run one block and publish its result, whatever it is; returns its status and the reason of a bad one.
+    def groups(self, pending: list[Block]) -> list[Group]:
+        """The pending blocks in groups that run as one; a block over which a process died runs alone."""
+        alone = [block.id for block in pending if self.store.flights.deaths(block.id)]
+        return self._groups.of(pending, self.plan.blocks(), alone)
+
+    def run(self, group: Group, watch: Watch) -> Iterator[tuple[Block, str, str | None]]:
+        """Run the blocks of a group and publish each result, whatever it is; yields its status, and why a bad one.
 
         Raises `Unwritable` when it cannot be published, and passes KeyboardInterrupt on.
         """
         flights = self.store.flights
-        if self._status(block) == "ok":  # Another process has finished it since this one looked.
-            return "ok", None
-        if flights.deaths(block.id) >= DEATHS:
+        if all(self._status(block) == "ok" for block in group.blocks):  # Another process was faster.
+            yield from ((block, "ok", None) for block in group.blocks)
+            return
+        if flights.deaths(group.id) >= DEATHS:
             reason = f"the process died {DEATHS} times in this block, most likely for lack of memory; set engine.chunk"
-            return self._publish(block, {"status": "crashed", "reason": f"{reason} lower, then --retry crashed"}, {})
-        flights.start(block.id)
+            crashed = {"status": "crashed", "reason": f"{reason} lower, then --retry crashed"}
+            yield group.blocks[0], *self._publish(group.blocks[0], crashed, {})
+            return
+        flights.start(group.id)
         try:
-            return self._publish(block, *self._attempts.attempt(block, watch, lambda: self._borrowed(block)))
+            began = lambda choice: self._groups.begin(group, choice)  # noqa: E731
+            for block, result, arrays in self._attempts.attempt(group, watch, self._borrowed, began):
+                yield block, *self._publish(block, result, arrays)
         finally:
-            flights.end(block.id)
+            flights.end(group.id)
 
     def score_again(self) -> int:
         """Score stored reconstructions again where the scoring has changed since; returns how many blocks."""

@@ -46,10 +46,11 @@ class Watcher:
         self._bar.set_description_str(f"training for {block.cell.title} {done}/{total}", refresh=False)
         self._bar.update(0)
 
-    def iteration(self, block: Block, done: int, total: int) -> None:
-        """The running block is at iteration `done` of `total`."""
-        self._bar.set_description_str(f"{block.cell.title} {done}/{total}", refresh=False)
-        self._bar.update(self._finished + min(done / total, 0.99) - self._bar.n)
+    def iteration(self, block: Block, done: int, total: int, blocks: int = 1) -> None:
+        """The running block, with so many others as lanes of one program, is at iteration `done` of `total`."""
+        company = f" and {blocks - 1} more" if blocks > 1 else ""
+        self._bar.set_description_str(f"{block.cell.title}{company} {done}/{total}", refresh=False)
+        self._bar.update(self._finished + blocks * min(done / total, 0.99) - self._bar.n)
 
     def finished(self, block: Block, status: str, reason: str | None) -> None:
         """A block is over; a failure is said at once, one of many blocks for the same reason once."""

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from attacks.descent import Adam, descend
+from attacks.distances import cosine_distance, squared_distance
 from attacks.euclidean import Euclidean
 from attacks.euclidean_adam import EuclideanAdam
 from attacks.inverting_gradients import InvertingGradients
-from attacks.matching import MatchingProblem, cosine_distance, squared_distance
+from attacks.matching import MatchingProblem
 from attacks.observation import Observation, gradient_scale
 from attacks.priors import total_variation
 from attacks.simulation import simulated_update

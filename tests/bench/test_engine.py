@@ -9,6 +9,7 @@ from attacks.grey_image import GreyImage
 from attacks.inverting_gradients import InvertingGradients
 from bench.clients import Clients
 from bench.devices import choose_device, default_threads
+from bench.engines.groups import Group
 from bench.engines.local import LocalEngine
 from bench.errors import Unwritable
 from bench.flights import DEATHS
@@ -25,8 +26,14 @@ class Heard:
     def training(self, block, done, total):
         self.trained.append((done, total))
 
-    def iteration(self, block, done, total):
+    def iteration(self, block, done, total, blocks=1):
         self.iterated.append((done, total))
+
+
+def outcome(engine, block, watch):
+    """Status and reason of a block that runs alone."""
+    [(_, status, reason)] = engine.run(Group([block]), watch)
+    return status, reason
 
 
 @pytest.fixture
@@ -78,16 +85,16 @@ def test_an_attack_that_leaves_the_process_is_a_failed_cell(engine, monkeypatch)
     monkeypatch.setattr(GreyImage, "reconstruct", leave)
     own = engine()
     block = next(block for block in own.pending(()) if block.cell.attack.name == "grey_image")
-    assert own.run(block, Heard()) == ("error", "SystemExit: 3")
+    assert outcome(own, block, Heard()) == ("error", "SystemExit: 3")
 
 
 def test_a_block_that_another_process_has_finished_is_left_alone(engine):
     one, other = engine(), engine()
     blocks = one.pending(())
     for block in blocks:
-        other.run(block, Heard())
+        outcome(other, block, Heard())
     before, heard = stamps(one), Heard()
-    assert [one.run(block, heard) for block in blocks] == [("ok", None)] * len(blocks)
+    assert [outcome(one, block, heard) for block in blocks] == [("ok", None)] * len(blocks)
     assert stamps(one) == before
     assert heard.iterated == []
 
@@ -100,12 +107,12 @@ def test_the_slower_of_two_processes_on_a_block_throws_its_result_away(engine):
     published = []
 
     class Overtaken(Heard):
-        def iteration(self, block, done, total):
+        def iteration(self, block, done, total, blocks=1):
             if done == 1:
-                other.run(block, Heard())
+                outcome(other, block, Heard())
                 published.append(stamps(one))
 
-    assert one.run(block, Overtaken()) == ("ok", None)
+    assert outcome(one, block, Overtaken()) == ("ok", None)
     assert [stamps(one)] == published
 
 
@@ -114,17 +121,17 @@ def test_a_block_is_given_up_after_two_deaths_and_tried_again_when_asked(engine)
     block = own.pending(())[0]
     deaths = own.store.blocks / f"{block.id}.deaths"
     deaths.write_text(str(DEATHS - 1))
-    assert own.run(block, Heard())[0] == "ok"
+    assert outcome(own, block, Heard())[0] == "ok"
     (own.store.blocks / f"{block.id}.json").unlink()
     deaths.write_text(str(DEATHS))
     heard = Heard()
-    status, reason = own.run(block, heard)
+    status, reason = outcome(own, block, heard)
     assert (status, heard.iterated) == ("crashed", [])
     assert "died 2 times" in reason
     assert "engine.chunk" in reason
     assert block not in own.pending(())
     assert block in own.pending(["crashed"])
-    assert own.run(block, heard)[0] == "ok"
+    assert outcome(own, block, heard)[0] == "ok"
 
 
 def test_a_restarted_process_does_not_try_again_what_its_command_has_tried(engine, monkeypatch):
@@ -155,7 +162,7 @@ def test_training_is_heard_of_and_costs_the_attack_no_time(engine, monkeypatch, 
     monkeypatch.setattr(Clients, "release", slow)
     monkeypatch.setattr("bench.engines.attempts.time.perf_counter", lambda: real() + clock[-1])
     heard = Heard()
-    assert own.run(own.pending(())[0], heard)[0] == "ok"
+    assert outcome(own, own.pending(())[0], heard)[0] == "ok"
     assert heard.trained[-1] == (11, 11)  # 1,437 images in batches of 128
     assert heard.iterated[-1] == (4, 4)
 
@@ -163,7 +170,7 @@ def test_training_is_heard_of_and_costs_the_attack_no_time(engine, monkeypatch, 
 def test_a_full_disk_stops_the_run_and_leaves_no_mark(engine, monkeypatch):
     own = engine()
     first, second, *_ = own.pending(())
-    assert own.run(first, Heard())[0] == "ok"
+    assert outcome(own, first, Heard())[0] == "ok"
     before = sorted(path.name for path in own.store.blocks.iterdir())
 
     def full(path, content):
@@ -171,7 +178,7 @@ def test_a_full_disk_stops_the_run_and_leaves_no_mark(engine, monkeypatch):
 
     monkeypatch.setattr("bench.store.publish", full)
     with pytest.raises(Unwritable, match="No space left"):
-        own.run(second, Heard())
+        outcome(own, second, Heard())
     assert sorted(path.name for path in own.store.blocks.iterdir()) == before
 
 

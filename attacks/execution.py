@@ -1,0 +1,92 @@
+"""How attacks are run: eagerly, compiled or replayed, in which exact form of the gradient, in which precision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Mode = Literal["auto", "eager", "compile", "graph"]
+Precision = Literal["float32", "tf32", "bfloat16"]
+GradientForm = Literal["auto", "double_backward", "forward_over_reverse", "checkpointed"]
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How to run. But for `precision`, nothing here changes what is computed by more than rounding.
+
+    - `mode`: "eager" runs one operation after the other, "compile" what Inductor makes of them, "graph" replays them as
+      a CUDA graph; "auto" measures a few steps and weighs what the others would cost against what they would save.
+    - `gradient`: the exact form of the objective's gradient; "auto" takes the fastest that fits.
+    - `precision`: "bfloat16" computes the network in it, "tf32" lets a GPU round the inputs of matrix products;
+      objective and optimiser stay in float32.
+    - `lanes`: how many run at once, None for as many as fit into `memory` bytes; None for all.
+    - `costs`: a JSON file that remembers what compiling took and gained.
+    """
+
+    mode: Mode = "eager"
+    gradient: GradientForm = "double_backward"
+    precision: Precision = "float32"
+    lanes: int | None = None
+    memory: int | None = None
+    costs: Path | None = None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How one descent was run, and `why`.
+
+    `milliseconds` are of one iteration of one chunk of lanes, None where none was measured; `peak_bytes` is what a
+    step holds beside its inputs: measured on a GPU, counted from the step's operations on the CPU, None if not traced.
+    """
+
+    execution: Literal["eager", "compile", "graph"]
+    gradient: str
+    precision: Precision
+    lanes: int
+    chunk: int
+    why: str
+    peak_bytes: int | None
+    milliseconds: float | None = None
+    compile_seconds: float | None = None
+
+
+Heard = Callable[[Choice], None]
+_current: ContextVar[tuple[Execution, list[Choice], Heard] | None] = ContextVar("execution", default=None)
+
+
+@contextmanager
+def executing(execution: Execution, heard: Heard = lambda _: None) -> Iterator[list[Choice]]:
+    """Run the attacks inside the block like this; the list gets one choice for each of their descents.
+
+    `heard` is told a choice before the descent that it is for begins.
+    """
+    choices: list[Choice] = []
+    token = _current.set((execution, choices, heard))
+    try:
+        yield choices
+    finally:
+        _current.reset(token)
+
+
+def current() -> Execution:
+    """How to run here: eagerly outside every `executing`."""
+    found = _current.get()
+    return Execution() if found is None else found[0]
+
+
+def announce(choice: Choice) -> None:
+    """Tell whoever listens at the innermost `executing` that a descent begins."""
+    found = _current.get()
+    if found is not None:
+        found[2](choice)
+
+
+def record(choice: Choice) -> None:
+    """Leave the choice to the innermost `executing`: the descent is over."""
+    found = _current.get()
+    if found is not None:
+        found[1].append(choice)

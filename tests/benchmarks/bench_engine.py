@@ -1,0 +1,116 @@
+"""The engine against the plain loop, one row a case; `make benchmark` runs them and prints the table.
+
+Before a figure counts the two must agree: from the same start, the objectives on the way are equal to 1e-4 (relative,
+float32) over five iterations without sign, which turns a rounded zero into a whole step. What is compiled is compared
+as it is timed, signed, since anything else would be another program to compile. L-BFGS, which amplifies rounding, must
+agree to 1e-2 over twenty evaluations; bfloat16, of three digits, to 5e-2. Every row counts towards goals: ratios
+that the best of their rows must reach. No test here fails for a goal, the table does. Rows marked slow compile for
+minutes to no known gain: `-m "slow or not slow"` adds them.
+"""
+
+from dataclasses import dataclass
+
+import pytest
+from clients import observed
+from duel import Duel
+
+from attacks.attack import Attack
+from attacks.euclidean import Euclidean
+from attacks.execution import Execution
+from attacks.inverting_gradients import InvertingGradients
+from bench.datasets import load_dataset
+
+GOALS = {
+    "lenet-zhu, compiled": 14,
+    "lenet-zhu, eager": 9,
+    "resnet20, float32": 4,
+    "resnet20, any precision": 5.5,
+    "resnet20-4": 1.4,
+    "convnet64, float32": 1.0,
+    "convnet64, any precision": 1.2,
+    "euclidean": 6,
+    "local steps": 8,
+}
+"""Goal -> ratio to the plain loop, at least."""
+SCALING = (1, 4, 16, 64, 256)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row: an attack on so many clients of CIFAR-10's test images, and the goals that it counts towards."""
+
+    name: str
+    model: str
+    trials: int
+    attack: Attack
+    goals: tuple[str, ...] = ()
+    mode: str = "eager"
+    precision: str = "float32"
+    epochs: int = 0
+    stretch: int = 4
+    slow: bool = False
+
+    @property
+    def parameter(self):
+        name = f"{self.name}-{self.trials}-{self.mode}-{self.precision}".replace(" ", "-")
+        return pytest.param(self, id=name, marks=[pytest.mark.slow] if self.slow else [])
+
+    def duel(self):
+        data = load_dataset("cifar10-samples")
+        chosen = [i % len(data) for i in range(self.trials)]
+        images, labels = data.images(chosen), data.labels[chosen]
+        seen = observed(self.model, images, labels, epochs=self.epochs)
+        duel = Duel(seen, self.attack, Execution(mode=self.mode, precision=self.precision))
+        return duel.with_faster_form(iterations=1 if isinstance(self.attack, Euclidean) else 5)
+
+
+def paper(stretches, stretch=4):
+    """The paper's attack with the constants of its table of the untrained LeNet, one iteration before all stretches."""
+    return InvertingGradients(iterations=1 + stretches * stretch, tv_weight=1e-2)
+
+
+RESNET, CONVNET = ("resnet20, any precision",), ("convnet64, any precision",)
+CASES = [
+    Case("lenet-zhu", "lenet-zhu", 128, paper(7), ("lenet-zhu, eager",)),
+    Case("lenet-zhu", "lenet-zhu", 128, paper(7), ("lenet-zhu, compiled",), "compile"),
+    Case("resnet20", "resnet20", 16, paper(5), ("resnet20, float32", *RESNET)),
+    Case("resnet20", "resnet20", 16, paper(5), ("resnet20, float32", *RESNET), "compile"),
+    Case("resnet20", "resnet20", 16, paper(5), RESNET, "eager", "bfloat16"),
+    Case("resnet20", "resnet20", 16, paper(5), RESNET, "compile", "bfloat16"),
+    Case("resnet20-4", "resnet20-4", 4, paper(5, 2), ("resnet20-4",), stretch=2),
+    Case("resnet20-4", "resnet20-4", 4, paper(5, 2), ("resnet20-4",), "compile", stretch=2, slow=True),
+    Case("convnet64", "convnet64", 4, paper(5, 2), ("convnet64, float32", *CONVNET), stretch=2),
+    Case("convnet64", "convnet64", 4, paper(5, 2), ("convnet64, float32", *CONVNET), "compile", stretch=2, slow=True),
+    Case("convnet64", "convnet64", 4, paper(5, 2), CONVNET, "eager", "bfloat16", stretch=2),
+    Case("convnet64", "convnet64", 4, paper(5, 2), CONVNET, "compile", "bfloat16", stretch=2, slow=True),
+    # Ten outer steps are 200 evaluations: in the median one the history of 100 pairs is full.
+    Case("euclidean lenet-zhu", "lenet-zhu", 64, Euclidean(iterations=10), ("euclidean",), stretch=28),
+    Case("local steps lenet-zhu", "lenet-zhu", 64, paper(5), ("local steps",), epochs=5),
+]
+
+
+def tolerance(case):
+    """How far the objectives may be apart, relatively, and the parameters of the attack for that comparison."""
+    if case.precision != "float32":
+        return 5e-2, {"iterations": 4}
+    if isinstance(case.attack, Euclidean):
+        return 1e-2, {"iterations": 1, "until": 20}
+    return 1e-4, {"iterations": 5, "signed": False}
+
+
+@pytest.mark.parametrize("case", [case.parameter for case in CASES])
+def test_case(benchmark, case):
+    duel = case.duel()
+    allowed, comparison = tolerance(case)
+    found, figures = benchmark.pedantic(duel.figures, (case.stretch,), rounds=1)
+    apart = duel.disagreement(found=found) if case.mode == "compile" else duel.disagreement(**comparison)
+    assert apart < allowed, f"the objectives of engine and plain loop differ by {apart:.1e}, allowed are {allowed}"
+    targets = {goal: GOALS[goal] for goal in case.goals}
+    benchmark.extra_info.update(kind="case", name=case.name, targets=targets, disagreement=apart, **figures)
+
+
+@pytest.mark.parametrize("trials", SCALING)
+def test_scaling(benchmark, trials):
+    duel = Case("lenet-zhu", "lenet-zhu", trials, paper(7)).duel()
+    _, figures = benchmark.pedantic(duel.figures, (4,), rounds=1)
+    benchmark.extra_info.update(kind="scaling", name="lenet-zhu", **figures)
