@@ -115,7 +115,7 @@ def _shared(whole: GraphModule) -> Graph:
     seen: dict[Any, Node] = {}
     for node in whole.graph.nodes:
         key = None
-        if node.op == "call_function" and torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
+        if node.op == "call_function" and not _is_random(node):
             key = (node.target, _hashable(map_arg((node.args, node.kwargs), lambda n: copies[n])))
         elif node.op == "get_attr":
             key = id(getattr(whole, str(node.target)))
@@ -130,20 +130,22 @@ def _shared(whole: GraphModule) -> Graph:
 
 
 def _parted(graph: Graph, fixed: slice) -> tuple[Graph, Graph]:
-    """What follows from the fixed inputs and constants alone, and the rest, which takes its results as more inputs."""
+    """What follows from the fixed inputs and constants alone, and the rest, which takes its results as more inputs.
+
+    Constants are handed over too: programs that differ in nothing but weights are one program to a compiler.
+    """
     nodes = list(graph.nodes)
     inputs = [node for node in nodes if node.op == "placeholder"]
     given = set(inputs[fixed])
     early = set(given)
     for node in nodes:
-        if node.op == "get_attr" or (
-            node.op == "call_function" and node.all_input_nodes and early.issuperset(node.all_input_nodes)
-        ):
+        pure = node.op == "call_function" and not _is_random(node)
+        if node.op == "get_attr" or (pure and node.all_input_nodes and early.issuperset(node.all_input_nodes)):
             early.add(node)
     handed = [
         node
         for node in nodes
-        if node in early and node.op == "call_function" and any(user not in early for user in node.users)
+        if node in early and node.op != "placeholder" and any(user not in early for user in node.users)
     ]
     before, after = Graph(), Graph()
     copies: dict[Node, Node] = {}
@@ -153,11 +155,11 @@ def _parted(graph: Graph, fixed: slice) -> tuple[Graph, Graph]:
     before.output(tuple(copies[node] for node in handed))
     before.eliminate_dead_code()
     copies = {node: after.node_copy(node) for node in inputs}
-    for node in handed:
-        copies[node] = after.placeholder(f"known_{node.name}")
+    for i, node in enumerate(handed):
+        copies[node] = after.placeholder(f"known_{i}")
         copies[node].meta = dict(node.meta)
     for node in nodes:
-        if node not in copies and (node not in early or node.op == "get_attr"):
+        if node not in early and node not in copies:
             copies[node] = after.node_copy(node, lambda n: copies[n])
     after.eliminate_dead_code()
     return before, after
@@ -170,6 +172,10 @@ def _hashable(value: Any) -> Any:
     if isinstance(value, dict):
         return tuple((key, _hashable(v)) for key, v in value.items())
     return value if isinstance(value, Node) else (type(value).__name__, str(value))
+
+
+def _is_random(node: Node) -> bool:
+    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
 
 
 def _is_in_place(node: Node) -> bool:

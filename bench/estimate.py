@@ -11,12 +11,14 @@ from typing import Any
 import torch
 
 from attacks.attack import Attack
-from attacks.observation import Observation
+from attacks.execution import Execution, executing
+from attacks.observation import Observation, joined
 from attacks.progress import listening
 from bench.cells import Block
 from bench.clients import Clients, attack_seeds, observe
 from bench.devices import choose_device, default_threads
-from bench.memory import trials_that_fit
+from bench.engines.groups import Group, Groups
+from bench.memory import budget, trials_that_fit
 from bench.plan import Plan
 from bench.provenance import device_name
 from bench.registry import Registry
@@ -38,10 +40,10 @@ def describe_plan(plan: Plan, registry: Registry, clients: Clients, store: Store
     threads = plan.config.engine.threads or default_threads()
     torch.set_num_threads(threads)
     states = {block: _state(block, plan, store) for block in plan.blocks()}
-    cost = Cost(registry, clients, plan.config.engine.chunk, chosen)
-    for block, state in states.items():
-        if state == "pending":
-            cost.add(block)
+    cost = Cost(registry, clients, engine.chunk, chosen)
+    pending = [block for block, state in states.items() if state == "pending"]
+    for group in Groups(store, registry, clients).of(pending, plan.blocks(), ()):
+        cost.add(group)
     lines = [f"{plan.config.name}: {len(plan.cells)} cells over {plan.images} images, {len(states)} blocks"]
     settings = dict.fromkeys(cell.setting for cell in plan.cells)
     lines += [f"  setting   {s.dataset.name}, {s.model_label}, {s.weights.label}" for s in settings]
@@ -89,38 +91,49 @@ class Cost:
     def seconds(self) -> float:
         return self.training + self.shares + sum(self.attacks.values())
 
-    def add(self, block: Block) -> None:
-        """One more block to run."""
-        self.blocks += 1
-        cell, images = block.cell, block.stop - block.start
+    def add(self, group: Group) -> None:
+        """One more group of blocks to run."""
+        self.blocks += len(group.blocks)
+        lead, cell = group.blocks[0], group.blocks[0].cell
         if cell.borrows is not None:
             return
+        # Trained weights cost no more to attack than untrained ones, which are there at once.
+        bare = [
+            replace(b, cell=replace(b.cell, setting=replace(b.cell.setting, weights=Weights()))) for b in group.blocks
+        ]
         try:
-            if self._is_new("weights", cell.setting, cell.seed):
-                self.training += self.clients.training_seconds(cell.setting, cell.seed)
-            # Trained weights cost no more to attack than untrained ones, which are there at once.
-            bare = replace(block, cell=replace(cell, setting=replace(cell.setting, weights=Weights())))
-            key = (bare.cell.setting, cell.defense)
-            share = self._once(key, lambda: _seconds(lambda: self.clients.release(bare)) / images)
-            if self._is_new("client", block.client_key):
-                self.shares += share * images
-            key = (bare.cell.setting, cell.attack, cell.threat, cell.schedule)
-            seconds = self._once(key, lambda: self._attack(bare)) * images
+            for block, own in zip(group.blocks, bare, strict=True):
+                if self._is_new("weights", block.cell.setting, block.cell.seed):
+                    self.training += self.clients.training_seconds(block.cell.setting, block.cell.seed)
+                images = block.stop - block.start
+                key = (own.cell.setting, own.cell.defense)
+                share = self._once(
+                    key, lambda own=own, images=images: _seconds(lambda: self.clients.release(own)) / images
+                )
+                if self._is_new("client", own.client_key):
+                    self.shares += share * images
+            key = (bare[0].cell.setting, cell.attack, cell.threat, cell.schedule, len(bare), lead.stop - lead.start)
+            seconds = self._once(key, lambda: self._attack(bare[0], len(bare)))
             self.attacks[cell.attack.label] = self.attacks.get(cell.attack.label, 0.0) + seconds
         except Exception as error:  # Whatever a plugin raises here will be a cell's status in the run.
             self.unknown[f"{cell.title}: {type(error).__name__}: {error}"] = None
 
-    def _attack(self, block: Block) -> float:
-        """Seconds per image."""
+    def _attack(self, block: Block, blocks: int) -> float:
+        """Seconds of a group of so many blocks like this one."""
         cell = block.cell
         attack: Attack = self.registry.build("attack", cell.attack)
         released = self.clients.release(block)
         means = self.clients.class_means(cell.setting) if cell.control else None
         seen = observe(released, cell.threat, means).to(self.device)
-        seeds = attack_seeds(block)
-        fits = self.chunk or trials_that_fit(released.task, released.params, attack.restarts, self.device)
+        seeds = attack_seeds(block) * blocks
+        fits = self.chunk or len(seeds)
+        if attack.joint:
+            seen = joined([seen] * blocks)
+        else:
+            fits = min(fits, trials_that_fit(released.task, released.params, attack.restarts, self.device))
         trials = min(fits, len(seeds))
-        return attack_seconds(attack, seen[:trials], seeds[:trials]) / (trials * released.labels.shape[1])
+        with executing(Execution(mode="eager", memory=budget(self.device))):
+            return attack_seconds(attack, seen[:trials], seeds[:trials]) * len(seeds) / trials
 
     def _once(self, key: Any, measure: Callable[[], float]) -> float:
         if key not in self._measured:

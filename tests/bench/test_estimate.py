@@ -64,12 +64,13 @@ def test_a_plan_names_everything_and_states_the_hours(grid_file, tmp_path, monke
     lines = described(grid_file, tmp_path)
     assert lines[0] == "small: 24 cells over 4 images, 24 blocks"
     assert "  setting   digits, mlp(hidden=[16]), untrained" in lines
-    assert "  attack    inverting_gradients(iterations=4): about 3.0 hours" in lines
+    # Three defenses share one schedule, and one program: an hour for all of them.
+    assert "  attack    inverting_gradients(iterations=4): about 60 minutes" in lines
     assert "  control   grey_image" in lines
     assert "  defense   gaussian_noise(std=0.1)" in lines
     assert "  pending   24 blocks" in lines
-    # inverting_gradients, prior_only and linear_layer have a tv_weight; three defenses share one schedule.
-    assert lines[-1].startswith("about 9.0 hours (9 hours) for 24 blocks on the CPU with 1 thread, ")
+    # inverting_gradients, linear_layer and prior_only have a tv_weight; a control runs by itself on each defense.
+    assert lines[-1].startswith("about 5.0 hours (5 hours) for 24 blocks on the CPU with 1 thread, ")
     assert len(measured) == 6
     assert not (tmp_path / "run").exists()
 
