@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.costs import made
 from bench.errors import ConfigurationError, Unwritable
 from bench.flights import Flights
 from bench.whole_files import damaged, finite, publish, read_arrays, read_json, sweep
@@ -159,10 +160,10 @@ class Store:
             identity = {key: value for key, value in cell.items() if key not in ("blocks", "skip")}
             if status == "ok":
                 record = self.record(block["id"]) or {}
-                made = {"device": record["provenance"]["device"], "chunk": record["cost"]["chunk"]}
+                columns = made(record)
                 for image in record["images"]:
                     figures = {key: value for key, value in image.items() if key != "position"}
-                    rows.append({**identity, "status": status, "reason": "", **figures, **made})
+                    rows.append({**identity, "status": status, "reason": "", **figures, **columns})
             else:
                 rows.append({**identity, "status": status, "reason": self.reason(cell, block["id"], status)})
         frame = pd.DataFrame(rows)

@@ -65,7 +65,7 @@ class Attempts:
         if len(group.blocks) > 1:
             try:
                 results = self._results(group, watch, borrow, began)
-            except Exception:  # Whose fault it is shows when each is alone.
+            except (Exception, SystemExit):  # Whose fault it is shows when each is alone.
                 results = None
             if results is not None:
                 yield from results
