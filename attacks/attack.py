@@ -51,6 +51,9 @@ class Attack:
         super().__init_subclass__()
         if cls.reconstruct is Attack.reconstruct:
             raise TypeError(f"attack {cls.__name__} does not implement reconstruct")
+        if "reconstruct" in vars(cls):
+            # Who replaces the method says anew what it may be given.
+            cls.joint, cls.takes_own_weights = (vars(cls).get(name, False) for name in ("joint", "takes_own_weights"))
 
     def check(self, task: Task, labels: str) -> None:
         """Raise `UnsupportedPair` if the attack is impossible on this task, with `labels` as in the threat model."""

@@ -11,7 +11,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from attacks.compilation import Costs, compile_program, replay_program
-from attacks.execution import Choice, Execution
+from attacks.execution import Choice, Execution, is_out_of_memory
 from attacks.lanes import Lanes, Step, lanes_at
 from attacks.tracing import Program, untraced
 
@@ -42,45 +42,57 @@ class Runner:
         runner = cls._fitted(names[0], step, start, evidence, wanted)
         if not isinstance(runner.call, Program):
             return runner
-        if wanted.mode != "auto" and len(names) == 1:
-            return runner._executed(wanted, why="as asked")
-        runner._time()
         for name in names[1:]:
-            left = runner._seconds_left(step)
-            crowded = runner.choice.chunk < runner.choice.lanes
-            if name in RECOMPUTING and not crowded:
-                continue
-            if left > 10 * runner.trace_seconds or crowded:
-                other = cls._fitted(name, step, start, evidence, wanted)
-                other._time()
-                if other._seconds_left(step) < MARGIN * left:
-                    runner = other
-        if wanted.mode != "auto":
-            return runner._executed(wanted, why="as asked")
-        return runner._fastest(step, wanted)
+            other = runner._rival(name, step, start, evidence, wanted)
+            if other is not None:
+                runner = other
+        return runner._executed(wanted) if wanted.mode != "auto" else runner._fastest(step, wanted)
+
+    def _rival(self, name: str, step: Step, start: Lanes, evidence: Lanes, wanted: Execution) -> Runner | None:
+        """Another form, if it fits where this one does not, or is faster by a margin."""
+        crowded = self.choice.chunk < self.choice.lanes or not self._fits(wanted)
+        if not crowded and (name in RECOMPUTING or self._seconds_left(step) <= 10 * self.trace_seconds):
+            return None
+        other = Runner._fitted(name, step, start, evidence, wanted)
+        if not isinstance(other.call, Program):
+            return None
+        if not self._fits(wanted):
+            return other if other._peak < self._peak else None
+        try:
+            return (
+                other if other._fits(wanted) and other._seconds_left(step) < MARGIN * self._seconds_left(step) else None
+            )
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            return None  # What torch cannot run in this form, it runs in the plain one.
 
     @classmethod
     def _fitted(cls, name: str, step: Step, start: Lanes, evidence: Lanes, wanted: Execution) -> Runner:
-        """The form traced for as many lanes as memory holds."""
+        """The form traced for as many lanes as memory holds; untraced where that is not worth it or not possible."""
         lanes = len(next(iter(start.values())))
         chunk = _even(lanes, min(lanes, wanted.lanes or lanes))
         while True:
             started = time.perf_counter()
             index = torch.arange(chunk)
             arguments = step.arguments(lanes_at(start, index, lanes), lanes_at(evidence, index, lanes))
-            given = sum(t.numel() * t.element_size() for t in tree_leaves(arguments))
+            given = sum(t.numel() * t.element_size() for t in tree_leaves(arguments)) + chunk * step.state_bytes
             plenty = wanted.memory is None or PLENTY * given <= wanted.memory
+            choice = Choice("eager", name, step.precision, lanes, chunk, "short: run as it is", None)
             if step.iterations <= SHORT and wanted.mode in ("auto", "eager") and plenty:
-                choice = Choice("eager", name, wanted.precision, lanes, chunk, "short: run as it is", None)
                 return cls(untraced(step.forms[name]), arguments, choice, 0)
-            program = Program(step.forms[name], arguments, fixed=step.fixed, recomputes=name in RECOMPUTING)
-            peak = program.peak_bytes
+            try:
+                program = Program(step.forms[name], arguments, fixed=step.fixed, recomputes=name in RECOMPUTING)
+            except Exception as error:  # Whatever the function does that has no place in a graph; it may still run.
+                why = f"run as it is, since tracing failed: {_first_line(error)}"
+                return cls(untraced(step.forms[name]), arguments, replace(choice, why=why), 0)
+            peak = program.peak_bytes + chunk * step.state_bytes
             if wanted.memory is None or peak <= wanted.memory or chunk == 1:
-                choice = Choice("eager", name, wanted.precision, lanes, chunk, "", peak)
+                choice = replace(choice, why="", peak_bytes=peak)
                 return cls(program, arguments, choice, time.perf_counter() - started)
             chunk = _even(lanes, max(1, min(chunk - 1, int(chunk * wanted.memory / peak))))
 
-    def _executed(self, wanted: Execution, why: str) -> Runner:
+    def _executed(self, wanted: Execution) -> Runner:
         """The same program, run as asked."""
         leaves = self.program.flat(self.arguments)
         seconds = None
@@ -88,47 +100,49 @@ class Runner:
             try:
                 self.program.run, seconds = compile_program(self.program, leaves)
             except Exception as error:  # Inductor wraps whatever its tools say.
-                return self._changed(why=f"{why}, but compiling failed: {_first_line(error)}")
+                return self._changed(why=f"as asked, but compiling failed: {_first_line(error)}")
         elif wanted.mode == "graph":
             self.program.run = replay_program(self.program.run, leaves)
         mode = "eager" if wanted.mode == "auto" else wanted.mode
-        return self._changed(execution=mode, compile_seconds=seconds, why=why)
+        return self._changed(execution=mode, compile_seconds=seconds, why="as asked")
 
     def _fastest(self, step: Step, wanted: Execution) -> Runner:
         """Eager, or what pays for itself in the time that is left."""
-        eager, leaves = self._milliseconds, self.program.flat(self.arguments)
-        why = f"eager {eager:.3g} ms"
-        best, plain = eager, self.program.run
+        best = self._time()
+        why = f"eager {best:.3g} ms"
+        leaves = self.program.flat(self.arguments)
         if self._device.type == "cuda":
-            self.program.run = replay_program(plain, leaves)
-            self._time()
-            why += f", replayed {self._milliseconds:.3g} ms"
-            if self._milliseconds < MARGIN * best:
-                best = self._milliseconds
-                self._changed(execution="graph")
-            else:
-                self.program.run = plain
+            best, why = self._kept_if_faster("graph", lambda: replay_program(self.program.run, leaves), best, why)
         costs = Costs(wanted.costs)
         expected, speedup = costs.expected(self.program)
-        left = self._iterations_left(step) * best / 1e3
+        left = best / 1e3 * self._iterations_left(step)
         if left * (1 - 1 / speedup) <= expected:
             why += f"; {left:.0f} s left, compiling would take {expected:.0f} s for a gain of {speedup:.2g} times"
             return self._changed(why=why, milliseconds=best)
+        before, started = best, time.perf_counter()
+        best, why = self._kept_if_faster("compile", lambda: compile_program(self.program, leaves)[0], best, why)
+        seconds = time.perf_counter() - started
+        costs.remember(self.program, seconds, before / best)
+        return self._changed(why=f"{why} after {seconds:.0f} s", milliseconds=best, compile_seconds=seconds)
+
+    def _kept_if_faster(
+        self, mode: str, make: Callable[[], Callable[..., Any]], best: float, why: str
+    ) -> tuple[float, str]:
+        """Run like this from now on, unless it fails or gains too little; the best milliseconds, and why."""
         kept = self.program.run
         try:
-            self.program.run, seconds = compile_program(self.program, leaves)
-        except Exception as error:  # Inductor wraps whatever its tools say.
+            self.program.run = make()
+            own = self._time()
+        except Exception as error:
             self.program.run = kept
-            return self._changed(why=f"{why}; compiling failed: {_first_line(error)}", milliseconds=best)
-        self._time()
-        costs.remember(self.program, seconds, eager / self._milliseconds)
-        why += f", compiled {self._milliseconds:.3g} ms after {seconds:.0f} s"
-        if self._milliseconds < best:
-            best = self._milliseconds
-            self._changed(execution="compile")
-        else:
-            self.program.run = kept
-        return self._changed(why=why, milliseconds=best, compile_seconds=seconds)
+            if is_out_of_memory(error):
+                raise
+            return best, f"{why}; {mode} failed: {_first_line(error)}"
+        if own < MARGIN * best:
+            self._changed(execution=mode)
+            return own, f"{why}, {mode} {own:.3g} ms"
+        self.program.run = kept
+        return best, f"{why}, {mode} {own:.3g} ms"
 
     def measured(self) -> Choice:
         """The choice, with what a GPU really held."""
@@ -146,17 +160,20 @@ class Runner:
         return tree_leaves(self.arguments)[0].device
 
     @property
-    def _milliseconds(self) -> float:
-        assert self.choice.milliseconds is not None, "timed before it is compared"
-        return self.choice.milliseconds
+    def _peak(self) -> int:
+        assert self.choice.peak_bytes is not None, "counted when it was traced"
+        return self.choice.peak_bytes
+
+    def _fits(self, wanted: Execution) -> bool:
+        return wanted.memory is None or self._peak <= wanted.memory
 
     def _iterations_left(self, step: Step) -> int:
         return step.iterations * -(-self.choice.lanes // self.choice.chunk)
 
     def _seconds_left(self, step: Step) -> float:
-        return self._milliseconds / 1e3 * self._iterations_left(step)
+        return (self.choice.milliseconds or self._time()) / 1e3 * self._iterations_left(step)
 
-    def _time(self) -> None:
+    def _time(self) -> float:
         """Milliseconds of an iteration: the fastest of three, after one that pays what is paid once."""
         seconds: list[float] = []
         for _ in range(4):
@@ -166,6 +183,7 @@ class Runner:
                 torch.cuda.synchronize(self._device)
             seconds.append(time.perf_counter() - started)
         self._changed(milliseconds=min(seconds[1:]) * 1e3)
+        return min(seconds[1:]) * 1e3
 
     def _changed(self, **fields: Any) -> Runner:
         self.choice = replace(self.choice, **fields)

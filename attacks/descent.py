@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.func import grad_and_value, vmap
 
 from attacks.engine import Descended, solve
+from attacks.execution import network_precision
 from attacks.lanes import Lanes, Step
 
 LaneObjective = Callable[[Lanes, Lanes], Tensor]
@@ -70,7 +71,7 @@ def descend(
     `signed` feeds Adam the sign of the whole gradient of the variable "images" (Geiping et al., NeurIPS 2020); `box`
     clips "images" after each step to (lowest, highest), both broadcastable to it. Other variables, such as label
     logits, get plain Adam without a box. `gradients` are exact forms of the objective's gradient to choose from, the
-    plain one first.
+    plain one first; the network in them is in the precision of the execution, elsewhere in float32.
     """
     beta1, beta2 = adam.betas
     watched = log_spaced(adam.iterations)
@@ -117,6 +118,7 @@ def descend(
         lambda start, evidence: (*state(start), evidence, sizes[0], roots[0]),
         3,
         adam.iterations,
+        precision=network_precision(gradients is not None),
     )
     return solve(step, loop, start, evidence)
 

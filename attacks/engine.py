@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from attacks.choosing import Runner
-from attacks.execution import announce, current, record
+from attacks.execution import announce, current, is_out_of_memory, record, rounding
 from attacks.lanes import Lanes, Step, lanes_at
 from attacks.progress import report
 
@@ -32,46 +32,57 @@ Loop = Callable[[Callable[..., Any], Lanes, Lanes, Callable[[int], None]], Desce
 def solve(step: Step, loop: Loop, start: Lanes, evidence: Lanes) -> Descended:
     """Run the loop over all lanes; running out of memory halves the chunk and goes on."""
     lanes = len(next(iter(start.values())))
+    # Programs are made for the strides of their arguments, and results have those of dense tensors.
+    start, evidence = ({name: t.contiguous() for name, t in tensors.items()} for tensors in (start, evidence))
     wanted = current()
-    runner = Runner.choose(step, start, evidence, wanted)
-    announce(runner.choice)
+    runner: Runner | None = None
     parts: list[Descended] = []
     done = 0
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
     while done < lanes:
-        chunk, size = runner.choice.chunk, min(runner.choice.chunk, lanes - done)
-        # The last chunk is filled up with the last lane: every chunk runs the same program.
-        index = torch.arange(done, done + chunk).clamp(max=lanes - 1)
-
-        def tell(iteration: int, before: int = done * step.iterations, size: int = size) -> None:
-            if size == lanes:
-                report(iteration, step.iterations)
-            else:
-                report(before + iteration * size, lanes * step.iterations)
-
         try:
-            found = loop(runner.call, lanes_at(start, index, lanes), lanes_at(evidence, index, lanes), tell)
+            if runner is None:
+                with torch.no_grad(), rounding(step.precision):
+                    runner = Runner.choose(step, start, evidence, wanted)
+                if not parts:
+                    announce(runner.choice)
+            found = _chunk(runner, step, loop, start, evidence, done)
+            parts.append(found)
+            done += len(found.objective)
+            continue
         except Exception as error:
+            chunk = min(lanes, wanted.lanes or lanes) if runner is None else runner.choice.chunk
             if not is_out_of_memory(error) or chunk == 1:
                 raise
-            found = None
-        if found is not None:
-            parts.append(_first(found, size))
-            done += size
-            continue
         # Outside the except block: the exception's frames keep the tensors of the failed chunk alive.
-        del runner
+        runner = None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        runner = Runner.choose(step, start, evidence, replace(wanted, lanes=-(-chunk // 2)))
+        wanted = replace(wanted, lanes=-(-chunk // 2))
+    assert runner is not None, "there is at least one lane"
     record(runner.measured())
     return _joined(parts)
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the device or the CPU had too little memory."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
-    )
+def _chunk(runner: Runner, step: Step, loop: Loop, start: Lanes, evidence: Lanes, done: int) -> Descended:
+    """The lanes from number `done` on, as many as a chunk holds and there are."""
+    lanes = len(next(iter(start.values())))
+    size = min(runner.choice.chunk, lanes - done)
+    # The last chunk is filled up with the last lane: every chunk runs the same program.
+    index = torch.arange(done, done + runner.choice.chunk).clamp(max=lanes - 1)
+
+    def tell(iteration: int) -> None:
+        if size == lanes:
+            report(iteration, step.iterations)
+        else:
+            report(done * step.iterations + iteration * size, lanes * step.iterations)
+
+    def call(*arguments: Any) -> Any:
+        with torch.no_grad(), rounding(step.precision):
+            return runner.call(*arguments)
+
+    return _first(loop(call, lanes_at(start, index, lanes), lanes_at(evidence, index, lanes), tell), size)
 
 
 def _first(found: Descended, size: int) -> Descended:

@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+import torch
 
 Mode = Literal["auto", "eager", "compile", "graph"]
 Precision = Literal["float32", "tf32", "bfloat16"]
@@ -76,6 +78,39 @@ def current() -> Execution:
     """How to run here: eagerly outside every `executing`."""
     found = _current.get()
     return Execution() if found is None else found[0]
+
+
+def network_precision(honoured: bool) -> Precision:
+    """The precision that a descent's network is really in: bfloat16 needs forms of the gradient that honour it."""
+    asked = current().precision
+    return "float32" if asked == "bfloat16" and not honoured else asked
+
+
+def known_chunk() -> int | None:
+    """How many lanes the latest descent inside the innermost `executing` ran at once; None before any."""
+    found = _current.get()
+    return found[1][-1].chunk if found is not None and found[1] else None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the device or the CPU had too little memory."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
+    )
+
+
+@contextmanager
+def rounding(precision: Precision) -> Iterator[None]:
+    """Let a GPU round the inputs of matrix products inside this block if the precision is "tf32"."""
+    backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [backend.allow_tf32 for backend in backends]
+    for backend in backends:
+        backend.allow_tf32 = precision == "tf32" or backend.allow_tf32
+    try:
+        yield
+    finally:
+        for backend, value in zip(backends, before, strict=True):
+            backend.allow_tf32 = value
 
 
 def announce(choice: Choice) -> None:

@@ -27,6 +27,11 @@ class InverseHessian:
     filled: int = 0
 
     @classmethod
+    def bytes(cls, lane: Tensor, history: int) -> int:
+        """Of the history of one lane (1, n)."""
+        return 2 * history * lane.numel() * lane.element_size() + 2 * history * history * 8
+
+    @classmethod
     def empty(cls, x: Tensor, history: int) -> InverseHessian:
         lanes, n = x.shape
         zeros = torch.zeros(lanes, history, history, dtype=torch.float64, device=x.device)

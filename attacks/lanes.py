@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from attacks.execution import Precision
+
 Lanes = dict[str, Tensor]
 """Variable or evidence name -> (lanes, ...)."""
 
@@ -17,13 +19,16 @@ class Step:
     """One iteration, in `forms` that are equal functions of `arguments(start, evidence)`, the plain one first.
 
     It is run `iterations` times for every lane, always with the same argument number `fixed`. The forms take and return
-    tensors nested in tuples and dicts.
+    tensors nested in tuples and dicts. `state_bytes` is what the loop keeps of a lane beside the arguments; `precision`
+    is that of the network in these forms.
     """
 
     forms: dict[str, Callable[..., Any]]
     arguments: Callable[[Lanes, Lanes], tuple[Any, ...]]
     fixed: int
     iterations: int
+    state_bytes: int = 0
+    precision: Precision = "float32"
 
 
 def lanes_at(tensors: Lanes, index: Tensor, lanes: int) -> Lanes:

@@ -12,6 +12,7 @@ from torch.func import grad_and_value, vmap
 
 from attacks.descent import LaneGradient, LaneObjective, log_spaced
 from attacks.engine import Descended, solve
+from attacks.execution import network_precision
 from attacks.inverse_hessian import InverseHessian
 from attacks.lanes import Lanes, Step
 from attacks.line_search import LineSearch, StrongWolfe
@@ -93,6 +94,8 @@ def minimise(
         lambda start, evidence: (flattened(start), evidence),
         1,
         settings.ticks,
+        state_bytes=InverseHessian.bytes(flattened(start)[:1], settings.history),
+        precision=network_precision(gradients is not None),
     )
     return solve(step, loop, start, evidence)
 
@@ -155,6 +158,7 @@ def _lanes_minimised(
         point = torch.where(finished[:, None], x, x + direction * step[:, None])
         tell(tick + 1)
         if tick % 10 == 9 and bool(finished.all()):
+            trace |= dict.fromkeys((i for i in watched if i > tick), value)  # Nothing moves any more.
             break
     trace[ticks] = best_value
     return best_x, best_value, trace

@@ -13,7 +13,7 @@ from attacks.attack import Reconstruction
 from attacks.descent import LaneGradient
 from attacks.distances import Distance
 from attacks.engine import Descended
-from attacks.execution import current
+from attacks.execution import current, known_chunk
 from attacks.labels import classification_layer, recovered_labels
 from attacks.lanes import Lanes
 from attacks.observation import Observation, gradient_scale
@@ -165,7 +165,7 @@ class MatchingProblem:
             variables["logits"] = certain.clamp_min(1e-12).log()
         else:
             evidence["labels"] = labels
-        return vmap(self.objective)(variables, evidence)
+        return vmap(self.objective, chunk_size=known_chunk())(variables, evidence)
 
 
 def _slots(task: Task) -> Tensor:

@@ -46,7 +46,7 @@ class CheapSecondDerivatives(TorchFunctionMode):
 
 
 def _conv2d(
-    x: Tensor,
+    input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
     stride: Any = 1,
@@ -59,13 +59,13 @@ def _conv2d(
     small = min(weight.shape[2:]) < 5
     if down != right or down == 1 or groups != 1 or _pair(dilation) != (1, 1) or small or isinstance(pads, str):
         return NotImplemented
-    if x.dim() != 4:
+    if input.dim() != 4:
         return NotImplemented
-    return strided_convolution(x, weight, bias, down, pads)
+    return strided_convolution(input, weight, bias, down, pads)
 
 
 def _batch_norm(
-    x: Tensor,
+    input: Tensor,
     running_mean: Tensor | None,
     running_var: Tensor | None,
     weight: Tensor | None = None,
@@ -76,22 +76,26 @@ def _batch_norm(
 ) -> Tensor:
     if training or running_mean is None or running_var is None:
         return NotImplemented
-    shape = [-1] + [1] * (x.dim() - 2)
-    value = (x - running_mean.view(shape)) * torch.rsqrt(running_var + eps).view(shape)
+    shape = [-1] + [1] * (input.dim() - 2)
+    value = (input - running_mean.view(shape)) * torch.rsqrt(running_var + eps).view(shape)
     value = value if weight is None else value * weight.view(shape)
     return value if bias is None else value + bias.view(shape)
 
 
-def _adaptive_average(x: Tensor, output_size: Any) -> Tensor:
-    return x.mean((-2, -1), keepdim=True) if _pair(output_size) == (1, 1) else NotImplemented
+def _adaptive_average(input: Tensor, output_size: Any) -> Tensor:
+    return input.mean((-2, -1), keepdim=True) if _pair(output_size) == (1, 1) else NotImplemented
 
 
-def _hardsigmoid(x: Tensor, inplace: bool = False) -> Tensor:
-    return (x / 6 + 0.5).clamp(0, 1)
+def _hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
+    return _in_place((input / 6 + 0.5).clamp(0, 1), input, inplace)
 
 
-def _hardswish(x: Tensor, inplace: bool = False) -> Tensor:
-    return x * _hardsigmoid(x)
+def _hardswish(input: Tensor, inplace: bool = False) -> Tensor:
+    return _in_place(input * (input / 6 + 0.5).clamp(0, 1), input, inplace)
+
+
+def _in_place(value: Tensor, input: Tensor, inplace: bool) -> Tensor:
+    return input.copy_(value) if inplace else value
 
 
 def _pair(value: Any) -> tuple[Any, Any]:

@@ -47,7 +47,7 @@ class Program:
         self.run: Callable[..., Any] = self.graph_module
         """Takes what `flat` returns, and gives flat results; a compiled equal may take its place."""
         self._shapes = [(tuple(t.shape), str(t.dtype), str(t.device)) for t in leaves]
-        self._latest: list[Tensor] = []
+        self._latest: list[Tensor] | None = None
         self._known: list[Tensor] = []
 
     def __call__(self, *arguments: Any) -> Any:
@@ -60,7 +60,8 @@ class Program:
         if self._before is None:
             return leaves
         fixed = leaves[self._fixed]
-        if len(fixed) != len(self._latest) or any(a is not b for a, b in zip(fixed, self._latest, strict=True)):
+        latest = self._latest
+        if latest is None or any(a is not b for a, b in zip(fixed, latest, strict=True)):
             self._known, self._latest = list(self._before(*fixed)), fixed
         return [*leaves, *self._known]
 

@@ -12,7 +12,7 @@ from bench.kept_weights import cache_folder
 
 
 def choose_device(name: str, execution: str = "auto", precision: str = "float32") -> torch.device:
-    """`auto` takes a GPU when there is one, deterministic, and in full float32 unless the precision is "tf32".
+    """`auto` takes a GPU when there is one, deterministic and in full float32; the engine lets "tf32" in where it may.
 
     Raises ConfigurationError for cuda, graph or tf32 without one.
     """
@@ -24,10 +24,9 @@ def choose_device(name: str, execution: str = "auto", precision: str = "float32"
         if value == needs and name != "cuda":
             raise ConfigurationError(f"engine.{key} = {value!r} needs a GPU and this run is on the CPU; leave it out")
     if name == "cuda":
-        # The client computes in float32: an attacker in TF32 could not even reproduce a true gradient, unless
-        # that is what is asked.
-        torch.backends.cudnn.allow_tf32 = precision == "tf32"
-        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+        # The client computes in float32: an attacker in TF32 could not even reproduce a true gradient.
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True
     return torch.device(name)

@@ -42,7 +42,7 @@ def describe_plan(plan: Plan, registry: Registry, clients: Clients, store: Store
     states = {block: _state(block, plan, store) for block in plan.blocks()}
     cost = Cost(registry, clients, engine.chunk, chosen)
     pending = [block for block, state in states.items() if state == "pending"]
-    for group in Groups(store, registry, clients).of(pending, plan.blocks(), ()):
+    for group in Groups(store, registry, clients, plan.fingerprints, {}).of(pending, plan.blocks(), ()):
         cost.add(group)
     lines = [f"{plan.config.name}: {len(plan.cells)} cells over {plan.images} images, {len(states)} blocks"]
     settings = dict.fromkeys(cell.setting for cell in plan.cells)

@@ -52,7 +52,7 @@ def block_fingerprints(
         paths += [registry.sources("defense", part.name) for part in parts]
         facts = clients.facts(cell.setting)
         also = [facts.task, facts.trained, checkpoints[cell.setting] or ""]
-        if precision != "float32" and not cell.control:
+        if precision != "float32" and not (cell.borrows or cell).control:
             also.append(precision)
         if cell.attack.name == "class_mean":
             also.append(clients.means_digest(cell.setting))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -22,7 +23,15 @@ def budget(device: torch.device) -> int:
     """
     if device.type == "cuda":
         return int(SHARE * torch.cuda.get_device_properties(device).total_memory)
-    return int(SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    return int(SHARE * min(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), _container_limit()))
+
+
+def _container_limit() -> float:
+    """Bytes that the control group of this process may use; infinite without a limit."""
+    try:
+        return float(Path("/sys/fs/cgroup/memory.max").read_text().replace("max", "inf"))
+    except (OSError, ValueError):
+        return float("inf")
 
 
 def trials_that_fit(task: Task, params: Params, restarts: int, device: torch.device) -> int:

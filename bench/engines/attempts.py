@@ -13,8 +13,7 @@ import numpy as np
 import torch
 
 from attacks.attack import UnsupportedPair
-from attacks.engine import is_out_of_memory
-from attacks.execution import Choice, Execution, executing
+from attacks.execution import Choice, Execution, executing, is_out_of_memory
 from attacks.observation import joined
 from attacks.progress import listening
 from bench.cells import Block
@@ -92,12 +91,12 @@ class Attempts:
             reason = f"{type(error).__name__}: {_first_line(error)}"
             return {"status": "error", "reason": reason, "traceback": traceback.format_exc()}, {}
 
-    def scores(self, block: Block, attacked: Attacked, seconds: float) -> dict[str, Any]:
+    def scores(self, block: Block, released: Released, attacked: Attacked, seconds: float) -> dict[str, Any]:
         """The rows of the block's images, and what belongs to all of them."""
         cell = block.cell
         attack = None if cell.borrows else self.registry.build("attack", cell.attack)
         dataset = self.clients.dataset(cell.setting)
-        rows, shared = rows_of(block, self.clients.release(block), attacked, attack, dataset)
+        rows, shared = rows_of(block, released, attacked, attack, dataset)
         return {"images": [{**row, "seconds": seconds / len(rows)} for row in rows], **shared}
 
     def _results(
@@ -127,7 +126,7 @@ class Attempts:
         results: list[tuple[Block, dict[str, Any], Arrays]] = []
         for block, sent, found in zip(blocks, released, attacked, strict=True):
             scoring = time.perf_counter()
-            scored = self.scores(block, found, seconds)
+            scored = self.scores(block, sent, found, seconds)
             costs = {**cost, "seconds": seconds, "scoring_seconds": time.perf_counter() - scoring}
             result = {
                 "status": "ok",
@@ -154,7 +153,8 @@ class Attempts:
         chunk = len(seeds)
         if not attack.joint:
             fits = trials_that_fit(released[0].task, released[0].params, attack.restarts, self.device)
-            chunk = min(self.settings.chunk or fits, chunk)
+            chunk = min(chunk, fits)
+        chunk = min(chunk, self.settings.chunk or chunk)
         with executing(self._execution(group, attack.restarts), began) as choices:
             while True:
                 try:

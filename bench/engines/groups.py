@@ -38,11 +38,15 @@ class Group:
 class Groups:
     """Forms groups, and remembers in the run's folder what each was made of and how it was run.
 
-    A group that was interrupted is run again as a whole, so that its blocks get the same bytes as in a calm run.
+    A group that was interrupted is run again as a whole, so that its blocks get the same bytes as in a calm run; not so
+    where a method, or a setting in `how` it is to be run, has changed since. `fingerprints` are those of the blocks.
     """
 
-    def __init__(self, store: Store, registry: Registry, clients: Clients) -> None:
+    def __init__(
+        self, store: Store, registry: Registry, clients: Clients, fingerprints: dict[str, str], how: dict[str, Any]
+    ) -> None:
         self._store, self._registry, self._clients = store, registry, clients
+        self._fingerprints, self._how = fingerprints, how
         self._sizes: dict[Any, tuple[int, int, bool]] = {}
 
     def of(self, pending: list[Block], planned: Iterable[Block], alone: Iterable[str]) -> list[Group]:
@@ -54,10 +58,10 @@ class Groups:
         wanted = {block.id for block in pending}
         solitary = set(alone)
         groups: dict[str, Group] = {}
-        for entry in self._begun():
-            ids = entry["blocks"]
-            if set(ids) <= known.keys() and wanted & set(ids) and not solitary & set(ids):
-                groups[ids[0]] = Group([known[i] for i in ids], [Choice(**choice) for choice in entry["choices"]])
+        for ids, fingerprints, how, choices in self._begun():
+            same = [self._fingerprints.get(i) for i in ids] == fingerprints and how == self._how
+            if same and set(ids) <= known.keys() and wanted & set(ids) and not solitary & set(ids):
+                groups[ids[0]] = Group([known[i] for i in ids], choices)
         taken = {block.id: group for group in groups.values() for block in group.blocks}
         open_groups: dict[Any, Group] = {}
         ordered: dict[int, Group] = {}
@@ -75,17 +79,24 @@ class Groups:
 
     def begin(self, group: Group, choice: Choice) -> None:
         """Remember how a group of several blocks is run."""
-        if len(group.blocks) > 1 and not group.choices:
-            group.choices.append(choice)
-            kept = [entry for entry in self._begun() if entry["blocks"][0] != group.id]
-            entry = {"blocks": [b.id for b in group.blocks], "choices": [asdict(c) for c in group.choices]}
-            self._store.write_text("groups.json", json.dumps([*kept, entry], indent=1))
+        if len(group.blocks) == 1 or group.choices:
+            return
+        group.choices.append(choice)
+        ids = [block.id for block in group.blocks]
+        with self._store.turn():
+            entries = [
+                [*entry[:3], [asdict(c) for c in entry[3]]] for entry in self._begun() if entry[0][0] != group.id
+            ]
+            entries.append([ids, [self._fingerprints[i] for i in ids], self._how, [asdict(choice)]])
+            self._store.write_text("groups.json", json.dumps(entries, indent=1))
 
-    def _begun(self) -> list[dict[str, Any]]:
+    def _begun(self) -> list[tuple[list[str], list[str], dict[str, Any], list[Choice]]]:
+        """Ids, fingerprints, settings and choices of every group; none where the file does not say all that."""
         try:
-            return json.loads((self._store.folder / "groups.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return []  # Never begun, or cut off: then the groups are formed anew.
+            entries = json.loads((self._store.folder / "groups.json").read_text(encoding="utf-8"))
+            return [(ids, marks, how, [Choice(**c) for c in choices]) for ids, marks, how, choices in entries if ids]
+        except (OSError, ValueError, TypeError):
+            return []  # Then the groups are formed anew.
 
     def _key(self, block: Block) -> Any:
         """Equal for blocks that can share a program; None for one that cannot share."""

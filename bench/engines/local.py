@@ -37,7 +37,8 @@ class LocalEngine:
 
     @cached_property
     def _groups(self) -> Groups:
-        return Groups(self.store, self.registry, self.clients)
+        how = {**self.settings.model_dump(include={"chunk", "execution", "precision"}), "device": str(self.device)}
+        return Groups(self.store, self.registry, self.clients, self.plan.fingerprints, how)
 
     @cached_property
     def _attempts(self) -> Attempts:
@@ -63,8 +64,9 @@ class LocalEngine:
         return chosen
 
     def groups(self, pending: list[Block]) -> list[Group]:
-        """The pending blocks in groups that run as one; a block over which a process died runs alone."""
-        alone = [block.id for block in pending if self.store.flights.deaths(block.id)]
+        """The pending blocks in groups that run as one; what has failed, or killed a process, runs alone."""
+        fresh = ("pending", "stale")
+        alone = [b.id for b in pending if self.store.flights.deaths(b.id) or self._status(b) not in fresh]
         return self._groups.of(pending, self.plan.blocks(), alone)
 
     def run(self, group: Group, watch: Watch) -> Iterator[tuple[Block, str, str | None]]:
@@ -97,7 +99,7 @@ class LocalEngine:
             if self._status(block) != "ok" or record is None or record["scoring"] == current:
                 continue
             attacked = from_arrays(self.store.arrays(block.id))
-            scored = self._attempts.scores(block, attacked, record["cost"]["seconds"])
+            scored = self._attempts.scores(block, self.clients.release(block), attacked, record["cost"]["seconds"])
             self.store.write_record(block.id, {**record, **scored, "scoring": current})
             done += 1
         return done
