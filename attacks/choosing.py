@@ -57,7 +57,7 @@ class Runner:
         if not isinstance(other.call, Program):
             return None
         if not self._fits(wanted):
-            return other if other._peak < self._peak else None
+            return other if (other.choice.peak_bytes or 0) < (self.choice.peak_bytes or 0) else None
         try:
             return (
                 other if other._fits(wanted) and other._seconds_left(step) < MARGIN * self._seconds_left(step) else None
@@ -115,15 +115,22 @@ class Runner:
             best, why = self._kept_if_faster("graph", lambda: replay_program(self.program.run, leaves), best, why)
         costs = Costs(wanted.costs)
         expected, speedup = costs.expected(self.program)
-        left = best / 1e3 * self._iterations_left(step)
+        left = self._changed(milliseconds=best)._seconds_left(step)
         if left * (1 - 1 / speedup) <= expected:
             why += f"; {left:.0f} s left, compiling would take {expected:.0f} s for a gain of {speedup:.2g} times"
             return self._changed(why=why, milliseconds=best)
-        before, started = best, time.perf_counter()
-        best, why = self._kept_if_faster("compile", lambda: compile_program(self.program, leaves)[0], best, why)
-        seconds = time.perf_counter() - started
-        costs.remember(self.program, seconds, before / best)
-        return self._changed(why=f"{why} after {seconds:.0f} s", milliseconds=best, compile_seconds=seconds)
+        before, took = best, []
+
+        def make() -> Callable[..., Any]:
+            run, seconds = compile_program(self.program, leaves)
+            took.append(seconds)
+            return run
+
+        best, why = self._kept_if_faster("compile", make, best, why)
+        if not took:
+            return self._changed(why=why, milliseconds=best)
+        costs.remember(self.program, took[0], before / best)
+        return self._changed(why=f"{why} after {took[0]:.0f} s", milliseconds=best, compile_seconds=took[0])
 
     def _kept_if_faster(
         self, mode: str, make: Callable[[], Callable[..., Any]], best: float, why: str
@@ -159,19 +166,12 @@ class Runner:
     def _device(self) -> torch.device:
         return tree_leaves(self.arguments)[0].device
 
-    @property
-    def _peak(self) -> int:
-        assert self.choice.peak_bytes is not None, "counted when it was traced"
-        return self.choice.peak_bytes
-
     def _fits(self, wanted: Execution) -> bool:
-        return wanted.memory is None or self._peak <= wanted.memory
-
-    def _iterations_left(self, step: Step) -> int:
-        return step.iterations * -(-self.choice.lanes // self.choice.chunk)
+        return wanted.memory is None or (self.choice.peak_bytes or 0) <= wanted.memory
 
     def _seconds_left(self, step: Step) -> float:
-        return (self.choice.milliseconds or self._time()) / 1e3 * self._iterations_left(step)
+        chunks = -(-self.choice.lanes // self.choice.chunk)
+        return (self.choice.milliseconds or self._time()) / 1e3 * step.iterations * chunks
 
     def _time(self) -> float:
         """Milliseconds of an iteration: the fastest of three, after one that pays what is paid once."""

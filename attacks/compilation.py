@@ -72,9 +72,11 @@ class Costs:
     def expected(self, program: Program) -> tuple[float, float]:
         """Seconds of compiling, and how many times faster an iteration is then."""
         known = self._read().get(program.digest)
-        if known is None:
+        try:
+            seconds, speedup = float(known["seconds"]), float(known["speedup"])  # pyright: ignore[reportOptionalSubscript]
+        except (TypeError, KeyError, ValueError):
             return SECONDS_PER_OPERATION * program.operations, EXPECTED_SPEEDUP
-        return known["seconds"], known["speedup"]
+        return seconds, max(speedup, 0.01)
 
     def remember(self, program: Program, seconds: float, speedup: float) -> None:
         """Inductor keeps what it compiled: the latest seconds are the best forecast."""
@@ -91,6 +93,7 @@ class Costs:
 
     def _read(self) -> dict[str, dict[str, float]]:
         try:
-            return {} if self._path is None else json.loads(self._path.read_text(encoding="utf-8"))
+            entries = {} if self._path is None else json.loads(self._path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
+        return entries if isinstance(entries, dict) else {}

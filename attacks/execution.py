@@ -36,6 +36,10 @@ class Execution:
     memory: int | None = None
     costs: Path | None = None
 
+    def __post_init__(self) -> None:
+        if self.lanes is not None and self.lanes < 1:
+            raise ValueError(f"lanes must be at least 1, got {self.lanes}; None runs as many as fit")
+
 
 @dataclass(frozen=True)
 class Choice:

@@ -34,7 +34,7 @@ class CheapSecondDerivatives(TorchFunctionMode):
     """Inside this block networks compute the same function from operators that differentiate twice at low cost.
 
     Large kernels with a stride become kernels of stride 1, batch norm in eval mode a scale and a shift, global average
-    pooling a mean, and hard sigmoids and swishes, whose derivatives torch cannot differentiate, clamps.
+    pooling a mean, and hard sigmoids, whose derivative torch cannot differentiate, and swishes clamps.
     """
 
     def __torch_function__(
@@ -86,20 +86,18 @@ def _adaptive_average(input: Tensor, output_size: Any) -> Tensor:
     return input.mean((-2, -1), keepdim=True) if _pair(output_size) == (1, 1) else NotImplemented
 
 
+# Both leave the input as it is even where they are asked to write over it: its value is needed for second derivatives.
 def _hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
-    return _in_place((input / 6 + 0.5).clamp(0, 1), input, inplace)
+    return (input / 6 + 0.5).clamp(0, 1)
 
 
 def _hardswish(input: Tensor, inplace: bool = False) -> Tensor:
-    return _in_place(input * (input / 6 + 0.5).clamp(0, 1), input, inplace)
-
-
-def _in_place(value: Tensor, input: Tensor, inplace: bool) -> Tensor:
-    return input.copy_(value) if inplace else value
+    return input * (input / 6 + 0.5).clamp(0, 1)
 
 
 def _pair(value: Any) -> tuple[Any, Any]:
-    return tuple(value) if isinstance(value, list | tuple) else (value, value)  # pyright: ignore[reportReturnType]
+    values = tuple(value) if isinstance(value, list | tuple) else (value,)
+    return (values[0], values[-1])
 
 
 _REPLACEMENTS: dict[Any, Callable[..., Any]] = {

@@ -25,14 +25,23 @@ OWN_WEIGHTS = 100_000
 
 @dataclass
 class Group:
-    """Blocks whose trials are lanes of one program, and how it was run before, if it was begun."""
+    """Blocks whose trials are lanes of one program, and how it was run before, if it was begun.
+
+    Blocks with an id in `done` had a result before this command; they run along for the sake of the others' bytes.
+    """
 
     blocks: list[Block]
     choices: list[Choice] = field(default_factory=list)
+    done: frozenset[str] = frozenset()
+
+    def wants(self, block: Block) -> bool:
+        """Whether this block's result is waited for."""
+        return block.id not in self.done
 
     @property
-    def id(self) -> str:
-        return self.blocks[0].id
+    def lead(self) -> Block:
+        """The first block that is waited for: a death is blamed on it, since those of finished blocks are forgotten."""
+        return next(block for block in self.blocks if self.wants(block))
 
 
 class Groups:
@@ -61,7 +70,7 @@ class Groups:
         for ids, fingerprints, how, choices in self._begun():
             same = [self._fingerprints.get(i) for i in ids] == fingerprints and how == self._how
             if same and set(ids) <= known.keys() and wanted & set(ids) and not solitary & set(ids):
-                groups[ids[0]] = Group([known[i] for i in ids], choices)
+                groups[ids[0]] = Group([known[i] for i in ids], choices, frozenset(ids) - wanted)
         taken = {block.id: group for group in groups.values() for block in group.blocks}
         open_groups: dict[Any, Group] = {}
         ordered: dict[int, Group] = {}

@@ -75,21 +75,24 @@ class LocalEngine:
         Raises `Unwritable` when it cannot be published, and passes KeyboardInterrupt on.
         """
         flights = self.store.flights
+        lead = group.lead
         if all(self._status(block) == "ok" for block in group.blocks):  # Another process was faster.
-            yield from ((block, "ok", None) for block in group.blocks)
+            yield from ((block, "ok", None) for block in group.blocks if group.wants(block))
             return
-        if flights.deaths(group.id) >= DEATHS:
+        if flights.deaths(lead.id) >= DEATHS:
             reason = f"the process died {DEATHS} times in this block, most likely for lack of memory; set engine.chunk"
             crashed = {"status": "crashed", "reason": f"{reason} lower, then --retry crashed"}
-            yield group.blocks[0], *self._publish(group.blocks[0], crashed, {})
+            yield lead, *self._publish(lead, crashed, {})
             return
-        flights.start(group.id)
+        flights.start(lead.id)
         try:
             began = lambda choice: self._groups.begin(group, choice)  # noqa: E731
             for block, result, arrays in self._attempts.attempt(group, watch, self._borrowed, began):
-                yield block, *self._publish(block, result, arrays)
+                status = self._publish(block, result, arrays)
+                if group.wants(block):
+                    yield block, *status
         finally:
-            flights.end(group.id)
+            flights.end(lead.id)
 
     def score_again(self) -> int:
         """Score stored reconstructions again where the scoring has changed since; returns how many blocks."""

@@ -130,6 +130,8 @@ MISTAKES = [
     ("grid.threat.defense_known=true", r"adaptive attacks are not part of this version"),
     ("engine.chunk=0", r"engine\.chunk must be at least 1, got 0"),
     ("engine.device=tpu", r"engine\.device must be 'auto', 'cpu' or 'cuda', got 'tpu'"),
+    ("engine.execution=fast", r"engine\.execution must be 'auto', 'eager', 'compile' or 'graph', got 'fast'"),
+    ("engine.precision=half", r"engine\.precision must be 'float32', 'tf32' or 'bfloat16', got 'half'"),
     ("name=../up", r"name must be letters, .* got '\.\./up'; it names the run's folder: rename the file, or --set"),
     ('grid.dataset={name="digits",root="x"}', r"dataset digits has no parameter 'root'; it takes none"),
     ('grid.dataset={name="fashion-mnist",root="no"}', r"no t10k-images-idx3-ubyte\.gz; looked in no, .*; run `apt-get"),
@@ -194,6 +196,8 @@ def test_a_byte_order_mark_does_no_harm(leakboard, tmp_path):
         (["run", "small.toml", "--retry", "crash"], "cannot retry 'crash'; did you mean 'crashed'?"),
         (["run", "small.toml", "--retry", "ok"], "cannot retry 'ok'; "),
         (["run", "small.toml", "--device", "tpu"], "'tpu' is not one of 'auto', 'cpu', 'cuda'"),
+        (["run", "small.toml", "--execution", "fast"], "'fast' is not one of 'auto', 'eager', 'compile', 'graph'"),
+        (["run", "small.toml", "--precision", "half"], "'half' is not one of 'float32', 'tf32', 'bfloat16'"),
         (["run"], "Missing argument 'SPEC'"),
         (["run", "small.toml", "--nope"], "No such option: --nope"),
         (
@@ -218,6 +222,31 @@ def test_a_device_that_is_not_there_is_refused(leakboard, tmp_path, monkeypatch)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     code, _, err = leakboard("run", "small.toml", "--device", "cuda")
     assert (code, err) == (2, "leakboard: device cuda: torch sees no GPU here; use --device cpu or auto\n")
+
+
+@pytest.mark.parametrize(("key", "value"), [("execution", "graph"), ("precision", "tf32")])
+def test_what_needs_a_gpu_is_refused_on_the_cpu_before_anything_is_written(
+    leakboard, tmp_path, monkeypatch, key, value
+):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    code, _, err = leakboard("run", "small.toml", f"--{key}", value)
+    assert code == 2
+    assert err == f"leakboard: engine.{key} = '{value}' needs a GPU and this run is on the CPU; leave it out\n"
+    assert not (tmp_path / "runs").exists()
+
+
+def test_execution_and_precision_of_the_command_stand_above_those_of_the_grid_file(leakboard, tmp_path):
+    grid = tmp_path / "small.toml"
+    grid.write_text(grid.read_text() + 'execution = "compile"\nprecision = "float32"\n')
+    short = ["--set", "grid.controls=false", "--set", 'grid.attacks=["inverting_gradients(iterations=4)"]']
+    options = ["--execution", "eager", "--precision", "bfloat16", "--no-report"]
+    assert leakboard("run", "small.toml", *short, *options)[0] == 0
+    resolved = (tmp_path / "runs" / "small" / "run.toml").read_text()
+    assert 'execution = "eager"' in resolved
+    assert 'precision = "bfloat16"' in resolved
+    records = [json.loads(path.read_text()) for path in (tmp_path / "runs" / "small" / "blocks").glob("*.json")]
+    hows = [record["cost"]["execution"][0] for record in records]
+    assert [(how["execution"], how["precision"]) for how in hows] == [("eager", "bfloat16")] * 3
 
 
 PLUGINS = {
