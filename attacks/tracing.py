@@ -85,8 +85,7 @@ class Program:
         last: dict[Node, int] = {}
         for i, node in enumerate(nodes):
             owner[node] = owner[node.all_input_nodes[0]] if _is_view(node) else node
-            for used in (node, *node.all_input_nodes):
-                last[owner[used]] = i
+            last |= dict.fromkeys((owner[used] for used in (node, *node.all_input_nodes)), i)
         held = peak = 0
         ending: dict[int, int] = {}
         for i, node in enumerate(nodes):

@@ -93,9 +93,7 @@ class Groups:
         group.choices.append(choice)
         ids = [block.id for block in group.blocks]
         with self._store.turn():
-            entries = [
-                [*entry[:3], [asdict(c) for c in entry[3]]] for entry in self._begun() if entry[0][0] != group.id
-            ]
+            entries = [[*entry[:3], [asdict(c) for c in entry[3]]] for entry in self._begun() if entry[0] != ids]
             entries.append([ids, [self._fingerprints[i] for i in ids], self._how, [asdict(choice)]])
             self._store.write_text("groups.json", json.dumps(entries, indent=1))
 
