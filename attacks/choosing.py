@@ -93,7 +93,7 @@ class Runner:
             chunk = _even(lanes, max(1, min(chunk - 1, int(chunk * wanted.memory / peak))))
 
     def _executed(self, wanted: Execution) -> Runner:
-        """The same program, run as asked."""
+        """The same program, run as asked: in another mode than "auto"."""
         leaves = self.program.flat(self.arguments)
         seconds = None
         if wanted.mode == "compile":
@@ -103,8 +103,7 @@ class Runner:
                 return self._changed(why=f"as asked, but compiling failed: {_first_line(error)}")
         elif wanted.mode == "graph":
             self.program.run = replay_program(self.program.run, leaves)
-        mode = "eager" if wanted.mode == "auto" else wanted.mode
-        return self._changed(execution=mode, compile_seconds=seconds, why="as asked")
+        return self._changed(execution=wanted.mode, compile_seconds=seconds, why="as asked")
 
     def _fastest(self, step: Step, wanted: Execution) -> Runner:
         """Eager, or what pays for itself in the time that is left."""

@@ -151,10 +151,9 @@ class Attempts:
         labels = torch.cat([sent.labels for sent in released])
         seeds = [seed for block in group.blocks for seed in attack_seeds(block)]
         chunk = len(seeds)
-        if not attack.joint:
+        if not attack.joint:  # The engine cuts the lanes of the others, all with one program.
             fits = trials_that_fit(released[0].task, released[0].params, attack.restarts, self.device)
-            chunk = min(chunk, fits)
-        chunk = min(chunk, self.settings.chunk or chunk)
+            chunk = min(chunk, self.settings.chunk or fits)
         with executing(self._execution(group, attack.restarts), began) as choices:
             while True:
                 try:

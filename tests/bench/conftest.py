@@ -1,18 +1,10 @@
 """A grid that runs in a second, as a file and with its results."""
 
+from pathlib import Path
+
 import pytest
 
-GRID = """
-[grid]
-dataset = "digits"
-models = [{ name = "mlp", hidden = [16] }]
-images = 4
-attacks = [{ name = "inverting_gradients", iterations = 4 }, "linear_layer"]
-defenses = ["none", { name = "gaussian_noise", std = [0.001, 0.1] }]
-
-[engine]
-threads = 1
-"""
+GRID = (Path(__file__).parents[1] / "small.toml").read_text()
 
 PLUGIN = '''
 """Signs instead of values."""

@@ -19,17 +19,7 @@ from bench import whole_files
 from leaderboards import supervisor
 from leaderboards.cli import main
 
-GRID = """
-[grid]
-dataset = "digits"
-models = [{ name = "mlp", hidden = [16] }]
-images = 4
-attacks = [{ name = "inverting_gradients", iterations = 4 }, "linear_layer"]
-defenses = ["none", { name = "gaussian_noise", std = [0.001, 0.1] }]
-
-[engine]
-threads = 1
-"""
+GRID = (Path(__file__).parents[1] / "small.toml").read_text()
 PLUGIN = '''
 from dataclasses import dataclass
 
