@@ -113,9 +113,11 @@ class Runner:
         if self._device.type == "cuda":
             best, why = self._kept_if_faster("graph", lambda: replay_program(self.program.run, leaves), best, why)
         costs = Costs(wanted.costs)
-        expected, speedup = costs.expected(self.program)
+        expected, speedup, missed = costs.expected(self.program)
         left = self._changed(milliseconds=best)._seconds_left(step)
-        if left * (1 - 1 / speedup) <= expected:
+        gain = left * (1 - 1 / speedup)
+        if missed + gain <= expected:
+            costs.miss(self.program, max(gain, 0))
             why += f"; {left:.0f} s left, compiling would take {expected:.0f} s for a gain of {speedup:.2g} times"
             return self._changed(why=why, milliseconds=best)
         before, took = best, []

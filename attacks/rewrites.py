@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import get_unwrapped, is_batchedtensor, is_functorch_wrapped_tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
@@ -59,7 +60,9 @@ def _conv2d(
     small = min(weight.shape[2:]) < 5
     if down != right or down == 1 or groups != 1 or _pair(dilation) != (1, 1) or small or isinstance(pads, str):
         return NotImplemented
-    if input.dim() != 4:
+    # Nothing is gained where every lane has a kernel of its own, which would be cut anew each time, unless it sees so
+    # few channels that torch is slowest.
+    if input.dim() != 4 or (weight.shape[1] >= 8 and _is_mapped(weight)):
         return NotImplemented
     return strided_convolution(input, weight, bias, down, pads)
 
@@ -93,6 +96,15 @@ def _hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
 
 def _hardswish(input: Tensor, inplace: bool = False) -> Tensor:
     return input * (input / 6 + 0.5).clamp(0, 1)
+
+
+def _is_mapped(tensor: Tensor) -> bool:
+    """Whether `torch.func.vmap` runs over this tensor, under whatever else torch.func has wrapped it in."""
+    while is_functorch_wrapped_tensor(tensor):
+        if is_batchedtensor(tensor):
+            return True
+        tensor = get_unwrapped(tensor)
+    return False
 
 
 def _pair(value: Any) -> tuple[Any, Any]:

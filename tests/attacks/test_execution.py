@@ -11,7 +11,7 @@ from torch import nn
 from torch.func import grad_and_value, vmap
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from attacks.compilation import EXPECTED_SPEEDUP, SECONDS_PER_OPERATION, Costs
+from attacks.compilation import EXPECTED_SPEEDUP, SECONDS_PER_OPERATION, WARM, Costs
 from attacks.descent import Adam, descend
 from attacks.distances import cosine_distance, squared_distance
 from attacks.engine import is_out_of_memory, solve
@@ -489,6 +489,14 @@ def test_auto_compiles_what_the_costs_file_promises_to_gain(compiler, digest, tm
     assert len(compiler.compiled) == 1
 
 
+def test_auto_compiles_what_comes_back_often_enough(compiler, digest, tmp_path):
+    """Each descent of .09 s would save .045 s of the .1 s that compiling takes."""
+    costs = promise(tmp_path / "costs.json", digest, seconds=0.1, speedup=2)
+    chosen = [toy_descent(Execution(mode="auto", costs=costs))[1].execution for _ in range(3)]
+    assert chosen == ["eager", "eager", "compile"]
+    assert "missed" not in json.loads(costs.read_text())[digest]
+
+
 def test_auto_keeps_eager_when_the_compiled_program_is_slower(compiler, digest, tmp_path):
     costs = promise(tmp_path / "costs.json", digest, seconds=0.01, speedup=9)
     compiler.milliseconds = 20.0
@@ -565,15 +573,15 @@ def program(size):
 def test_costs_are_guessed_at_first_and_remembered_for_each_program(tmp_path):
     path = tmp_path / "new folder" / "costs.json"
     first, second = program(3), program(4)
-    guess = (SECONDS_PER_OPERATION * first.operations, EXPECTED_SPEEDUP)
+    guess = (SECONDS_PER_OPERATION * first.operations, EXPECTED_SPEEDUP, 0)
     assert Costs(path).expected(first) == guess
     Costs(path).remember(first, 12.5, 1.5)
-    Costs(path).remember(second, 3.25, 0.75)
-    assert Costs(path).expected(first) == (12.5, 1.5)
-    assert Costs(path).expected(second) == (3.25, 0.75)
+    Costs(path).remember(second, 3.5, 0.75)
+    assert Costs(path).expected(first) == pytest.approx((12.5 * WARM, 1.5, 0))
+    assert Costs(path).expected(second) == pytest.approx((3.5 * WARM, 0.75, 0))
     Costs(path).remember(first, 2.0, 2.5)
-    assert Costs(path).expected(first) == (2.0, 2.5)
-    assert Costs(path).expected(second) == (3.25, 0.75)
+    assert Costs(path).expected(first) == (2.0, 2.5, 0)
+    assert Costs(path).expected(second) == pytest.approx((3.5 * WARM, 0.75, 0))
     assert [p.name for p in path.parent.iterdir()] == ["costs.json"]
 
 
@@ -589,7 +597,19 @@ def test_a_broken_costs_file_is_as_good_as_none_and_is_replaced(tmp_path, conten
     path.write_bytes(content)
     assert Costs(path).expected(first)[1] == EXPECTED_SPEEDUP
     Costs(path).remember(first, 12.5, 1.5)
-    assert Costs(path).expected(first) == (12.5, 1.5)
+    assert Costs(path).expected(first) == pytest.approx((12.5 * WARM, 1.5, 0))
+
+
+def test_what_was_missed_adds_up_until_the_program_is_compiled(tmp_path):
+    path, first = tmp_path / "costs.json", program(3)
+    guess = Costs(path).expected(first)[0]
+    Costs(path).miss(first, 2.5)
+    Costs(path).miss(first, 1.25)
+    assert Costs(path).expected(first) == (guess, EXPECTED_SPEEDUP, 3.75)
+    Costs(path).remember(first, 12.5, 1.5)
+    assert Costs(path).expected(first) == pytest.approx((12.5 * WARM, 1.5, 0))
+    Costs(path).miss(first, 0.5)
+    assert Costs(path).expected(first) == pytest.approx((12.5 * WARM, 1.5, 0.5))
 
 
 def test_costs_that_cannot_be_written_are_forgotten_without_an_error(tmp_path):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.func import grad, vmap
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -120,6 +121,16 @@ def test_other_convolutions_are_left_as_they_are(function, kernel, groups):
         found = function(*inputs)
     assert torch.equal(found, expected)
     assert operations(function, *inputs).names == plain.names
+
+
+@pytest.mark.parametrize(("channels", "strides"), [(3, {1}), (8, {2})])
+def test_kernels_of_each_lane_are_rewritten_only_for_few_channels(channels, strides):
+    inputs = draw(5, 2, channels, 9, 9), draw(5, 4, channels, 5, 5, seed=1)
+    function = vmap(lambda x, w: F.conv2d(x, w, stride=2, padding=2))
+    assert_equal(rewritten(function, *inputs), derivatives(function, *inputs))
+    assert operations(function, *inputs).strides == [strides]
+    nested = vmap(grad(lambda w, x: F.conv2d(x, w, stride=2).sum()))
+    assert operations(nested, *reversed(inputs)).strides[0] == strides
 
 
 @pytest.mark.parametrize("affine", [True, False])
