@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from attacks.descent import Adam, descend
     from attacks.distances import cosine_distance, squared_distance
     from attacks.engine import Descended
-    from attacks.labels import believed_labels, recovered_labels
+    from attacks.labels import believed_labels, check_labels, recovered_labels
     from attacks.lanes import Lanes
     from attacks.lbfgs import LBFGS, minimise
-    from attacks.matching import MatchingProblem, check_labels
+    from attacks.matching import MatchingProblem
     from attacks.observation import Observation, gradient_scale
     from attacks.priors import total_variation
     from attacks.progress import report
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from bench.runs import Run, run
     from defenses.client import Batch, Defense, Params, Task, Update, local_training
     from defenses.schedule import Schedule
+    from defenses.surrogate import Surrogate
 
 _HOMES = {
     "Adam": "attacks.descent",
@@ -44,13 +45,14 @@ _HOMES = {
     "Reconstruction": "attacks.attack",
     "Run": "bench.runs",
     "Schedule": "defenses.schedule",
+    "Surrogate": "defenses.surrogate",
     "Task": "defenses.client",
     "Tensor": "torch",
     "ThreatModel": "attacks.threat",
     "UnsupportedPair": "attacks.attack",
     "Update": "defenses.client",
     "believed_labels": "attacks.labels",
-    "check_labels": "attacks.matching",
+    "check_labels": "attacks.labels",
     "cosine_distance": "attacks.distances",
     "descend": "attacks.descent",
     "gradient_scale": "attacks.observation",

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from attacks.attack import Attack, Reconstruction
 from attacks.distances import squared_distance
+from attacks.labels import check_labels
 from attacks.lbfgs import LBFGS, minimise
 from attacks.line_search import LineSearch
-from attacks.matching import MatchingProblem, check_labels
+from attacks.matching import MatchingProblem
 from attacks.observation import Observation
 from defenses.client import Task
 

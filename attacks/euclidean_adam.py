@@ -9,7 +9,8 @@ from torch import Tensor
 from attacks.attack import Attack, Reconstruction
 from attacks.descent import Adam, descend
 from attacks.distances import squared_distance
-from attacks.matching import MatchingProblem, check_labels
+from attacks.labels import check_labels
+from attacks.matching import MatchingProblem
 from attacks.observation import Observation
 from defenses.client import Task
 

@@ -81,3 +81,9 @@ def believed_labels(observation: Observation) -> Tensor:
         return observation.labels
     shape = (observation.trials, observation.images)
     return torch.zeros(shape, dtype=torch.long, device=observation.device)
+
+
+def check_labels(task: Task, labels: str) -> None:
+    """Raise `UnsupportedPair` where the labels have to be recovered and the network does not allow it."""
+    if labels == "recovered":
+        classification_layer(task)

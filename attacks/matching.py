@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Generator, Tensor
 from torch.func import grad, grad_and_value, jvp, vmap
 from torch.nn import functional as F
 
+from attacks.adaptive import adaptive_distance, noise_prior_weight
 from attacks.attack import Reconstruction
 from attacks.descent import LaneGradient
 from attacks.distances import Distance
 from attacks.engine import Descended
 from attacks.execution import current, known_chunk
-from attacks.labels import classification_layer, recovered_labels
+from attacks.labels import recovered_labels
 from attacks.lanes import Lanes
 from attacks.observation import Observation, gradient_scale
 from attacks.priors import total_variation
-from attacks.simulation import Loss, loss_of, pulled_back, simulated_update
+from attacks.simulation import GradientRule, loss_of, pulled_back, simulated_update
 from attacks.starts import normal_starts
 from defenses.client import Params, Task, Update
+from defenses.surrogate import Loss
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,8 @@ class MatchingProblem:
     """Find images whose simulated update is close to the observed one.
 
     `distance` compares updates; None leaves the gradient out (the prior alone). `tv_weight` weighs the total
-    variation of the images in normalised space.
+    variation of the images in normalised space. Where the observation holds a surrogate of the defense, the update is
+    simulated and compared as it says.
     """
 
     observation: Observation
@@ -38,10 +42,10 @@ class MatchingProblem:
     def objective(self, variables: Lanes, evidence: Lanes) -> Tensor:
         """Of one lane: "images" (b c h w) in normalised space and, when joint, "logits" (b classes)."""
         if self.distance is None:
-            return self._prior(variables)
+            return self._prior(variables, evidence)
         images, labels = self._dummy(variables, evidence)
-        update = simulated_update(self.observation.task, self._weights(evidence), images, labels, self._loss)
-        return self._mismatch(update, evidence) + self._prior(variables)
+        update = simulated_update(self.observation.task, self._weights(evidence), images, labels, self._rule)
+        return self._mismatch(update, evidence) + self._prior(variables, evidence)
 
     @property
     def gradients(self) -> dict[str, LaneGradient]:
@@ -50,7 +54,9 @@ class MatchingProblem:
         if self.distance is None:
             return forms
         if self.observation.task.schedule.sends_gradient:
-            return forms | {"forward_over_reverse": self._forward_over_reverse}
+            known = self.observation.surrogate
+            by_example = known is not None and known.gradient is not None
+            return forms if by_example else forms | {"forward_over_reverse": self._forward_over_reverse}
         return forms | {"checkpointed": self._checkpointed}
 
     def _forward_over_reverse(self, variables: Lanes, evidence: Lanes) -> tuple[Lanes, Tensor]:
@@ -68,21 +74,27 @@ class MatchingProblem:
         weights = self._weights(evidence)
         slope, value = grad_and_value(self._mismatch)(grad(loss)(weights, variables), evidence)
         along = lambda variables: jvp(lambda w: loss(w, variables), (weights,), (slope,))[1]  # noqa: E731
-        return self._with_prior(grad(along)(variables), value, variables)
+        return self._with_prior(grad(along)(variables), value, variables, evidence)
 
     def _checkpointed(self, variables: Lanes, evidence: Lanes) -> tuple[Lanes, Tensor]:
         task, weights = self.observation.task, self._weights(evidence)
         slope = lambda update: grad_and_value(self._mismatch)(update, evidence)  # noqa: E731
         dummy = lambda variables: self._dummy(variables, evidence)  # noqa: E731
-        slopes, value = pulled_back(task, self._loss, weights, dummy, variables, slope)
-        return self._with_prior(slopes, value, variables)
+        slopes, value = pulled_back(task, self._rule, weights, dummy, variables, slope)
+        return self._with_prior(slopes, value, variables, evidence)
 
-    def _with_prior(self, slopes: Lanes, value: Tensor, variables: Lanes) -> tuple[Lanes, Tensor]:
-        own, prior = grad_and_value(self._prior)(variables)
+    def _with_prior(self, slopes: Lanes, value: Tensor, variables: Lanes, evidence: Lanes) -> tuple[Lanes, Tensor]:
+        own, prior = grad_and_value(self._prior)(variables, evidence)
         return {name: slopes[name] + own[name] for name in slopes}, value + prior
 
-    def _prior(self, variables: Lanes) -> Tensor:
-        return self.tv_weight * total_variation(variables["images"])
+    def _prior(self, variables: Lanes, evidence: Lanes) -> Tensor:
+        images, weight = variables["images"], self.tv_weight
+        known = self.observation.surrogate
+        scale = self.observation.scale
+        if known is not None and known.noise_std and weight and scale is not None and self.distance is not None:
+            noise_std = known.noise_std / scale
+            weight = weight + noise_prior_weight(known, _observed(evidence), noise_std, images.numel())
+        return weight * total_variation(images)
 
     def _dummy(self, variables: Lanes, evidence: Lanes) -> tuple[Tensor, Tensor]:
         """Images in [0, 1] and the labels that go with them."""
@@ -91,11 +103,14 @@ class MatchingProblem:
 
     def _mismatch(self, update: Update, evidence: Lanes) -> Tensor:
         assert self.distance is not None, "the prior alone has nothing to match"
+        known = self.observation.surrogate
+        if known is not None and known.predict is not None:
+            update = known.predict(update)
         scale = self.observation.task.schedule.update_scale
-        return self.distance(
-            {name: u / scale if scale != 1 else u for name, u in update.items()},
-            {name: evidence[f"update.{name}"] for name in update},
-        )
+        predicted = {name: u / scale if scale != 1 else u for name, u in update.items()}
+        if known is None:
+            return self.distance(predicted, _observed(evidence))
+        return adaptive_distance(self.distance, known, predicted, _observed(evidence))
 
     def _weights(self, evidence: Lanes) -> Params:
         """The lane's own weights where every trial has some, else those of all."""
@@ -105,6 +120,11 @@ class MatchingProblem:
     @property
     def _loss(self) -> Loss:
         return loss_of(self.observation.task, current().precision)
+
+    @property
+    def _rule(self) -> GradientRule:
+        known = self.observation.surrogate
+        return grad(self._loss) if known is None or known.gradient is None else partial(known.gradient, self._loss)
 
     def evidence(self, restarts: int) -> Lanes:
         """What the objective of each lane is judged by, updates in the scale of a mean gradient.
@@ -168,15 +188,13 @@ class MatchingProblem:
         return vmap(self.objective, chunk_size=known_chunk())(variables, evidence)
 
 
+def _observed(evidence: Lanes) -> Update:
+    return {name.removeprefix("update."): o for name, o in evidence.items() if name.startswith("update.")}
+
+
 def _slots(task: Task) -> Tensor:
     """Which label each slot of the dummy gets: sorted labels would make every local batch of one class."""
     images = task.schedule.images
     if len(task.schedule.local_batches) == 1:
         return torch.arange(images)
     return torch.randperm(images, generator=Generator().manual_seed(0))
-
-
-def check_labels(task: Task, labels: str) -> None:
-    """Raise `UnsupportedPair` where the labels have to be recovered and the network does not allow it."""
-    if labels == "recovered":
-        classification_layer(task)

@@ -12,9 +12,10 @@ from torch.nn import functional as F
 
 from attacks.execution import Precision
 from defenses.client import Params, Task, Update
+from defenses.surrogate import Loss
 
-Loss = Callable[[Params, Tensor, Tensor], Tensor]
-"""Of weights, images (b c h w) in [0, 1] and labels (b,) or probabilities (b classes), the mean cross-entropy."""
+GradientRule = Callable[[Params, Tensor, Tensor], Update]
+"""Of weights, images (b c h w) in [0, 1] and labels (b,) or probabilities (b classes), what a local step descends."""
 
 
 def loss_of(task: Task, precision: Precision = "float32") -> Loss:
@@ -32,19 +33,21 @@ def loss_of(task: Task, precision: Precision = "float32") -> Loss:
     return loss
 
 
-def simulated_update(task: Task, params: Params, images: Tensor, labels: Tensor, loss: Loss | None = None) -> Update:
+def simulated_update(
+    task: Task, params: Params, images: Tensor, labels: Tensor, gradient: GradientRule | None = None
+) -> Update:
     """The update of a dummy batch, images (b c h w) and labels (b,) or probabilities (b classes).
 
     FedSGD gives the mean gradient. FedAvg unrolls the published local steps (Geiping et al., NeurIPS 2020,
     section 6); the order of the client's local batches is not known, so the dummy's own order is used in every
-    epoch. `loss` is the task's own by default.
+    epoch. `gradient` is that of the task's loss by default.
     """
-    loss = loss or task.loss
+    gradient = gradient or grad(task.loss)
     if task.schedule.sends_gradient:
-        return grad(loss)(params, images, labels)
+        return gradient(params, images, labels)
     moved = _unmoved(params)
     for part in local_steps(task):
-        moved = _moved(task, loss, params, moved, images[part], labels[part])
+        moved = _moved(task, gradient, params, moved, images[part], labels[part])
     return moved
 
 
@@ -54,7 +57,12 @@ def local_steps(task: Task) -> list[Any]:
 
 
 def pulled_back(
-    task: Task, loss: Loss, params: Params, images: Callable[[Any], tuple[Tensor, Tensor]], variables: Any, slope: Any
+    task: Task,
+    gradient: GradientRule,
+    params: Params,
+    images: Callable[[Any], tuple[Tensor, Tensor]],
+    variables: Any,
+    slope: Any,
 ) -> Any:
     """How a function of the simulated FedAvg update changes with what the images are made of.
 
@@ -66,7 +74,7 @@ def pulled_back(
 
     def step(moved: Update, variables: Any, part: Any) -> Update:
         dummy, labels = images(variables)
-        return _moved(task, loss, params, moved, dummy[part], labels[part])
+        return _moved(task, gradient, params, moved, dummy[part], labels[part])
 
     steps = local_steps(task)
     reached = [_unmoved(params)]
@@ -85,8 +93,8 @@ def _unmoved(params: Params) -> Update:
     return {name: torch.zeros_like(p) for name, p in params.items()}
 
 
-def _moved(task: Task, loss: Loss, params: Params, moved: Update, images: Tensor, labels: Tensor) -> Update:
+def _moved(task: Task, gradient: GradientRule, params: Params, moved: Update, images: Tensor, labels: Tensor) -> Update:
     """How far one more local step leads; sums of steps avoid the cancellation of initial minus final weights."""
     weights = {name: params[name] - moved[name] for name in params}
-    step = grad(loss)(weights, images, labels)
+    step = gradient(weights, images, labels)
     return {name: moved[name] + task.schedule.learning_rate * step[name] for name in moved}

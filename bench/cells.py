@@ -59,7 +59,8 @@ class Cell:
     """One setting, defense, attack, threat model and seed, over the images of the grid.
 
     `schedule` is the client's after the defense. `borrows` is the cell whose reconstructions the control
-    `wrong_image` scores again; `skip` says why the cell cannot run.
+    `wrong_image` scores again; `skip` says why the cell cannot run. `audited` says whether an attack that knows the
+    defense has something to adapt by.
     """
 
     setting: Setting
@@ -73,6 +74,7 @@ class Cell:
     defense_order: int
     borrows: Cell | None = None
     skip: str | None = None
+    audited: bool = True
 
     @cached_property
     def id(self) -> str:

@@ -25,6 +25,7 @@ from bench.weights import Weights, check_weights, load_weights, training_seconds
 from defenses.chain import Chain
 from defenses.client import Batch, Classifier, Params, Task, Update
 from defenses.schedule import Schedule
+from defenses.surrogate import Surrogate
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Released:
     """What the clients of one block sent, and, for the referee alone, what it was computed from.
 
     `updates` (t, ...) per parameter; `truth` uint8 (t b c h w), `labels` (t b) and `image_ids` (t b) in the order of
-    the clients' batches; `digest` is the SHA-256 of the updates.
+    the clients' batches; `digest` is the SHA-256 of the updates; `surrogate` simulates the defense.
     """
 
     task: Task
@@ -43,6 +44,7 @@ class Released:
     image_ids: Tensor
     digest: str
     weights: Weights
+    surrogate: Surrogate | None
 
     @property
     def norms(self) -> Tensor:
@@ -126,28 +128,25 @@ class Clients:
 
     def _weighted(self, setting: Setting, seed: int, progress: Progress | None) -> tuple[Classifier, Weights]:
         model, dataset = self.architecture(setting, seed), self.dataset(setting)
-        seed = stream("training", seed)
-        weights = load_weights(model, _weights_spec(setting), dataset=dataset, seed=seed, progress=progress)
-        return model.eval(), weights
+        own = stream("training", seed)
+        return model.eval(), load_weights(model, _weights_spec(setting), dataset=dataset, seed=own, progress=progress)
 
     def _release(self, block: Block, progress: Progress | None) -> Released:
-        cell = block.cell
-        dataset = self.dataset(cell.setting)
+        cell, dataset = block.cell, self.dataset(block.cell.setting)
         model, weights = self.model(cell.setting, cell.seed, progress)
         chain = self.chain(cell.defense)
         task = Task(model, dataset.classes, dataset.input_shape, chain.schedule(cell.setting.client))
         params = {name: p.detach() for name, p in model.named_parameters()}
         image_ids = partition(block, dataset.name)
-        truth = torch.stack([dataset.pixels(ids) for ids in image_ids.tolist()])
-        labels = dataset.labels[image_ids]
+        truth, labels = torch.stack([dataset.pixels(ids) for ids in image_ids.tolist()]), dataset.labels[image_ids]
         updates: list[Update] = []
         for pixels, own_labels in zip(truth, labels, strict=True):
             batch = Batch(pixels.float() / 255, own_labels)
             # The stream holds the private images: who knows choices alone cannot rebuild the client's noise.
             rng = Generator().manual_seed(stream("client", cell.seed, digest_of(pixels, own_labels)))
             updates.append(chain.update(task, params, batch, rng))
-        stacked = {name: torch.stack([u[name] for u in updates]) for name in params}
-        return Released(task, params, stacked, truth, labels, image_ids, _digest(stacked), weights)
+        sent = {name: torch.stack([u[name] for u in updates]) for name in params}
+        return Released(task, params, sent, truth, labels, image_ids, _digest(sent), weights, chain.surrogate(task))
 
 
 def partition(block: Block, dataset_name: str) -> Tensor:
@@ -166,7 +165,8 @@ def observe(released: Released, threat: ThreatModel, class_means: Tensor | None 
         # All that is left to assume is one gradient of as many images.
         task, scale = replace(task, schedule=Schedule(images=schedule.images)), None
     labels = released.labels.sort(dim=1).values if threat.labels == "known" else None
-    return Observation(task, released.params, released.updates, labels, threat, scale, class_means)
+    known = released.surrogate if threat.defense_known else None
+    return Observation(task, released.params, released.updates, labels, threat, scale, class_means, surrogate=known)
 
 
 def attack_seeds(block: Block) -> list[int]:

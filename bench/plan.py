@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from attacks.attack import UnsupportedPair
@@ -55,11 +55,13 @@ def make_plan(config: Config, registry: Registry, clients: Clients) -> Plan:
             setting, architecture = _prepared(bare, chains, clients)
             checkpoints[setting] = clients.check_weights(setting, architecture)
             task = Task(architecture, clients.dataset(bare).classes, clients.dataset(bare).input_shape)
+            audited = [_is_audited(parts, chain, task) for parts, chain in chains]
             for threat in config.threats:
                 reasons = {spec: _impossible(registry, spec, task, threat) for spec, _ in attacks}
                 for seed in grid.seeds:
                     for order, (parts, schedule) in enumerate(zip(grid.defenses, schedules, strict=True)):
-                        cells += _row(setting, parts, schedule, order, attacks, reasons, threat, seed)
+                        row = _row(setting, parts, schedule, order, attacks, reasons, threat, seed)
+                        cells += [replace(cell, audited=audited[order]) for cell in row]
     if "class_mean" in [spec.name for spec, _ in attacks]:
         without = [cell for cell in cells if cell.attack.name == "class_mean" and not _has_means(cell, clients)]
         cells = [cell for cell in cells if cell not in without]
@@ -116,6 +118,12 @@ def _row(
         skip = lender.skip and f"{lender.attack.name} is skipped"
         cells.append(Cell(attack=spec, control=True, attack_order=order, borrows=lender, skip=skip, **common))
     return cells
+
+
+def _is_audited(parts: Chain, chain: DefenseChain, task: Task) -> bool:
+    """Whether somebody has said what an attacker who knows the defense does."""
+    with named(f"defense {chain_label(parts)}"):
+        return chain.surrogate(replace(task, schedule=chain.schedule(task.schedule))) is not None
 
 
 def _schedule(parts: Chain, chain: DefenseChain, client: Schedule) -> Schedule:

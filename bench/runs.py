@@ -161,6 +161,7 @@ def _described(cell: Cell, plan: Plan) -> dict[str, Any]:
         "defense": chain_label(cell.defense),
         "defense_name": " | ".join(part.name for part in cell.defense),
         "defense_order": cell.defense_order,
+        "audited": cell.audited,
         "defense_parameters": json.dumps([part.parameters for part in cell.defense]),
         **asdict(threat),
         "threat_class": threat.sok_class(local_steps=not cell.schedule.sends_gradient),

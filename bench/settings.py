@@ -128,13 +128,6 @@ class Threat(Section):
     def _not_empty(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
         return distinct(values)
 
-    @field_validator("defense_known")
-    @classmethod
-    def _not_adaptive(cls, values: tuple[bool, ...]) -> tuple[bool, ...]:
-        if True in values:
-            raise ValueError("= true: adaptive attacks are not part of this version; leave it false")
-        return values
-
     @property
     def models(self) -> list[ThreatModel]:
         """Every combination, labels slowest."""

@@ -13,6 +13,7 @@ from torch import Generator, Tensor, nn
 from defenses.client import ROLES, Batch, Classifier, Defense, Params, Task, Update, role_of
 from defenses.none import NoDefense
 from defenses.schedule import Schedule
+from defenses.surrogate import Surrogate, composed
 
 
 class DefenseFault(RuntimeError):
@@ -71,6 +72,15 @@ class Chain:
                     changed = part.transform(task, update, rng)
                 update = _checked(part, changed, params)
         return update
+
+    def surrogate(self, task: Task) -> Surrogate | None:
+        """What an attacker who knows all parts simulates; None where a part, or this order of parts, has none."""
+        share = next(self._with_role("share"), NoDefense()).surrogate(task)
+        transforms = [part.surrogate(task) for part in self._with_role("transform")]
+        known = all(part.surrogate(task) is not None for part in self._with_role("schedule"))
+        if share is None or not known or any(part is None for part in transforms):
+            return None
+        return composed(share, [part for part in transforms if part is not None])
 
     def _with_role(self, role: str) -> Iterator[Defense]:
         return (part for part in self.parts if role_of(type(part)) == role)

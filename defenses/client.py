@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Generator, Tensor, nn
@@ -11,6 +12,9 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from defenses.schedule import Schedule
+
+if TYPE_CHECKING:
+    from defenses.surrogate import Surrogate
 
 Params = dict[str, Tensor]
 """Parameter name -> tensor."""
@@ -127,7 +131,8 @@ class Defense:
     - `schedule(schedule)` changes the published work.
 
     Everything is written in plain PyTorch for one client, on the CPU; all randomness comes from `rng`, and
-    arguments are never written to. `prepare(model)` may change the architecture before weights are made.
+    arguments are never written to. `prepare(model)` may change the architecture before weights are made, and
+    `surrogate(task)` says how an attacker who knows the defense adapts to it.
     """
 
     def __init_subclass__(cls) -> None:
@@ -149,6 +154,10 @@ class Defense:
     def prepare(self, model: nn.Module) -> nn.Module:
         """The architecture that this defense can work with; by default the one given."""
         return model
+
+    def surrogate(self, task: Task) -> Surrogate | None:
+        """What an attacker who knows this defense and its strength simulates; None: nobody has said, unaudited."""
+        return None
 
 
 ROLES = ("schedule", "share", "transform")

@@ -12,10 +12,13 @@ import torch
 from opacus.grad_sample.utils import wrap_model
 from opacus.optimizers import DPOptimizer
 from opacus.validators import ModuleValidator
-from torch import Generator, nn
+from torch import Generator, Tensor, nn
+from torch.func import grad, vmap
 from torch.nn import functional as F
 
 from defenses.client import Batch, Defense, Params, Task, Update, local_training
+from defenses.norm_clipping import NormClipping
+from defenses.surrogate import Loss, Surrogate
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,25 @@ class DpSgd(Defense):
     def share(self, task: Task, params: Params, batch: Batch, rng: Generator) -> Update:
         gradient = partial(self._private_gradient, task, rng)
         return local_training(task, params, batch, rng, gradient)
+
+    def surrogate(self, task: Task) -> Surrogate:
+        """The clipping is simulated example by example; the noise of all local steps adds up in the release."""
+        schedule = task.schedule
+        sizes = [part.stop - part.start for part in schedule.local_batches] * max(1, schedule.epochs)
+        per_step = [self.noise_multiplier * self.clip_norm / size for size in sizes]
+        rate = 1.0 if schedule.sends_gradient else schedule.learning_rate
+        noise_std = rate * sum(std**2 for std in per_step) ** 0.5
+        if schedule.sends_gradient and schedule.images == 1:
+            return Surrogate(predict=NormClipping(self.clip_norm).clipped, noise_std=noise_std)
+        return Surrogate(gradient=self._clipped_gradient, noise_std=noise_std)
+
+    def _clipped_gradient(self, loss: Loss, params: Params, images: Tensor, labels: Tensor) -> Update:
+        """The mean of the examples' clipped gradients, differentiable; labels (b,) or probabilities (b classes)."""
+
+        def of_one(image: Tensor, label: Tensor) -> Update:
+            return NormClipping(self.clip_norm).clipped(grad(loss)(params, image[None], label[None]))
+
+        return {name: g.mean(0) for name, g in vmap(of_one)(images, labels).items()}
 
     def _private_gradient(self, task: Task, rng: Generator, params: Params, batch: Batch) -> Update:
         try:

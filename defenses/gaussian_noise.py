@@ -8,6 +8,7 @@ import torch
 from torch import Generator
 
 from defenses.client import Defense, Task, Update
+from defenses.surrogate import Surrogate
 
 
 @dataclass(frozen=True)
@@ -26,3 +27,6 @@ class GaussianNoise(Defense):
 
     def transform(self, task: Task, update: Update, rng: Generator) -> Update:
         return {name: u + self.std * torch.randn(u.shape, generator=rng, dtype=u.dtype) for name, u in update.items()}
+
+    def surrogate(self, task: Task) -> Surrogate:
+        return Surrogate(noise_std=self.std)

@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from defenses.client import Defense, Task, Update
+from defenses.surrogate import Surrogate
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,27 @@ class GradientPruning(Defense):
             raise ValueError(f"ratio must lie in [0, 1), got {self.ratio}; 0 shares the whole gradient")
 
     def transform(self, task: Task, update: Update, rng: Generator) -> Update:
+        return self._pruned(update)
+
+    def surrogate(self, task: Task) -> Surrogate:
+        return Surrogate(predict=self._pruned, keep=_nonzero, penalty=self._excess)
+
+    def _excess(self, predicted: Update, observed: Update) -> Tensor:
+        """What was pruned was smaller than the smallest entry kept: the squared excess of the prediction over that."""
+        kept = _nonzero(observed)
+        whole = _norm(observed)
+        # A zero has no direction: without the small constant its norm has no derivative.
+        own = (_norm_square({name: p * kept[name] for name, p in predicted.items()}) + 1e-30).sqrt()
+        smallest = {name: torch.where(kept[name] > 0, o.abs(), whole).amin() for name, o in observed.items()}
+        if self.scope == "model":
+            smallest = dict.fromkeys(smallest, torch.stack(list(smallest.values())).amin())
+        excess = {
+            name: ((1 - kept[name]) * (p / own).abs() - smallest[name] / whole).clamp_min(0)
+            for name, p in predicted.items()
+        }
+        return _norm_square(excess)
+
+    def _pruned(self, update: Update) -> Update:
         if self.scope == "layer":
             return {name: u * self._kept(u.flatten()).view_as(u) for name, u in update.items()}
         kept = self._kept(torch.cat([u.flatten() for u in update.values()]))
@@ -40,7 +62,18 @@ class GradientPruning(Defense):
         """1 where an entry of the flat tensor is kept, else 0."""
         # The small constant undoes binary rounding: .9 of 10 entries is 9, not 8.
         removed = min(math.floor(self.ratio * len(entries) + 1e-6), len(entries) - 1)
-        largest_first = entries.abs().argsort(descending=True, stable=True)
-        mask = torch.zeros_like(entries)
-        mask[largest_first[: len(entries) - removed]] = 1
-        return mask
+        largest_first = entries.detach().abs().argsort(descending=True, stable=True)
+        kept = largest_first[: len(entries) - removed]
+        return torch.zeros_like(entries).scatter(0, kept, torch.ones_like(entries))
+
+
+def _nonzero(update: Update) -> Update:
+    return {name: (u != 0).to(u.dtype) for name, u in update.items()}
+
+
+def _norm(update: Update) -> Tensor:
+    return _norm_square(update).sqrt()
+
+
+def _norm_square(update: Update) -> Tensor:
+    return torch.stack([u.square().sum() for u in update.values()]).sum()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from defenses.client import Defense
+from defenses.client import Defense, Task
 from defenses.schedule import Schedule
+from defenses.surrogate import Surrogate
 
 
 @dataclass(frozen=True)
@@ -27,3 +28,6 @@ class LocalEpochs(Defense):
 
     def schedule(self, schedule: Schedule) -> Schedule:
         return replace(schedule, epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate)
+
+    def surrogate(self, task: Task) -> Surrogate:
+        return Surrogate()  # The published schedule is all there is to know.

@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from defenses.client import Defense, Task, Update
+from defenses.surrogate import Surrogate
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,13 @@ class NormClipping(Defense):
             raise ValueError(f"clip_norm must be positive and finite, got {self.clip_norm}")
 
     def transform(self, task: Task, update: Update, rng: Generator) -> Update:
+        return self.clipped(update)
+
+    def surrogate(self, task: Task) -> Surrogate:
+        return Surrogate(predict=self.clipped)
+
+    def clipped(self, update: Update) -> Update:
+        """The update at its new norm."""
         if self.scope == "model":
             whole = torch.linalg.vector_norm(torch.cat([u.flatten() for u in update.values()]))
             return {name: u * self._factor(whole) for name, u in update.items()}

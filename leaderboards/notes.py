@@ -68,6 +68,8 @@ def explanations(rows: list[Row]) -> list[str]:
         notes.append(
             "The attacks do not adapt to the defense (defense_known = false): low figures prove no protection."
         )
+    if not all(row["audited"] for row in rows):
+        notes.append("Unaudited: no attack adapts to this defense; nobody has said how one would.")
     if any(scored(row) and not row["control"] and np.isnan(row["ssim_mean"]) for row in rows):
         notes.append("-: not measured (SSIM needs images of 11 pixels a side) or not part of the grid.")
     return notes

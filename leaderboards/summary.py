@@ -34,6 +34,7 @@ METHOD = [
     "defense_name",
     "defense_order",
     "defense_parameters",
+    "audited",
     "threat_class",
     "images_per_update",
     "local_steps",

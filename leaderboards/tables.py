@@ -43,7 +43,8 @@ def _section(rows: list[Row]) -> Section:
     controls = {row["attack"]: None for row in sorted(rows, key=lambda r: r["attack_order"]) if row["control"]}
     defenses: dict[str, dict[str, Row]] = {}
     for row in rows:
-        defenses.setdefault(row["defense"], {})[row["attack"]] = row
+        name = row["defense"] if row["audited"] else f"{row['defense']} (unaudited)"
+        defenses.setdefault(name, {})[row["attack"]] = row
     tables = [_matrix(defenses, list(attacks), list(controls), notes), _detail(defenses, list(attacks), notes)]
     floors = {name: {a: r for a, r in cells.items() if r["control"]} for name, cells in defenses.items()}
     floors = {name: cells for name, cells in floors.items() if cells}

@@ -117,7 +117,8 @@ class Groups:
         # Rules that recover labels and scales read the weights of all trials at once.
         plain = cell.threat.labels != "recovered" and (cell.threat.schedule_known or cell.schedule.sends_gradient)
         alike = attack.takes_own_weights and plain and not has_state and weights <= OWN_WEIGHTS
-        return cell.setting, cell.attack, cell.threat, cell.schedule, None if alike else cell.seed
+        defense = cell.defense if cell.threat.defense_known else None
+        return cell.setting, cell.attack, cell.threat, cell.schedule, defense, None if alike else cell.seed
 
     def _takes(self, group: Group, block: Block) -> bool:
         lanes = sum(b.stop - b.start for b in [*group.blocks, block])

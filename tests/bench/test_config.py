@@ -137,7 +137,10 @@ def test_a_plugin_file_joins_the_grid(grid, tmp_path: Path):
         ("grid.weights=untraind", "my-grid.toml: grid.weights[0] must be 'untrained', a number of epochs or"),
         ("grid.weights=0", "my-grid.toml: grid.weights[0].epochs must be at least 1, got 0"),
         ("grid.threat.labels=knwn", "my-grid.toml: grid.threat.labels[0] must be 'known', 'recovered' or 'joint'"),
-        ("grid.threat.defense_known=true", "my-grid.toml: grid.threat.defense_known = true: adaptive attacks are not"),
+        (
+            "grid.threat.defense_known=yes",
+            "my-grid.toml: grid.threat.defense_known[0]: must be a valid boolean, got 'yes'",
+        ),
         ("grid.threat=known", "my-grid.toml: grid.threat must be a table, got 'known'"),
         ("grid.client.learning_rate=0", "my-grid.toml: grid.client.learning_rate must be more than 0, got 0"),
         ("engine.device=gpu", "my-grid.toml: engine.device must be 'auto', 'cpu' or 'cuda', got 'gpu'"),

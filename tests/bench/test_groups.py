@@ -173,6 +173,35 @@ def test_other_attacks_threats_and_settings_do_not_join(grid_file, tmp_path, axi
     assert [len({label(block.cell) for block in group.blocks}) for group in groups] == [1, 1]
 
 
+def test_strengths_of_a_known_defense_do_not_join_and_its_seeds_do(grid_file, tmp_path):
+    """Its surrogate is part of the program."""
+    known = "grid.threat.defense_known=[false,true]"
+    groups = plan(grid_file, tmp_path, ALONE, PLAIN, NOISE, known, "grid.seeds=[0,1]")
+    assert sizes(groups) == [6, 2, 2, 2]
+    for group in groups[1:]:
+        assert {block.cell.threat.defense_known for block in group.blocks} == {True}
+        assert len({chain_label(block.cell.defense) for block in group.blocks}) == 1
+
+
+def test_a_block_of_a_known_defense_has_the_result_that_it_has_alone(grid_file, tmp_path):
+    overrides = [ALONE, PLAIN, NOISE, "grid.threat.defense_known=[false,true]", "grid.seeds=[0,1]"]
+    together = bench.run(grid_file, output=tmp_path / "together", overrides=overrides).frame()
+    keys = ["defense", "defense_known", "seed", "image"]
+    together = together.set_index(keys)["objective_found"].sort_index()
+    found = {}
+    for seed in (0, 1):
+        for defense in ("none", "gaussian_noise(std=0.001)", "gaussian_noise(std=0.1)"):
+            for known in ("false", "true"):
+                alone = [f'grid.defenses=["{defense}"]', f"grid.threat.defense_known={known}", f"grid.seeds=[{seed}]"]
+                output = tmp_path / f"{defense}-{known}-{seed}"
+                frame = bench.run(grid_file, output=output, overrides=[ALONE, PLAIN, *alone]).frame()
+                found |= frame.set_index(keys)["objective_found"].to_dict()
+    assert found.keys() == set(together.index)
+    assert [found[key] for key in together.index] == pytest.approx(together.tolist(), rel=1e-4)
+    noisy = together.xs("gaussian_noise(std=0.1)", level="defense")
+    assert (noisy.xs(True, level="defense_known") > noisy.xs(False, level="defense_known")).all()
+
+
 def test_controls_and_what_they_borrow_stay_alone(grid_file, tmp_path):
     groups = plan(grid_file, tmp_path, 'grid.attacks=["inverting_gradients(iterations=4)","grey_image"]')
     joined = [group for group in groups if len(group.blocks) > 1]

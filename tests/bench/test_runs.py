@@ -202,7 +202,6 @@ def test_swapping_the_truth_after_observation_changes_no_byte_of_a_reconstructio
         ('grid.defenses=["gaussian_noise(std=1.0) | dp_sgd"]', "schedules, then at most one share"),
         ('grid.defenses=["nun"]', "did you mean 'none'"),
         ('grid.models=["squeezenet1_0"]', "squeezenet1_0"),
-        ("grid.threat.defense_known=true", "adaptive"),
         ('grid.dataset="fashion-mist"', "fashion-mnist"),
     ],
 )

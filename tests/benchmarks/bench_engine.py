@@ -63,7 +63,7 @@ class Case:
         images, labels = data.images(chosen), data.labels[chosen]
         seen = observed(self.model, images, labels, epochs=self.epochs)
         duel = Duel(seen, self.attack, Execution(mode=self.mode, precision=self.precision))
-        return duel.with_faster_form(iterations=1 if isinstance(self.attack, Euclidean) else 5)
+        return duel.with_faster_form()
 
 
 def paper(stretches, stretch=8):

@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 
 import torch
@@ -14,8 +15,9 @@ from attacks.execution import Execution, executing
 from attacks.observation import Observation
 from attacks.progress import listening
 
-FORMS = ("double_backward", "forward_over_reverse")
-"""Exact forms of the gradient; an attack without one of them takes its plain one."""
+
+class _Chosen(Exception):
+    """The engine has said how it would run an attack."""
 
 
 @dataclass(frozen=True)
@@ -61,15 +63,18 @@ class Duel:
             apart += [abs(float(found.trace[i][lane]) / values[i] - 1) for i in watched]
         return float(torch.tensor(apart).max())  # an undefined one wins, unlike with max()
 
-    def with_faster_form(self, **changes):
-        """This duel with the form of the gradient whose iterations are fastest, as a long attack would choose it.
+    def with_faster_form(self):
+        """This duel with the form of the gradient that the engine chooses for a long attack, by measurement."""
+        chosen = []
 
-        `changes` make the attack short; a short one alone would not pay for the engine's own measurement.
-        """
-        forms = [replace(self, execution=replace(self.execution, mode="eager", gradient=form)) for form in FORMS]
-        costs = [Turns(self.observation.device, stretch=2).of(form, **changes)["engine"] for form in forms]
-        form = FORMS[costs.index(min(costs))]
-        return replace(self, execution=replace(self.execution, gradient=form))
+        def heard(choice):
+            chosen.append(choice.gradient)
+            raise _Chosen
+
+        long = replace(self.execution, mode="eager", gradient="auto")
+        with suppress(_Chosen), executing(long, heard):
+            replace(self.attack, iterations=4800).reconstruct(self.observation, list(range(self.observation.trials)))
+        return replace(self, execution=replace(self.execution, gradient=chosen[0]))
 
     def figures(self, stretch, rival=None):
         """The reconstruction, and what an iteration costs, in milliseconds per iteration and trial.
@@ -93,7 +98,7 @@ class Duel:
             "trials": trials,
             "mode": turns.choice.get("execution", "eager"),
             "precision": self.execution.precision,
-            "gradient": turns.choice.get("gradient", FORMS[0]),
+            "gradient": turns.choice.get("gradient", "double_backward"),
             "choice": turns.choice,
             "engine_ms": engine * 1e3,
             "rival_ms": cost["rival"] * 1e3,

@@ -114,7 +114,7 @@ def row(asked, device, model, mode, precision, form_of):
     attack = InvertingGradients(iterations=1 + rounds * stretch, tv_weight=1e-2)
     if model not in form_of:
         plainly = Duel(seen, attack, Execution(precision=precision))
-        form_of[model] = plainly.with_faster_form(iterations=3).execution.gradient
+        form_of[model] = plainly.with_faster_form().execution.gradient
     duel = Duel(seen, attack, Execution(mode=mode, gradient=form_of[model], precision=precision))
     found, figures = duel.figures(stretch)
     # Low precision rounds other values to each side of a ReLU's kink: there the first objective alone is compared.

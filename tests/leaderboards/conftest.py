@@ -93,6 +93,7 @@ def made_up(
                             "defense": defense,
                             "defense_name": " | ".join(part.split("(")[0] for part in defense.split(" | ")),
                             "defense_order": order,
+                            "audited": True,
                             "defense_parameters": json.dumps(parameters),
                             "labels": "known",
                             "schedule_known": True,

@@ -117,7 +117,7 @@ MISTAKES = [
     ('grid.weights=[{epochs=2,dataset="mnist-samples"}]', r"mnist-samples has no training images besides those"),
     ('grid.weights=[{epochs=2,dataset="cifar10-jpeg",root="no"}]', r"dataset cifar10-jpeg: not found; looked for no"),
     ("grid.threat.labels=knwon", r"grid\.threat\.labels\[0\] must be 'known', 'recovered' or 'joint', got 'knwon'"),
-    ("grid.threat.defense_known=true", r"adaptive attacks are not part of this version"),
+    ("grid.threat.defense_known=yes", r"grid\.threat\.defense_known\[0\]: must be a valid boolean, got 'yes'"),
     ("engine.chunk=0", r"engine\.chunk must be at least 1, got 0"),
     ("engine.device=tpu", r"engine\.device must be 'auto', 'cpu' or 'cuda', got 'tpu'"),
     ("engine.execution=fast", r"engine\.execution must be 'auto', 'eager', 'compile' or 'graph', got 'fast'"),

@@ -1,0 +1,142 @@
+"""A surrogate computes what the defended client computes, and chains compose what their parts say."""
+
+import pytest
+import torch
+from torch.func import grad
+
+from attacks.simulation import simulated_update
+from defenses.chain import Chain
+from defenses.client import Defense
+from defenses.dp_sgd import DpSgd
+from defenses.gaussian_noise import GaussianNoise
+from defenses.gradient_pruning import GradientPruning
+from defenses.larger_batch import LargerBatch
+from defenses.local_epochs import LocalEpochs
+from defenses.none import NoDefense
+from defenses.norm_clipping import NormClipping
+from defenses.schedule import Schedule
+
+NOISELESS = {
+    "none": (NoDefense(),),
+    "larger batch": (LargerBatch(4),),
+    "local epochs": (LocalEpochs(3, learning_rate=0.5),),
+    "clipping": (NormClipping(0.1),),
+    "clipping by layer": (NormClipping(0.05, scope="layer"),),
+    "clipping that does nothing": (NormClipping(1e3),),
+    "dp_sgd, one image": (DpSgd(0.1, 0.0),),
+    "dp_sgd, a batch": (LargerBatch(3), DpSgd(0.1, 0.0)),
+    "dp_sgd, local steps": (LargerBatch(3), LocalEpochs(2, learning_rate=0.5), DpSgd(0.1, 0.0)),
+    "dp_sgd and clipping": (LargerBatch(3), DpSgd(0.1, 0.0), NormClipping(0.05)),
+}
+
+
+def simulated(chain, task, params, batch):
+    """What an attacker who knows chain and images expects to be released."""
+    known = chain.surrogate(task)
+    gradient = None
+    if known.gradient is not None:
+        gradient = lambda weights, images, labels: known.gradient(task.loss, weights, images, labels)
+    update = simulated_update(task, params, batch.images, batch.labels, gradient)
+    return update if known.predict is None else known.predict(update)
+
+
+def released(chain, make_task, rng):
+    task, params, batch = make_task(chain.schedule(Schedule()))
+    return task, params, batch, chain.update(task, params, batch, rng)
+
+
+def largest_difference(one, other):
+    return max(float((one[name] - other[name]).abs().max()) for name in other)
+
+
+@pytest.mark.parametrize("parts", NOISELESS.values(), ids=NOISELESS)
+def test_the_truth_explains_what_was_released(parts, make_task, rng):
+    task, params, batch, sent = released(Chain(parts), make_task, rng)
+    # Opacus adds 1e-6 to every norm that it divides by.
+    assert largest_difference(simulated(Chain(parts), task, params, batch), sent) < 1e-5
+
+
+@pytest.mark.parametrize("scope", ["layer", "model"])
+def test_pruning_is_predicted_where_noise_hides_what_was_kept(scope, make_task, rng):
+    pruning = GradientPruning(0.8, scope=scope)
+    chain = Chain((pruning, GaussianNoise(1e-9)))
+    assert chain.surrogate(None).keep is None
+    task, params, batch, sent = released(chain, make_task, rng)
+    assert largest_difference(simulated(chain, task, params, batch), sent) < 1e-7
+
+
+@pytest.mark.parametrize("scope", ["layer", "model"])
+def test_the_truth_pays_no_penalty_for_what_was_pruned(scope, make_task, rng):
+    chain = Chain((GradientPruning(0.8, scope=scope),))
+    task, params, batch, sent = released(chain, make_task, rng)
+    known = chain.surrogate(task)
+    whole = task.gradient(params, batch)
+    kept = known.keep(sent)
+    assert largest_difference({n: g * kept[n] for n, g in whole.items()}, sent) == 0
+    assert float(known.penalty(whole, sent)) == 0
+    rescaled = known.penalty({n: 7 * g for n, g in whole.items()}, {n: 3 * u for n, u in sent.items()})
+    assert float(rescaled) < 1e-25  # rounding, squared
+    # One pruned entry, at twice the norm of all that was kept.
+    name = next(n for n in sent if (kept[n] == 0).any())
+    place = tuple((kept[name] == 0).nonzero()[0])
+    norm = torch.cat([u.flatten() for u in sent.values()]).norm()
+    loud = {n: g.clone() for n, g in whole.items()}
+    loud[name][place] = 2 * norm
+    alike = sent.values() if scope == "model" else [sent[name]]
+    threshold = float(torch.cat([u[u != 0].abs() for u in alike]).min()) / float(norm)
+    assert float(known.penalty(loud, sent)) == pytest.approx((2 - threshold) ** 2, rel=1e-6)
+
+
+def test_the_penalty_has_a_finite_slope_even_at_an_update_of_zeros(make_task, rng):
+    chain = Chain((GradientPruning(0.5),))
+    task, _, _, sent = released(chain, make_task, rng)
+    slope = grad(lambda u: chain.surrogate(task).penalty(u, sent))({n: torch.zeros_like(u) for n, u in sent.items()})
+    assert all(torch.isfinite(s).all() for s in slope.values())
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (GaussianNoise(0.3),),
+        (LargerBatch(3), DpSgd(2.0, 1.5)),
+        (DpSgd(2.0, 0.5),),
+        (LargerBatch(3), LocalEpochs(4, batch_size=2, learning_rate=1e-3), DpSgd(2.0, 1.5)),
+        (LargerBatch(2), DpSgd(2.0, 1.5), GaussianNoise(1.0)),
+    ],
+    ids=["gaussian", "dp_sgd batch", "dp_sgd", "dp_sgd local steps", "dp_sgd and noise"],
+)
+def test_the_stated_noise_is_that_of_the_release(parts, make_task):
+    chain = Chain(parts)
+    task, params, batch = make_task(chain.schedule(Schedule()))
+    draws = [chain.update(task, params, batch, torch.Generator().manual_seed(i)) for i in range(40)]
+    entries = torch.stack([torch.cat([u.flatten() for u in draw.values()]) for draw in draws])
+    measured = float(entries.var(0).mean().sqrt())
+    assert measured == pytest.approx(chain.surrogate(task).noise_std, rel=0.02)
+
+
+def test_kept_coordinates_survive_what_comes_before_and_clipping_afterwards():
+    noise, pruning = GaussianNoise(0.1), GradientPruning(0.5)
+    after_noise = Chain((noise, pruning)).surrogate(None)
+    assert (after_noise.keep is not None, after_noise.predict, after_noise.noise_std) == (True, None, 0.1)
+    clipped = Chain((pruning, NormClipping(1.0))).surrogate(None)
+    assert clipped.keep is not None
+    assert clipped.predict is not None
+
+
+class Unknown(Defense):
+    def transform(self, task, update, rng):
+        return update
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (Unknown(),),
+        (GradientPruning(0.5), Unknown()),
+        (GaussianNoise(0.1), NormClipping(1.0)),
+        (GradientPruning(0.5), GradientPruning(0.9)),
+    ],
+    ids=["no surrogate", "a part without", "noise that is clipped", "pruned twice"],
+)
+def test_a_chain_that_nobody_can_simulate_has_no_surrogate(parts):
+    assert Chain(parts).surrogate(None) is None
