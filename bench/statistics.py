@@ -12,10 +12,24 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 RESAMPLES = 4_999
-RATES = ("identified", "recovered")
+RATES = ("identified", "recovered", "underpowered")
 """Metrics that are 0 or 1 for an image: a bootstrap of twenty successes would call them certain."""
 LEAST_UNITS = 5
 """Resamples of fewer independent units say nothing of the spread: two batches gave intervals of a tenth of their SD."""
+
+
+SHORTFALL = 1e-3
+"""An attack has failed its own purpose where it ends above its objective at the truth by more than this part of it."""
+
+
+def underpowered(found: ArrayLike, truth: ArrayLike) -> np.ndarray:
+    """1 where the objective that an attack found is worse than at the private images, 0 where not; NaN without one.
+
+    Such a reconstruction is a lower bound of what a better optimiser would get: no claim of protection rests on it.
+    """
+    found, truth = np.asarray(found, dtype=np.float64), np.asarray(truth, dtype=np.float64)
+    worse = (found > truth + SHORTFALL * np.abs(truth)).astype(np.float64)
+    return np.where(np.isnan(found) | np.isnan(truth), np.nan, worse)
 
 
 def interval(values: ArrayLike, confidence: float = 0.95, seed: int = 0) -> tuple[float, float] | None:

@@ -155,6 +155,8 @@ class Store:
         """One row per attacked image, and one for every block without results; columns in README.md."""
         import pandas as pd
 
+        from bench.statistics import underpowered
+
         rows: list[dict[str, Any]] = []
         for cell, block, status in self.states():
             identity = {key: value for key, value in cell.items() if key not in ("blocks", "skip")}
@@ -169,6 +171,7 @@ class Store:
         frame = pd.DataFrame(rows)
         for column in (*FIGURES, *COUNTS):
             frame[column] = pd.to_numeric(frame[column], errors="coerce") if column in frame else math.nan
+        frame["underpowered"] = underpowered(frame["objective_found"], frame["objective_truth"])
         return frame.astype(dict.fromkeys(FIGURES, "float64") | dict.fromkeys(COUNTS, "Int64"))
 
     def truth(self) -> np.ndarray:

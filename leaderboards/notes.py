@@ -64,6 +64,11 @@ def explanations(rows: list[Row]) -> list[str]:
     if chances:
         guessing = " or ".join(f"{chance:.1%}" for chance in chances)
         notes.append(f"Identified @n: the private image is the nearest of n to its reconstruction; chance {guessing}.")
+    if any(scored(row) and not row["control"] and row["underpowered_mean"] > 0 for row in rows):
+        notes.append(
+            "Underpowered: reconstructions whose objective is worse than at the private image; a better optimiser "
+            "might get more, so they bound the leakage from below."
+        )
     if not rows[0]["defense_known"]:
         notes.append(
             "The attacks do not adapt to the defense (defense_known = false): low figures prove no protection."

@@ -19,6 +19,7 @@ METRICS = (
     "recovered",
     "label_accuracy",
     "feature_error",
+    "underpowered",
 )
 Row = dict[str, Any]
 """A row of the summary, from column to value."""

@@ -95,6 +95,7 @@ def _detail(defenses: dict[str, dict[str, Row]], attacks: list[str], notes: Foot
         identified: lambda row: _identified(row, alone=identified[-1] != "n"),
         "labels": lambda row: _number(row["label_accuracy_mean"], ".0%"),
         "n": lambda row: str(row["n"]),
+        "underpowered": lambda row: _number(row["underpowered_mean"], ".0%"),
         "update norm": lambda row: _number(row["update_norm"], ".3g"),
     }
     extras = {"LPIPS": "lpips_mean", "feature error": "feature_error_mean"}

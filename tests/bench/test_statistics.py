@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.statistics import interval, summarise_metric
+from bench.statistics import interval, summarise_metric, underpowered
 
 
 def rows(values: np.ndarray, images_per_update: int = 1, metric: str = "psnr_db") -> pd.DataFrame:
@@ -125,3 +125,10 @@ def test_rates_of_images_have_clopper_pearson_limits(successes: int, low: float,
     frame = rows(np.array([[1.0] * successes + [0.0] * (20 - successes)])).rename(columns={"psnr_db": "identified"})
     found = summarise_metric(frame, "identified")
     assert (found.low, found.high) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_an_attack_that_ends_above_the_truth_s_objective_by_a_thousandth_is_underpowered() -> None:
+    found = [1.0, 1.0011, 1.0009, 0.5, -1.0, -0.9, np.nan, 1.0]
+    truth = [1.0, 1.0000, 1.0000, 1.0, -1.0, -1.0, 1.0000, np.nan]
+    expected = [0.0, 1.0, 0.0, 0.0, 0.0, 1.0, np.nan, np.nan]
+    np.testing.assert_array_equal(underpowered(found, truth), expected)

@@ -48,6 +48,7 @@ FIGURES = [
     "objective_start",
     "objective_found",
     "objective_truth",
+    "underpowered",
     "update_norm",
     "seconds",
 ]
@@ -118,6 +119,7 @@ def made_up(
                             "objective_start": 0.9,
                             "objective_found": 0.01,
                             "objective_truth": 0.008,
+                            "underpowered": 1.0,
                             "update_norm": 1.234 / (1 + order),
                             "seconds": 1.5,
                             "device": "cpu",
