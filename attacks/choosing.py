@@ -115,8 +115,7 @@ class Runner:
         costs = Costs(wanted.costs)
         expected, speedup, missed = costs.expected(self.program)
         left = self._changed(milliseconds=best)._seconds_left(step)
-        gain = left * (1 - 1 / speedup)
-        if missed + gain <= expected:
+        if missed + (gain := left * (1 - 1 / speedup)) <= expected:
             costs.miss(self.program, max(gain, 0))
             why += f"; {left:.0f} s left, compiling would take {expected:.0f} s for a gain of {speedup:.2g} times"
             return self._changed(why=why, milliseconds=best)
@@ -129,6 +128,7 @@ class Runner:
 
         best, why = self._kept_if_faster("compile", make, best, why)
         if not took:
+            costs.miss(self.program, -missed)  # Tried again when as much is lost once more.
             return self._changed(why=why, milliseconds=best)
         costs.remember(self.program, took[0], before / best)
         return self._changed(why=f"{why} after {took[0]:.0f} s", milliseconds=best, compile_seconds=took[0])

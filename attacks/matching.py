@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from torch.func import grad, grad_and_value, jvp, vmap
 from torch.nn import functional as F
 
-from attacks.adaptive import adaptive_distance, noise_prior_weight
+from attacks.adaptive import noise_prior_weight, penalty_unit
 from attacks.attack import Reconstruction
 from attacks.descent import LaneGradient
 from attacks.distances import Distance
@@ -31,8 +31,8 @@ class MatchingProblem:
     """Find images whose simulated update is close to the observed one.
 
     `distance` compares updates; None leaves the gradient out (the prior alone). `tv_weight` weighs the total
-    variation of the images in normalised space. Where the observation holds a surrogate of the defense, the update is
-    simulated and compared as it says.
+    variation of the images in normalised space. Where the observation knows the defense, the
+    update is simulated as that says, and noise adds to a `tv_weight` above 0.
     """
 
     observation: Observation
@@ -54,7 +54,7 @@ class MatchingProblem:
         if self.distance is None:
             return forms
         if self.observation.task.schedule.sends_gradient:
-            known = self.observation.surrogate
+            known = self.observation.defense
             by_example = known is not None and known.gradient is not None
             return forms if by_example else forms | {"forward_over_reverse": self._forward_over_reverse}
         return forms | {"checkpointed": self._checkpointed}
@@ -88,12 +88,10 @@ class MatchingProblem:
         return {name: slopes[name] + own[name] for name in slopes}, value + prior
 
     def _prior(self, variables: Lanes, evidence: Lanes) -> Tensor:
-        images, weight = variables["images"], self.tv_weight
-        known = self.observation.surrogate
-        scale = self.observation.scale
-        if known is not None and known.noise_std and weight and scale is not None and self.distance is not None:
-            noise_std = known.noise_std / scale
-            weight = weight + noise_prior_weight(known, _observed(evidence), noise_std, images.numel())
+        images, weight, seen = variables["images"], self.tv_weight, self.observation
+        if seen.defense is not None and seen.defense.noise_std and weight and self.distance is not None:
+            observed, scale = _observed(evidence), seen.task.schedule.update_scale
+            weight = weight + noise_prior_weight(self.distance, seen.defense, observed, scale, images.numel())
         return weight * total_variation(images)
 
     def _dummy(self, variables: Lanes, evidence: Lanes) -> tuple[Tensor, Tensor]:
@@ -103,14 +101,16 @@ class MatchingProblem:
 
     def _mismatch(self, update: Update, evidence: Lanes) -> Tensor:
         assert self.distance is not None, "the prior alone has nothing to match"
-        known = self.observation.surrogate
-        if known is not None and known.predict is not None:
-            update = known.predict(update)
+        known, observed = self.observation.defense, _observed(evidence)
         scale = self.observation.task.schedule.update_scale
-        predicted = {name: u / scale if scale != 1 else u for name, u in update.items()}
+        in_gradients = lambda update: {n: u / scale for n, u in update.items()} if scale != 1 else update  # noqa: E731
         if known is None:
-            return self.distance(predicted, _observed(evidence))
-        return adaptive_distance(self.distance, known, predicted, _observed(evidence))
+            return self.distance(in_gradients(update), observed)
+        released = {name: o * scale for name, o in observed.items()} if scale != 1 else observed
+        value = self.distance(in_gradients(known.predict(update, released)), observed)
+        if known.penalty is None:
+            return value
+        return value + penalty_unit(self.distance, observed) * known.penalty(update, released)
 
     def _weights(self, evidence: Lanes) -> Params:
         """The lane's own weights where every trial has some, else those of all."""
@@ -123,7 +123,7 @@ class MatchingProblem:
 
     @property
     def _rule(self) -> GradientRule:
-        known = self.observation.surrogate
+        known = self.observation.defense
         return grad(self._loss) if known is None or known.gradient is None else partial(known.gradient, self._loss)
 
     def evidence(self, restarts: int) -> Lanes:

@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from attacks.threat import ThreatModel
 from defenses.client import Batch, Params, Task, Update
-from defenses.surrogate import Surrogate
+from defenses.surrogate import Simulation
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Observation:
     claims one gradient of as many images. `scale` is what a weight difference has to be divided by to compare with
     a gradient, learning rate x steps: 1 when a gradient was sent, None when the schedule is not known. `class_means`
     (classes c h w), of public training images, are handed to controls alone. With `own_weights` every trial has weights
-    of its own: `params` holds (t, *shape) too. `surrogate` simulates the defense where the threat model grants its
-    knowledge, and is None where it does not or nobody has written one.
+    of its own: `params` holds (t, *shape) too. `defense` simulates the defense where the threat model grants its
+    knowledge, and is None where it does not or nobody has written a surrogate.
     """
 
     task: Task
@@ -34,7 +34,7 @@ class Observation:
     scale: float | None = 1.0
     class_means: Tensor | None = None
     own_weights: bool = False
-    surrogate: Surrogate | None = None
+    defense: Simulation | None = None
 
     @property
     def trials(self) -> int:
@@ -75,7 +75,7 @@ def joined(observations: list[Observation]) -> Observation:
     """The trials of several observations as one.
 
     They must agree in all but updates, labels and weights: in the architecture with its buffers, the schedule, the
-    threat model, the scale and the surrogate. Weights are shared when they are equal, else every trial gets its own.
+    threat model, the scale and the defense. Weights are shared when they are equal, else every trial gets its own.
     """
     first = observations[0]
     stacked = lambda fields: {name: torch.cat([field[name] for field in fields]) for name in fields[0]}  # noqa: E731

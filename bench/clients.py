@@ -25,7 +25,7 @@ from bench.weights import Weights, check_weights, load_weights, training_seconds
 from defenses.chain import Chain
 from defenses.client import Batch, Classifier, Params, Task, Update
 from defenses.schedule import Schedule
-from defenses.surrogate import Surrogate
+from defenses.surrogate import Simulation
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Released:
     """What the clients of one block sent, and, for the referee alone, what it was computed from.
 
     `updates` (t, ...) per parameter; `truth` uint8 (t b c h w), `labels` (t b) and `image_ids` (t b) in the order of
-    the clients' batches; `digest` is the SHA-256 of the updates; `surrogate` simulates the defense.
+    the clients' batches; `digest` is the SHA-256 of the updates; `defense` is what simulates it.
     """
 
     task: Task
@@ -44,7 +44,7 @@ class Released:
     image_ids: Tensor
     digest: str
     weights: Weights
-    surrogate: Surrogate | None
+    defense: Simulation | None
 
     @property
     def norms(self) -> Tensor:
@@ -134,7 +134,8 @@ class Clients:
     def _release(self, block: Block, progress: Progress | None) -> Released:
         cell, dataset = block.cell, self.dataset(block.cell.setting)
         model, weights = self.model(cell.setting, cell.seed, progress)
-        chain = self.chain(cell.defense)
+        # The simulation comes from an object that sees no batch: what a plugin remembers must not reach the attacker.
+        chain, blind = self.chain(cell.defense), self.chain(cell.defense)
         task = Task(model, dataset.classes, dataset.input_shape, chain.schedule(cell.setting.client))
         params = {name: p.detach() for name, p in model.named_parameters()}
         image_ids = partition(block, dataset.name)
@@ -146,7 +147,7 @@ class Clients:
             rng = Generator().manual_seed(stream("client", cell.seed, digest_of(pixels, own_labels)))
             updates.append(chain.update(task, params, batch, rng))
         sent = {name: torch.stack([u[name] for u in updates]) for name in params}
-        return Released(task, params, sent, truth, labels, image_ids, _digest(sent), weights, chain.surrogate(task))
+        return Released(task, params, sent, truth, labels, image_ids, _digest(sent), weights, blind.simulation(task))
 
 
 def partition(block: Block, dataset_name: str) -> Tensor:
@@ -159,14 +160,13 @@ def partition(block: Block, dataset_name: str) -> Tensor:
 def observe(released: Released, threat: ThreatModel, class_means: Tensor | None = None) -> Observation:
     """What the threat model lets the server see of a release: no image, no image number, no order of labels."""
     schedule = released.task.schedule
-    scale: float | None = schedule.update_scale
-    task = released.task
+    task, scale = released.task, schedule.update_scale
     if not threat.schedule_known and not schedule.sends_gradient:
-        # All that is left to assume is one gradient of as many images.
-        task, scale = replace(task, schedule=Schedule(images=schedule.images)), None
+        task, scale = replace(task, schedule=Schedule(images=schedule.images)), None  # all that is left to assume
     labels = released.labels.sort(dim=1).values if threat.labels == "known" else None
-    known = released.surrogate if threat.defense_known else None
-    return Observation(task, released.params, released.updates, labels, threat, scale, class_means, surrogate=known)
+    # A simulation of local steps gives their schedule away.
+    known = released.defense if threat.defense_known and task is released.task else None
+    return Observation(task, released.params, released.updates, labels, threat, scale, class_means, defense=known)
 
 
 def attack_seeds(block: Block) -> list[int]:

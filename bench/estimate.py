@@ -112,7 +112,8 @@ class Cost:
                 )
                 if self._is_new("client", own.client_key):
                     self.shares += share * images
-            key = (bare[0].cell.setting, cell.attack, cell.threat, cell.schedule, len(bare), lead.stop - lead.start)
+            defense, images = (cell.defense if cell.threat.defense_known else None), lead.stop - lead.start
+            key = (bare[0].cell.setting, cell.attack, cell.threat, cell.schedule, defense, len(bare), images)
             seconds = self._once(key, lambda: self._attack(bare[0], len(bare)))
             self.attacks[cell.attack.label] = self.attacks.get(cell.attack.label, 0.0) + seconds
         except Exception as error:  # Whatever a plugin raises here will be a cell's status in the run.

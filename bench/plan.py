@@ -55,13 +55,18 @@ def make_plan(config: Config, registry: Registry, clients: Clients) -> Plan:
             setting, architecture = _prepared(bare, chains, clients)
             checkpoints[setting] = clients.check_weights(setting, architecture)
             task = Task(architecture, clients.dataset(bare).classes, clients.dataset(bare).input_shape)
-            audited = [_is_audited(parts, chain, task) for parts, chain in chains]
+            audited = [
+                _is_audited(parts, chain, replace(task, schedule=schedule))
+                for (parts, chain), schedule in zip(chains, schedules, strict=True)
+            ]
             for threat in config.threats:
                 reasons = {spec: _impossible(registry, spec, task, threat) for spec, _ in attacks}
                 for seed in grid.seeds:
                     for order, (parts, schedule) in enumerate(zip(grid.defenses, schedules, strict=True)):
-                        row = _row(setting, parts, schedule, order, attacks, reasons, threat, seed)
-                        cells += [replace(cell, audited=audited[order]) for cell in row]
+                        # A defense is known with its schedule or not at all.
+                        seen = threat.schedule_known or schedule.sends_gradient or not threat.defense_known
+                        known = audited[order] and seen
+                        cells += _row(setting, parts, schedule, order, attacks, reasons, threat, seed, known)
     if "class_mean" in [spec.name for spec, _ in attacks]:
         without = [cell for cell in cells if cell.attack.name == "class_mean" and not _has_means(cell, clients)]
         cells = [cell for cell in cells if cell not in without]
@@ -102,11 +107,12 @@ def _row(
     reasons: dict[MethodSpec, str | None],
     threat: ThreatModel,
     seed: int,
+    audited: bool,
 ) -> list[Cell]:
     """All attacks on one defense, then `wrong_image` for each of them that is no control."""
     common: dict[str, Any] = {
         "setting": setting, "defense": parts, "threat": threat, "seed": seed,
-        "schedule": schedule, "defense_order": defense_order,
+        "schedule": schedule, "defense_order": defense_order, "audited": audited,
     }  # fmt: skip
     cells = [
         Cell(attack=spec, control=control, attack_order=order, skip=reasons[spec], **common)
@@ -123,7 +129,7 @@ def _row(
 def _is_audited(parts: Chain, chain: DefenseChain, task: Task) -> bool:
     """Whether somebody has said what an attacker who knows the defense does."""
     with named(f"defense {chain_label(parts)}"):
-        return chain.surrogate(replace(task, schedule=chain.schedule(task.schedule))) is not None
+        return chain.simulation(task) is not None
 
 
 def _schedule(parts: Chain, chain: DefenseChain, client: Schedule) -> Schedule:

@@ -13,7 +13,7 @@ from torch import Generator, Tensor, nn
 from defenses.client import ROLES, Batch, Classifier, Defense, Params, Task, Update, role_of
 from defenses.none import NoDefense
 from defenses.schedule import Schedule
-from defenses.surrogate import Surrogate, composed
+from defenses.surrogate import Simulation, Surrogate, composed
 
 
 class DefenseFault(RuntimeError):
@@ -73,14 +73,19 @@ class Chain:
                 update = _checked(part, changed, params)
         return update
 
-    def surrogate(self, task: Task) -> Surrogate | None:
+    def simulation(self, task: Task) -> Simulation | None:
         """What an attacker who knows all parts simulates; None where a part, or this order of parts, has none."""
-        share = next(self._with_role("share"), NoDefense()).surrogate(task)
-        transforms = [part.surrogate(task) for part in self._with_role("transform")]
-        known = all(part.surrogate(task) is not None for part in self._with_role("schedule"))
-        if share is None or not known or any(part is None for part in transforms):
+        computing = next(self._with_role("share"), NoDefense())
+        parts = [computing, *self._with_role("transform")]
+        found = {part: part.surrogate(task) for part in [*self._with_role("schedule"), *parts]}
+        for part, surrogate in found.items():
+            if surrogate is not None and not isinstance(surrogate, Surrogate):
+                raise DefenseFault(f"{_name(part)}.surrogate returned {type(surrogate).__name__}, not a Surrogate")
+            if surrogate not in (None, Surrogate()) and role_of(type(part)) == "schedule":
+                raise DefenseFault(f"{_name(part)}.surrogate says more than Surrogate(), but a schedule is public")
+        if None in found.values():
             return None
-        return composed(share, [part for part in transforms if part is not None])
+        return composed([surrogate for part in parts if (surrogate := found[part]) is not None])
 
     def _with_role(self, role: str) -> Iterator[Defense]:
         return (part for part in self.parts if role_of(type(part)) == role)

@@ -40,8 +40,8 @@ class GradientPruning(Defense):
         """What was pruned was smaller than the smallest entry kept: the squared excess of the prediction over that."""
         kept = _nonzero(observed)
         whole = _norm(observed)
-        # A zero has no direction: without the small constant its norm has no derivative.
-        own = (_norm_square({name: p * kept[name] for name, p in predicted.items()}) + 1e-30).sqrt()
+        # What the kept entries make up is no measure where it is next to nothing.
+        own = _norm({name: p * kept[name] for name, p in predicted.items()}).clamp_min(1e-3 * _norm(predicted))
         smallest = {name: torch.where(kept[name] > 0, o.abs(), whole).amin() for name, o in observed.items()}
         if self.scope == "model":
             smallest = dict.fromkeys(smallest, torch.stack(list(smallest.values())).amin())
@@ -72,7 +72,8 @@ def _nonzero(update: Update) -> Update:
 
 
 def _norm(update: Update) -> Tensor:
-    return _norm_square(update).sqrt()
+    # A zero has no direction: without the small constant its norm has no derivative.
+    return (_norm_square(update) + 1e-30).sqrt()
 
 
 def _norm_square(update: Update) -> Tensor:

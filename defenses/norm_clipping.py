@@ -42,4 +42,4 @@ class NormClipping(Defense):
         return {name: u * self._factor(torch.linalg.vector_norm(u)) for name, u in update.items()}
 
     def _factor(self, norm: Tensor) -> Tensor:
-        return (self.clip_norm / norm).clamp(max=1.0)  # a zero norm gives infinity, clamped to 1
+        return self.clip_norm / norm.clamp_min(self.clip_norm)  # with a slope even where the norm is zero

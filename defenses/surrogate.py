@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
@@ -11,58 +12,90 @@ from defenses.client import Params, Update
 
 Loss = Callable[[Params, Tensor, Tensor], Tensor]
 """Of weights, images (b c h w) in [0, 1] and labels (b,) or probabilities (b classes), the mean cross-entropy."""
-Released = Callable[[Update], Update]
-"""Of one client's update, another of the same names and shapes."""
 
 
 @dataclass(frozen=True)
 class Surrogate:
     """A defense as its attacker computes it for one client; every function is traceable by torch.func.
 
-    An attack on a client whose defense it knows compares `predict` of the dummy's update with what was released, on the
-    coordinates that the release shows to be kept. The default is that of a defense which needs no adapting to.
+    The attack compares `predict` of the dummy's update with what was released. Updates are in the units of the release.
+    Tensors that a function brings along have to follow the device and type of its arguments. The default is that of a
+    defense which needs no adapting to.
 
-    - `gradient(loss, params, images, labels)`: what replaces the mean gradient in every local step.
+    - `gradient(loss, params, images, labels)`: what replaces the mean gradient in every local step; of a `share` only.
     - `predict(update)`: a differentiable stand-in of what the defense does to an update.
-    - `keep(observed)`: 1 for every coordinate of the released update that tells something, else 0. It takes the place
-      of `predict` wherever the release still shows what was kept; what a later part does is then predicted from the
-      whole update, so that its norm is only nearly right.
-    - `penalty(predicted, observed)`: a scalar, in units of the squared distance of updates of norm 1, for what the
-      coordinates that are not kept say all the same.
-    - `noise_std`: the standard deviation of Gaussian noise on every coordinate of the released update.
+    - `keep(observed)`: 1 for every coordinate that the defense leaves as it is, 0 for those that it sets to zero, read
+      off the release. It takes the place of `predict` wherever nothing later hides it.
+    - `penalty(update, observed)`: a scalar, in units of the squared distance of updates of norm 1, for what the release
+      says of the update beside the coordinates that it shows; used only where nothing later changes the release.
+    - `noise_std`: the standard deviation of Gaussian noise that is added to every coordinate, after all else.
     """
 
     gradient: Callable[[Loss, Params, Tensor, Tensor], Update] | None = None
-    predict: Released | None = None
-    keep: Released | None = None
+    predict: Callable[[Update], Update] | None = None
+    keep: Callable[[Update], Update] | None = None
     penalty: Callable[[Update, Update], Tensor] | None = None
     noise_std: float = 0.0
 
 
-def composed(share: Surrogate, transforms: list[Surrogate]) -> Surrogate | None:
-    """The surrogate of a chain: of what computes an update, then of what changes it; None where nobody knows one.
+@dataclass(frozen=True)
+class Simulation:
+    """The surrogates of a whole chain as one: `predict(update, observed)` and `penalty(update, observed)`."""
 
-    Noise hides which coordinates an earlier part kept, so that part is predicted instead; noise that is changed
-    afterwards is no Gaussian any more.
+    gradient: Callable[[Loss, Params, Tensor, Tensor], Update] | None
+    predict: Callable[[Update, Update], Update]
+    penalty: Callable[[Update, Update], Tensor] | None
+    noise_std: float
+
+
+def composed(parts: list[Surrogate]) -> Simulation | None:
+    """What is simulated of a chain, of what computes an update and then of what changes it.
+
+    None where nobody knows how: noise that a later part changes is no Gaussian any more. Raises TypeError for a
+    `gradient` of a part that computes none.
     """
-    predictions = [] if share.predict is None else [share.predict]
-    keep, penalty, variance = None, None, share.noise_std**2
-    noisy_later = [any(later.noise_std for later in transforms[i + 1 :]) for i in range(len(transforms))]
-    for part, noisy in zip(transforms, noisy_later, strict=True):
-        if part.keep is not None and not noisy:
-            if keep is not None:
-                return None
-            keep, penalty = part.keep, part.penalty
-            continue
-        if part.predict is not None:
-            if variance:
-                return None
-            predictions.append(part.predict)
+    if any(part.gradient is not None for part in parts[1:]):
+        raise TypeError("a surrogate's gradient belongs to the part of a chain that computes the update, its share")
+    steps: list[Callable[[Update, Update], Update]] = []
+    penalty, variance = None, 0.0
+    for i, part in enumerate(parts):
+        changes = part.predict is not None or part.keep is not None or part.penalty is not None
+        if variance and changes:
+            return None
+        later = parts[i + 1 :]
+        hidden = part.noise_std or any(other.noise_std for other in later)
+        overlaid = hidden or any(other.predict is not None or other.keep is not None for other in later)
+        if part.penalty is not None and not overlaid:
+            penalty = partial(_penalised, part.penalty, tuple(steps))
+        if part.keep is not None and not hidden:
+            steps.append(partial(_kept, part.keep))
+        elif part.predict is not None:
+            steps.append(partial(_predicted, part.predict))
+        elif part.keep is not None:
+            return None
         variance += part.noise_std**2
+    return Simulation(parts[0].gradient, partial(_run, tuple(steps)), penalty, variance**0.5)
 
-    def predict(update: Update) -> Update:
-        for one in predictions:
-            update = one(update)
-        return update
 
-    return Surrogate(share.gradient, predict if predictions else None, keep, penalty, variance**0.5)
+def _run(steps: tuple[Callable[[Update, Update], Update], ...], update: Update, observed: Update) -> Update:
+    for step in steps:
+        update = step(update, observed)
+    return update
+
+
+def _penalised(
+    penalty: Callable[[Update, Update], Tensor],
+    before: tuple[Callable[[Update, Update], Update], ...],
+    update: Update,
+    observed: Update,
+) -> Tensor:
+    return penalty(_run(before, update, observed), observed)
+
+
+def _kept(keep: Callable[[Update], Update], update: Update, observed: Update) -> Update:
+    mask = keep(observed)
+    return {name: u * mask[name] for name, u in update.items()}
+
+
+def _predicted(predict: Callable[[Update], Update], update: Update, observed: Update) -> Update:
+    return predict(update)

@@ -69,12 +69,14 @@ def explanations(rows: list[Row]) -> list[str]:
             "Underpowered: reconstructions whose objective is worse than at the private image; a better optimiser "
             "might get more, so they bound the leakage from below."
         )
-    if not rows[0]["defense_known"]:
+    if rows[0]["defense_known"]:
+        notes.append("Attacks that match gradients adapt to the defense (defense_known = true); the others do not.")
+    else:
         notes.append(
             "The attacks do not adapt to the defense (defense_known = false): low figures prove no protection."
         )
     if not all(row["audited"] for row in rows):
-        notes.append("Unaudited: no attack adapts to this defense; nobody has said how one would.")
+        notes.append("Unaudited: no attack adapts to this defense; nobody has said how, or its schedule is not known.")
     if any(scored(row) and not row["control"] and np.isnan(row["ssim_mean"]) for row in rows):
         notes.append("-: not measured (SSIM needs images of 11 pixels a side) or not part of the grid.")
     return notes

@@ -153,7 +153,7 @@ class Attempts:
         chunk = len(seeds)
         if not attack.joint:  # The engine cuts the lanes of the others, all with one program.
             fits = trials_that_fit(released[0].task, released[0].params, attack.restarts, self.device)
-            chunk = min(chunk, self.settings.chunk or fits)
+            chunk = min(chunk, fits, self.settings.chunk or fits)
         with executing(self._execution(group, attack.restarts), began) as choices:
             while True:
                 try:

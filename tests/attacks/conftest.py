@@ -37,8 +37,8 @@ def make_case(
     threat = threat or ThreatModel()
     known = labels.sort(dim=1).values if threat.labels == "known" else None
     stacked = {name: torch.stack([u[name] for u in updates]) for name in params}
-    surrogate = chain.surrogate(task) if threat.defense_known else None
-    observation = Observation(task, params, stacked, known, threat, task.schedule.update_scale, surrogate=surrogate)
+    defended = chain.simulation(task) if threat.defense_known else None
+    observation = Observation(task, params, stacked, known, threat, task.schedule.update_scale, defense=defended)
     return SimpleNamespace(task=task, params=params, observation=observation, images=images, labels=labels)
 
 

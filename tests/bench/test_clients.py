@@ -1,7 +1,10 @@
 """What a server gets to see, and what it cannot rebuild from it."""
 
 import itertools
+from functools import partial
+from types import FunctionType, MethodType
 
+import pytest
 import torch
 
 from bench.clients import attack_seeds, observe, partition
@@ -30,12 +33,24 @@ def tensors_in(value, seen):
     elif isinstance(value, list | tuple | set):
         for item in value:
             yield from tensors_in(item, seen)
+    elif isinstance(value, partial):
+        yield from tensors_in([value.func, value.args, value.keywords], seen)
+    elif isinstance(value, MethodType):
+        yield from tensors_in([value.__self__, value.__func__], seen)
+    elif isinstance(value, FunctionType):
+        yield from tensors_in([cell.cell_contents for cell in value.__closure__ or ()], seen)
     elif hasattr(value, "__dict__"):
         yield from tensors_in(vars(value), seen)
 
 
-def test_no_private_image_number_or_label_order_can_be_reached_from_an_observation(grid_file):
-    block, own, _ = released(grid_file, 'grid.defenses=["larger_batch(examples=4)"]', "grid.images=8", "grid.seeds=[3]")
+SEVERAL = "larger_batch(examples=4)"
+
+
+@pytest.mark.parametrize("known", ["false", "true"])
+@pytest.mark.parametrize("transform", ["", " | gradient_pruning(ratio=0.5)", " | dp_sgd(clip_norm=1.0)"])
+def test_no_private_image_number_or_label_order_can_be_reached_from_an_observation(grid_file, known, transform):
+    defense = [f'grid.defenses=["{SEVERAL}{transform}"]', f"grid.threat.defense_known={known}"]
+    block, own, _ = released(grid_file, *defense, "grid.images=8", "grid.seeds=[3]")
     seen = observe(own, block.cell.threat)
     private = own.truth.float() / 255
     for tensor in tensors_in(seen, set()):
@@ -44,6 +59,48 @@ def test_no_private_image_number_or_label_order_can_be_reached_from_an_observati
         assert tensor.shape != own.image_ids.shape or not torch.equal(tensor, own.image_ids)
     assert torch.equal(seen.labels, own.labels.sort(dim=1).values)
     assert not torch.equal(seen.labels, own.labels)
+
+
+REMEMBERING = """
+from dataclasses import dataclass
+from leakboard import Defense, Surrogate, local_training
+
+@dataclass(frozen=True)
+class Mine(Defense):
+    def share(self, task, params, batch, rng):
+        object.__setattr__(self, "mean", batch.images.mean(0))
+        return local_training(task, params, batch, rng, task.gradient)
+
+    def surrogate(self, task):
+        return Surrogate(predict=self.same)
+
+    def same(self, update):
+        return update
+"""
+
+
+def test_what_a_defense_remembers_of_a_batch_does_not_reach_an_attacker_who_knows_it(grid_file, tmp_path):
+    (tmp_path / "mine.py").write_text(REMEMBERING)
+    overrides = ['grid.defenses=["mine"]', "grid.threat.defense_known=true"]
+    _, _, clients, plan = prepare(grid_file, overrides=overrides, plugins=[tmp_path / "mine.py"])
+    block = next(iter(plan.cells[0].blocks(plan.images)))
+    own = clients.release(block)
+    seen = observe(own, block.cell.threat)
+    assert seen.defense is not None
+    means = own.truth.float().mean(1) / 255
+    assert not any(
+        tensor.shape == mean.shape and torch.equal(tensor, mean) for tensor in tensors_in(seen, set()) for mean in means
+    )
+
+
+@pytest.mark.parametrize(("known", "granted"), [("false", False), ("true", True)])
+def test_the_defense_is_in_the_observation_where_the_threat_model_says_so(grid_file, known, granted):
+    defense = 'grid.defenses=["norm_clipping(clip_norm=1.0) | gaussian_noise(std=0.25)"]'
+    block, own, _ = released(grid_file, defense, f"grid.threat.defense_known={known}")
+    seen = observe(own, block.cell.threat)
+    assert (seen.defense is not None) == granted
+    assert not granted or seen.defense.noise_std == 0.25
+    assert block.cell.audited
 
 
 def test_an_observation_and_the_attack_s_seeds_do_not_rebuild_the_client_s_noise(grid_file):
@@ -103,3 +160,14 @@ def test_an_unknown_schedule_is_not_in_the_observation(grid_file):
     assert seen.task.schedule.sends_gradient
     assert seen.task.schedule.learning_rate != 0.123
     assert seen.scale is None
+
+
+def test_a_defense_that_would_tell_the_schedule_is_not_known_without_it(grid_file):
+    overrides = ['grid.defenses=["none","local_epochs(epochs=7) | dp_sgd"]', "grid.threat.schedule_known=false"]
+    overrides.append("grid.threat.defense_known=[false,true]")
+    _, _, clients, plan = prepare(grid_file, overrides=overrides)
+    audited = {(cell.threat.defense_known, len(cell.defense)): cell.audited for cell in plan.cells}
+    assert audited == {(False, 1): True, (True, 1): True, (False, 2): True, (True, 2): False}
+    cell = next(cell for cell in plan.cells if not cell.audited)
+    block = next(iter(cell.blocks(plan.images)))
+    assert observe(clients.release(block), cell.threat).defense is None

@@ -175,7 +175,8 @@ def test_out_of_memory_halves_the_chunk_and_changes_no_result(grid_file, tmp_pat
 
 def test_swapping_the_truth_after_observation_changes_no_byte_of_a_reconstruction(grid_file, tmp_path, monkeypatch):
     """While the attack runs, the referee's own private images and labels hold noise."""
-    calm = bench.run(grid_file, output=tmp_path / "calm").folder
+    both = ["grid.threat.defense_known=[false,true]"]
+    calm = bench.run(grid_file, output=tmp_path / "calm", overrides=both).folder
 
     def attack_over_noise(attack, seen, seeds, truth, labels, chunk):
         kept = truth.clone(), labels.clone()
@@ -187,7 +188,7 @@ def test_swapping_the_truth_after_observation_changes_no_byte_of_a_reconstructio
         return attacked
 
     monkeypatch.setattr(attempts, "attack_in_chunks", attack_over_noise)
-    swapped = bench.run(grid_file, output=tmp_path / "swapped").folder
+    swapped = bench.run(grid_file, output=tmp_path / "swapped", overrides=both).folder
     for path in sorted((calm / "blocks").glob("*.npz")):
         with np.load(path) as one, np.load(swapped / "blocks" / path.name) as other:
             for name in ("images", "labels", "found", "start", *[n for n in one if n.startswith("trace")]):

@@ -1,12 +1,14 @@
 """A surrogate computes what the defended client computes, and chains compose what their parts say."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from torch.func import grad
 
 from attacks.simulation import simulated_update
-from defenses.chain import Chain
-from defenses.client import Defense
+from defenses.chain import Chain, DefenseFault
+from defenses.client import Defense, Task
 from defenses.dp_sgd import DpSgd
 from defenses.gaussian_noise import GaussianNoise
 from defenses.gradient_pruning import GradientPruning
@@ -15,6 +17,7 @@ from defenses.local_epochs import LocalEpochs
 from defenses.none import NoDefense
 from defenses.norm_clipping import NormClipping
 from defenses.schedule import Schedule
+from defenses.surrogate import Surrogate
 
 NOISELESS = {
     "none": (NoDefense(),),
@@ -26,18 +29,22 @@ NOISELESS = {
     "dp_sgd, one image": (DpSgd(0.1, 0.0),),
     "dp_sgd, a batch": (LargerBatch(3), DpSgd(0.1, 0.0)),
     "dp_sgd, local steps": (LargerBatch(3), LocalEpochs(2, learning_rate=0.5), DpSgd(0.1, 0.0)),
+    "pruning": (GradientPruning(0.9),),
+    "pruning and clipping": (GradientPruning(0.9), NormClipping(0.05)),
+    "pruning and clipping by layer": (GradientPruning(0.9, scope="model"), NormClipping(0.01, scope="layer")),
+    "clipping by layer and pruning": (NormClipping(0.01, scope="layer"), GradientPruning(0.9, scope="model")),
     "dp_sgd and clipping": (LargerBatch(3), DpSgd(0.1, 0.0), NormClipping(0.05)),
 }
 
 
-def simulated(chain, task, params, batch):
+def simulated(chain, task, params, batch, sent):
     """What an attacker who knows chain and images expects to be released."""
-    known = chain.surrogate(task)
+    known = chain.simulation(task)
     gradient = None
     if known.gradient is not None:
         gradient = lambda weights, images, labels: known.gradient(task.loss, weights, images, labels)
     update = simulated_update(task, params, batch.images, batch.labels, gradient)
-    return update if known.predict is None else known.predict(update)
+    return known.predict(update, sent)
 
 
 def released(chain, make_task, rng):
@@ -53,26 +60,25 @@ def largest_difference(one, other):
 def test_the_truth_explains_what_was_released(parts, make_task, rng):
     task, params, batch, sent = released(Chain(parts), make_task, rng)
     # Opacus adds 1e-6 to every norm that it divides by.
-    assert largest_difference(simulated(Chain(parts), task, params, batch), sent) < 1e-5
+    assert largest_difference(simulated(Chain(parts), task, params, batch, sent), sent) < 1e-5
 
 
 @pytest.mark.parametrize("scope", ["layer", "model"])
 def test_pruning_is_predicted_where_noise_hides_what_was_kept(scope, make_task, rng):
     pruning = GradientPruning(0.8, scope=scope)
     chain = Chain((pruning, GaussianNoise(1e-9)))
-    assert chain.surrogate(None).keep is None
     task, params, batch, sent = released(chain, make_task, rng)
-    assert largest_difference(simulated(chain, task, params, batch), sent) < 1e-7
+    assert largest_difference(simulated(chain, task, params, batch, sent), sent) < 1e-7
 
 
 @pytest.mark.parametrize("scope", ["layer", "model"])
 def test_the_truth_pays_no_penalty_for_what_was_pruned(scope, make_task, rng):
     chain = Chain((GradientPruning(0.8, scope=scope),))
     task, params, batch, sent = released(chain, make_task, rng)
-    known = chain.surrogate(task)
+    known = chain.simulation(task)
     whole = task.gradient(params, batch)
-    kept = known.keep(sent)
-    assert largest_difference({n: g * kept[n] for n, g in whole.items()}, sent) == 0
+    kept = {n: (u != 0).to(u.dtype) for n, u in sent.items()}
+    assert largest_difference(known.predict(whole, sent), sent) == 0
     assert float(known.penalty(whole, sent)) == 0
     rescaled = known.penalty({n: 7 * g for n, g in whole.items()}, {n: 3 * u for n, u in sent.items()})
     assert float(rescaled) < 1e-25  # rounding, squared
@@ -90,7 +96,7 @@ def test_the_truth_pays_no_penalty_for_what_was_pruned(scope, make_task, rng):
 def test_the_penalty_has_a_finite_slope_even_at_an_update_of_zeros(make_task, rng):
     chain = Chain((GradientPruning(0.5),))
     task, _, _, sent = released(chain, make_task, rng)
-    slope = grad(lambda u: chain.surrogate(task).penalty(u, sent))({n: torch.zeros_like(u) for n, u in sent.items()})
+    slope = grad(lambda u: chain.simulation(task).penalty(u, sent))({n: torch.zeros_like(u) for n, u in sent.items()})
     assert all(torch.isfinite(s).all() for s in slope.values())
 
 
@@ -111,16 +117,23 @@ def test_the_stated_noise_is_that_of_the_release(parts, make_task):
     draws = [chain.update(task, params, batch, torch.Generator().manual_seed(i)) for i in range(40)]
     entries = torch.stack([torch.cat([u.flatten() for u in draw.values()]) for draw in draws])
     measured = float(entries.var(0).mean().sqrt())
-    assert measured == pytest.approx(chain.surrogate(task).noise_std, rel=0.02)
+    assert measured == pytest.approx(chain.simulation(task).noise_std, rel=0.02)
 
 
-def test_kept_coordinates_survive_what_comes_before_and_clipping_afterwards():
-    noise, pruning = GaussianNoise(0.1), GradientPruning(0.5)
-    after_noise = Chain((noise, pruning)).surrogate(None)
-    assert (after_noise.keep is not None, after_noise.predict, after_noise.noise_std) == (True, None, 0.1)
-    clipped = Chain((pruning, NormClipping(1.0))).surrogate(None)
-    assert clipped.keep is not None
-    assert clipped.predict is not None
+def test_what_a_later_part_hides_is_predicted_and_costs_no_penalty():
+    pruning = GradientPruning(0.5)
+    assert Chain((pruning,)).simulation(None).penalty is not None
+    assert Chain((pruning, NormClipping(1.0))).simulation(None).penalty is None
+    assert Chain((pruning, GaussianNoise(0.1))).simulation(None).penalty is None
+    assert Chain((NormClipping(1.0), pruning)).simulation(None).penalty is not None
+
+
+@pytest.mark.parametrize("scope", ["layer", "model"])
+def test_clipping_has_a_slope_at_an_update_of_zeros(scope):
+    zeros = {"a": torch.zeros(3), "b": torch.zeros(2)}
+    clipped = NormClipping(0.5, scope=scope).clipped
+    slope = grad(lambda u: sum(v.sum() for v in clipped(u).values()))(zeros)
+    assert {name: s.tolist() for name, s in slope.items()} == {"a": [1.0] * 3, "b": [1.0] * 2}
 
 
 class Unknown(Defense):
@@ -134,9 +147,42 @@ class Unknown(Defense):
         (Unknown(),),
         (GradientPruning(0.5), Unknown()),
         (GaussianNoise(0.1), NormClipping(1.0)),
-        (GradientPruning(0.5), GradientPruning(0.9)),
+        (GaussianNoise(0.1), GradientPruning(0.5)),
+        (DpSgd(1.0, 0.1), GradientPruning(0.5)),
     ],
-    ids=["no surrogate", "a part without", "noise that is clipped", "pruned twice"],
+    ids=["no surrogate", "a part without", "noise that is clipped", "noise that is pruned", "dp_sgd that is pruned"],
 )
-def test_a_chain_that_nobody_can_simulate_has_no_surrogate(parts):
-    assert Chain(parts).surrogate(None) is None
+def test_a_chain_that_nobody_can_simulate_is_unaudited(parts):
+    assert Chain(parts).simulation(Task(None, 10, (3, 32, 32))) is None
+
+
+@dataclass(frozen=True)
+class Odd(Unknown):
+    said: object
+
+    def surrogate(self, task):
+        return self.said
+
+
+@dataclass(frozen=True)
+class OddSchedule(Defense):
+    def schedule(self, schedule):
+        return schedule
+
+    def surrogate(self, task):
+        return Surrogate(noise_std=1.0)
+
+
+def test_surrogates_that_say_what_their_part_cannot_are_refused():
+    with pytest.raises(TypeError, match="a surrogate's gradient belongs to"):
+        Chain((Odd(Surrogate(gradient=lambda *a: {})),)).simulation(None)
+    with pytest.raises(DefenseFault, match=r"Odd\.surrogate returned int, not a Surrogate"):
+        Chain((Odd(3),)).simulation(None)
+    with pytest.raises(DefenseFault, match=r"OddSchedule.surrogate says more than Surrogate\(\)"):
+        Chain((OddSchedule(),)).simulation(None)
+
+
+def test_a_mask_that_noise_hides_needs_a_prediction_too():
+    masked = Odd(Surrogate(keep=lambda o: o))
+    assert Chain((masked,)).simulation(None) is not None
+    assert Chain((masked, GaussianNoise(0.1))).simulation(None) is None

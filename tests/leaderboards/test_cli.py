@@ -271,7 +271,7 @@ def test_a_plugin_that_fails_is_a_cell_with_a_status_and_code_1(leakboard, tmp_p
     grid = ["--set", 'grid.defenses=["none","mine"]', "--set", "grid.controls=false", "--plugin", "mine.py"]
     code, out, err = leakboard("run", "small.toml", *grid)
     assert code == 1
-    assert re.search(r"^mine +error \[1\] +error \[1\]$", out, re.MULTILINE)
+    assert re.search(r"^mine \(unaudited\) +error \[1\] +error \[1\]$", out, re.MULTILINE)
     assert re.search(r"^none +[\d.]+ ± [\d.]+ +100\.00 ± 0\.00$", out, re.MULTILINE)
     assert "blocks without a result: 2 error; see `leakboard status runs/small`" in err
     code, out, _ = leakboard("status", "runs/small")

@@ -165,6 +165,24 @@ def test_notes_say_what_the_attacks_know(results: Make) -> None:
     assert "do not adapt" not in render(frame.assign(defense_known=True))
 
 
+def test_a_defense_that_no_attack_adapts_to_is_marked_in_every_table(results: Make) -> None:
+    frame = results(images=4)
+    assert "naudited" not in render(frame)
+    odd = frame["defense"].iloc[-1]
+    text = render(frame.assign(audited=frame["defense"] != odd), "markdown")
+    assert text.count("(unaudited)") == text.count(odd.replace("|", "\\|")) > 2
+    assert "Unaudited: no attack adapts to this defense" in text
+
+
+def test_a_better_optimiser_s_chance_is_stated(results: Make) -> None:
+    frame = results(images=4)
+    frame["underpowered"] = (frame["image"] == 0).astype(float)
+    text = render(frame)
+    assert "25%" in text
+    assert "Underpowered:" in text
+    assert "Underpowered:" not in render(frame.assign(underpowered=0.0))
+
+
 def test_an_empty_run_and_an_unknown_format_are_explained(results: Make) -> None:
     assert "No cells yet" in render(pd.DataFrame())
     assert json.loads(render(pd.DataFrame(), "json")) == []
