@@ -17,8 +17,10 @@ from bench.plugins import named
 from bench.registry import Registry
 from bench.specs import Chain, MethodSpec, chain_label
 from defenses.chain import Chain as DefenseChain
+from defenses.chain import DefenseFault
 from defenses.client import Classifier, Task
 from defenses.schedule import Schedule
+from defenses.surrogate import check_simulation
 
 PRIOR_SETTINGS = ("iterations", "tv_weight", "learning_rate", "milestones", "decay")
 """What `prior_only` takes over from the grid's `inverting_gradients`."""
@@ -129,7 +131,13 @@ def _row(
 def _is_audited(parts: Chain, chain: DefenseChain, task: Task) -> bool:
     """Whether somebody has said what an attacker who knows the defense does."""
     with named(f"defense {chain_label(parts)}"):
-        return chain.simulation(task) is not None
+        try:
+            found = chain.simulation(task)
+            if found is not None:
+                check_simulation(found, task)
+        except (DefenseFault, TypeError) as error:
+            raise ConfigurationError(f"defense {chain_label(parts)}: its surrogate cannot be used: {error}") from error
+        return found is not None
 
 
 def _schedule(parts: Chain, chain: DefenseChain, client: Schedule) -> Schedule:

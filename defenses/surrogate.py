@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
+import torch
 from torch import Tensor
 
-from defenses.client import Params, Update
+from defenses.client import Params, Task, Update
 
 Loss = Callable[[Params, Tensor, Tensor], Tensor]
 """Of weights, images (b c h w) in [0, 1] and labels (b,) or probabilities (b classes), the mean cross-entropy."""
@@ -18,14 +20,16 @@ Loss = Callable[[Params, Tensor, Tensor], Tensor]
 class Surrogate:
     """A defense as its attacker computes it for one client; every function is traceable by torch.func.
 
-    The attack compares `predict` of the dummy's update with what was released. Updates are in the units of the release.
-    Tensors that a function brings along have to follow the device and type of its arguments. The default is that of a
-    defense which needs no adapting to.
+    The attack compares `predict` of the dummy's update with what was released. An update is a dict of parameter names
+    to tensors of the parameters' shapes, of one client, in the units of the release. Tensors that a function brings
+    along have to follow the device and type of its arguments. `Surrogate()` is that of a defense which needs no
+    adapting to; a defense without one, None, is unaudited.
 
-    - `gradient(loss, params, images, labels)`: what replaces the mean gradient in every local step; of a `share` only.
-    - `predict(update)`: a differentiable stand-in of what the defense does to an update.
-    - `keep(observed)`: 1 for every coordinate that the defense leaves as it is, 0 for those that it sets to zero, read
-      off the release. It takes the place of `predict` wherever nothing later hides it.
+    - `gradient(loss, params, images, labels) -> Update`: what replaces the mean gradient in every local step; of a
+      `share` only.
+    - `predict(update) -> Update`: a differentiable stand-in of what the defense does to an update.
+    - `keep(observed) -> Update`: 1 for every coordinate that the defense leaves as it is, 0 for those that it sets to
+      zero, read off the release. Used instead of `predict` unless noise hides it; then `predict` is needed.
     - `penalty(update, observed)`: a scalar, in units of the squared distance of updates of norm 1, for what the release
       says of the update beside the coordinates that it shows; used only where nothing later changes the release.
     - `noise_std`: the standard deviation of Gaussian noise that is added to every coordinate, after all else.
@@ -77,6 +81,21 @@ def composed(parts: list[Surrogate]) -> Simulation | None:
     return Simulation(parts[0].gradient, partial(_run, tuple(steps)), penalty, variance**0.5)
 
 
+def check_simulation(simulation: Simulation, task: Task) -> None:
+    """Run every function once, on zeros; raises TypeError where one does not give what it should."""
+    params = {name: p.detach() for name, p in task.model.named_parameters()}
+    zeros = {name: torch.zeros_like(p) for name, p in params.items()}
+    simulation.predict(zeros, zeros)
+    if simulation.penalty is not None:
+        value = simulation.penalty(zeros, zeros)
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            raise TypeError(f"penalty returned {value!r}; return a tensor that holds one number")
+    if simulation.gradient is not None:
+        image = next(iter(params.values())).new_zeros(1, *task.input_shape)
+        label = torch.zeros(1, dtype=torch.int64, device=image.device)
+        _alike("gradient", simulation.gradient(task.loss, params, image, label), params)
+
+
 def _run(steps: tuple[Callable[[Update, Update], Update], ...], update: Update, observed: Update) -> Update:
     for step in steps:
         update = step(update, observed)
@@ -93,9 +112,21 @@ def _penalised(
 
 
 def _kept(keep: Callable[[Update], Update], update: Update, observed: Update) -> Update:
-    mask = keep(observed)
+    mask = _alike("keep", keep(observed), update)
     return {name: u * mask[name] for name, u in update.items()}
 
 
 def _predicted(predict: Callable[[Update], Update], update: Update, observed: Update) -> Update:
-    return predict(update)
+    return _alike("predict", predict(update), update)
+
+
+def _alike(what: str, found: Any, update: Update) -> Update:
+    if not isinstance(found, dict) or found.keys() != update.keys():
+        got = f"tensors {', '.join(map(str, found))}" if isinstance(found, dict) else type(found).__name__
+        raise TypeError(f"{what} returned {got}; return a dict of the update's names to tensors")
+    for name, u in update.items():
+        shape = tuple(getattr(found[name], "shape", ()))
+        if not isinstance(found[name], Tensor) or shape != tuple(u.shape):
+            got = f"shape {shape}" if isinstance(found[name], Tensor) else type(found[name]).__name__
+            raise TypeError(f"{what} returned {got} for {name!r}; the update has shape {tuple(u.shape)}")
+    return found

@@ -1,6 +1,6 @@
 """A surrogate computes what the defended client computes, and chains compose what their parts say."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ from defenses.local_epochs import LocalEpochs
 from defenses.none import NoDefense
 from defenses.norm_clipping import NormClipping
 from defenses.schedule import Schedule
-from defenses.surrogate import Surrogate
+from defenses.surrogate import Surrogate, check_simulation
 
 NOISELESS = {
     "none": (NoDefense(),),
@@ -186,3 +186,37 @@ def test_a_mask_that_noise_hides_needs_a_prediction_too():
     masked = Odd(Surrogate(keep=lambda o: o))
     assert Chain((masked,)).simulation(None) is not None
     assert Chain((masked, GaussianNoise(0.1))).simulation(None) is None
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        (Surrogate(predict=lambda u: sum(v.sum() for v in u.values())), "predict returned Tensor; return a dict"),
+        (
+            Surrogate(predict=lambda u: dict(list(u.items())[:2])),
+            "predict returned tensors network.0.weight, network.0",
+        ),
+        (Surrogate(predict=lambda u: {n: 1.0 for n in u}), "predict returned float for 'network.0.weight'"),
+        (Surrogate(keep=lambda o: {n: v[:1] for n, v in o.items()}), r"keep returned shape \(1, 1, 3, 3\) for"),
+        (Surrogate(penalty=lambda u, o: u["network.0.weight"]), "penalty returned tensor"),
+        (Surrogate(penalty=lambda u, o: 3.0), r"penalty returned 3\.0; return a tensor"),
+    ],
+)
+def test_what_a_surrogate_returns_is_checked_before_it_can_weaken_an_attack(said, message, make_task):
+    task, _, _ = make_task()
+    with pytest.raises(TypeError, match=message):
+        check_simulation(Chain((Odd(said),)).simulation(task), task)
+
+
+@pytest.mark.parametrize("parts", NOISELESS.values(), ids=NOISELESS)
+def test_every_built_in_simulation_passes_the_check(parts, make_task):
+    chain = Chain(parts)
+    task, _, _ = make_task(chain.schedule(Schedule()))
+    check_simulation(chain.simulation(task), task)
+
+
+def test_a_share_s_gradient_is_checked_too(make_task):
+    task, _, _ = make_task()
+    known = replace(Chain((LargerBatch(2), DpSgd())).simulation(task), gradient=lambda loss, params, x, y: {})
+    with pytest.raises(TypeError, match="gradient returned tensors"):
+        check_simulation(known, task)
