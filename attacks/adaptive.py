@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from attacks.distances import Distance, cosine_distance, squared_distance
-from defenses.client import Update
+from defenses.client import Update, squared_norm
 from defenses.surrogate import Simulation
 
 NOISE_PRIOR = 1.0
@@ -19,7 +18,7 @@ at that, the prior has won anyway."""
 
 def penalty_unit(distance: Distance, observed: Update) -> Tensor | float:
     """What a squared distance of updates of norm 1 is worth in this distance, of which 1 - cosine is half."""
-    return 0.5 if distance is cosine_distance else _square(observed)
+    return 0.5 if distance is cosine_distance else squared_norm(observed)
 
 
 def noise_prior_weight(
@@ -38,11 +37,7 @@ def noise_prior_weight(
         return 2 * NOISE_PRIOR * pixels * variance
     if distance is not cosine_distance:
         return 0.0
-    square = _square(observed).clamp_min(1e-30)
+    square = squared_norm(observed).clamp_min(1e-30)
     coordinates = sum(o.numel() for o in observed.values())
     signal = (1 - coordinates * variance / square).clamp_min(FAINTEST_SIGNAL)
     return NOISE_PRIOR * pixels * variance / (square * signal.sqrt())
-
-
-def _square(update: Update) -> Tensor:
-    return torch.stack([u.square().sum() for u in update.values()]).sum()

@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from attacks.threat import ThreatModel
-from defenses.client import Batch, Params, Task, Update
+from defenses.client import Batch, Params, Task, Update, squared_norm
 from defenses.surrogate import Simulation
 
 
@@ -109,11 +109,7 @@ def gradient_scale(observation: Observation) -> Tensor:
             if observation.own_weights
             else observation.params
         )
-        expected = _norm(task.gradient(params, Batch(noise, labels)))
-        observed = _norm({name: u[trial] for name, u in observation.updates.items()})
+        expected = squared_norm(task.gradient(params, Batch(noise, labels))).sqrt()
+        observed = squared_norm({name: u[trial] for name, u in observation.updates.items()}).sqrt()
         scales.append(observed / expected)
     return torch.stack(scales).clamp_min(torch.finfo(like.dtype).tiny)
-
-
-def _norm(update: Update) -> Tensor:
-    return torch.stack([u.square().sum() for u in update.values()]).sum().sqrt()

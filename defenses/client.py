@@ -22,6 +22,11 @@ Update = dict[str, Tensor]
 """Parameter name -> what leaves the device; the names and shapes of the parameters."""
 
 
+def squared_norm(update: Update) -> Tensor:
+    """The square of the Euclidean norm of all entries together, a scalar."""
+    return torch.stack([u.square().sum() for u in update.values()]).sum()
+
+
 class Normalise(nn.Module):
     """The first layer of every model: pixels in [0, 1] to zero mean and unit deviation per channel."""
 

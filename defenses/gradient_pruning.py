@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor
 
-from defenses.client import Defense, Task, Update
+from defenses.client import Defense, Task, Update, squared_norm
 from defenses.surrogate import Surrogate
 
 
@@ -49,7 +49,7 @@ class GradientPruning(Defense):
             name: ((1 - kept[name]) * (p / own).abs() - smallest[name] / whole).clamp_min(0)
             for name, p in predicted.items()
         }
-        return _norm_square(excess)
+        return squared_norm(excess)
 
     def _pruned(self, update: Update) -> Update:
         if self.scope == "layer":
@@ -73,8 +73,4 @@ def _nonzero(update: Update) -> Update:
 
 def _norm(update: Update) -> Tensor:
     # A zero has no direction: without the small constant its norm has no derivative.
-    return (_norm_square(update) + 1e-30).sqrt()
-
-
-def _norm_square(update: Update) -> Tensor:
-    return torch.stack([u.square().sum() for u in update.values()]).sum()
+    return (squared_norm(update) + 1e-30).sqrt()
