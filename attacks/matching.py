@@ -10,10 +10,10 @@ from torch import Generator, Tensor
 from torch.func import grad, grad_and_value, jvp, vmap
 from torch.nn import functional as F
 
-from attacks.adaptive import noise_prior_weight, penalty_unit
+from attacks.adaptive import adapted, noise_prior_weight
 from attacks.attack import Reconstruction
 from attacks.descent import LaneGradient
-from attacks.distances import Distance
+from attacks.distances import Distance, Measure
 from attacks.engine import Descended
 from attacks.execution import current, known_chunk
 from attacks.labels import recovered_labels
@@ -36,7 +36,7 @@ class MatchingProblem:
     """
 
     observation: Observation
-    distance: Distance | None
+    distance: Distance | Measure | None
     tv_weight: float = 0.0
 
     def objective(self, variables: Lanes, evidence: Lanes) -> Tensor:
@@ -110,7 +110,7 @@ class MatchingProblem:
         value = self.distance(in_gradients(known.predict(update, released)), observed)
         if known.penalty is None:
             return value
-        return value + penalty_unit(self.distance, observed) * known.penalty(update, released)
+        return adapted(self.distance).penalised(value, known.penalty(update, released), observed)
 
     def _weights(self, evidence: Lanes) -> Params:
         """The lane's own weights where every trial has some, else those of all."""

@@ -26,6 +26,7 @@ ATTACKS = {
     "dataset_mean": {},
     "euclidean": {"iterations": 1, "history": 5},
     "euclidean_adam": {"iterations": 3, "restarts": 2},
+    "gaussian_likelihood": {"iterations": 3, "restarts": 2},
     "grey_image": {},
     "inverting_gradients": {"iterations": 3, "restarts": 2},
     "linear_layer": {"iterations": 3},
@@ -297,7 +298,9 @@ def test_trials_attacked_together_equal_trials_attacked_one_by_one(observed, nam
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
-@pytest.mark.parametrize("name", ["inverting_gradients", "linear_layer", "prior_only", "absolute_matching"])
+@pytest.mark.parametrize(
+    "name", ["inverting_gradients", "gaussian_likelihood", "linear_layer", "prior_only", "absolute_matching"]
+)
 def test_an_attack_in_a_box_gives_its_answer_the_objective_that_the_referee_is_told(observed, name, setting):
     seen, seeds = observed(setting, "larger_batch(examples=2)")
     attack = attack_of(name)

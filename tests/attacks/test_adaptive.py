@@ -1,13 +1,14 @@
 """Attacks that know the defense: what they compare, how they weigh the prior, and what it gains them."""
 
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 from torch.func import vmap
 
-from attacks.adaptive import FAINTEST_SIGNAL, NOISE_PRIOR, noise_prior_weight, penalty_unit
-from attacks.distances import cosine_distance, squared_distance
+from attacks.adaptive import NOISE_PRIOR, adapted, noise_prior_weight
+from attacks.distances import FAINTEST_SIGNAL, cosine_distance, gaussian_likelihood, squared_distance
 from attacks.euclidean_adam import EuclideanAdam
 from attacks.inverting_gradients import InvertingGradients
 from attacks.matching import MatchingProblem
@@ -87,9 +88,17 @@ def noisy(std):
 def test_the_penalty_counts_as_much_as_the_distance_that_it_completes():
     """Of updates of norm 1 the squared distance is twice 1 - cosine; of others it grows with the norm's square."""
     east, north = {"a": torch.tensor([2.0, 0.0])}, {"a": torch.tensor([0.0, 2.0])}
-    unit_square = 2.0
-    assert penalty_unit(cosine_distance, east) * unit_square == pytest.approx(float(cosine_distance(east, north)))
-    assert penalty_unit(squared_distance, east) * unit_square == pytest.approx(float(squared_distance(east, north)))
+    unit_square = torch.tensor(2.0)
+    for distance in (cosine_distance, squared_distance, gaussian_likelihood(3.0), lambda p, o: squared_distance(p, o)):
+        matched = distance(east, east)
+        penalised = adapted(distance).penalised(matched, unit_square, east)
+        assert float(penalised) == pytest.approx(float(distance(east, north)))
+
+
+def test_a_penalty_joins_the_residual_whose_variance_is_profiled_out():
+    east, north, unknown = {"a": torch.tensor([2.0, 0.0])}, {"a": torch.tensor([0.0, 2.0])}, gaussian_likelihood(0.0)
+    penalised = unknown.penalised(unknown(east, north), torch.tensor(2.0), north)
+    assert float(penalised) == pytest.approx(0.5 * math.log((8 + 8) / 2))
 
 
 def test_the_prior_s_weight_of_known_updates():
@@ -103,6 +112,7 @@ def test_the_prior_s_weight_of_known_updates():
     assert weight(cosine_distance, 0.0) == 0
     assert weight(squared_distance, 2.0) == pytest.approx(NOISE_PRIOR * 2 * 100 * 4)
     assert weight(lambda p, o: p["a"].sum(), 2.0) == 0
+    assert weight(gaussian_likelihood(4.0), 2.0) == 0, "its prior is weighed already"
 
 
 def test_noise_raises_the_prior_of_each_lane_by_its_own_update(case):
@@ -122,7 +132,7 @@ def test_noise_raises_the_prior_of_each_lane_by_its_own_update(case):
     assert len(set(extra)) == 3
 
 
-@pytest.mark.parametrize("distance", [cosine_distance, squared_distance])
+@pytest.mark.parametrize("distance", [cosine_distance, squared_distance, gaussian_likelihood(0.0)])
 def test_an_update_of_zeros_gives_a_finite_objective_and_gradient(case, distance):
     seen = case(trials=1, defense=(GradientPruning(0.9),), threat=KNOWN).observation
     seen = replace(seen, updates={name: torch.zeros_like(u) for name, u in seen.updates.items()})

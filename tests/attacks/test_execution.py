@@ -102,7 +102,7 @@ def assert_forms_agree(problem, other, lanes):
         assert float((found[name] - slope).abs().max() / slope.abs().max()) < 1e-12
 
 
-@pytest.mark.parametrize("distance", [cosine_distance, squared_distance], ids=lambda d: d.__name__)
+@pytest.mark.parametrize("distance", [cosine_distance, squared_distance], ids=["cosine", "squared"])
 @pytest.mark.parametrize("labels", ["known", "joint"])
 def test_forward_over_reverse_is_the_gradient_of_double_backward(case, labels, distance):
     threat = ThreatModel(labels=labels)
