@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 from torch.func import grad, grad_and_value, jvp, vmap
 from torch.nn import functional as F
 
@@ -19,10 +19,11 @@ from attacks.execution import current, known_chunk
 from attacks.labels import recovered_labels
 from attacks.lanes import Lanes
 from attacks.observation import Observation, gradient_scale
+from attacks.orders import ORDERS, drawn_orders, is_drawn, slots
 from attacks.priors import total_variation
 from attacks.simulation import GradientRule, loss_of, pulled_back, simulated_update
 from attacks.starts import normal_starts
-from defenses.client import Params, Task, Update
+from defenses.client import Params, Update
 from defenses.surrogate import Loss
 
 
@@ -32,19 +33,22 @@ class MatchingProblem:
 
     `distance` compares updates; None leaves the gradient out (the prior alone). `tv_weight` weighs the total
     variation of the images in normalised space. Where the observation knows the defense, the
-    update is simulated as that says, and noise adds to a `tv_weight` above 0.
+    update is simulated as that says, and noise adds to a `tv_weight` above 0. Where local batches are drawn in an
+    order that is not known, the predicted update is the mean over so many `orders`; 1 keeps the dummy's own.
     """
 
     observation: Observation
     distance: Distance | Measure | None
     tv_weight: float = 0.0
+    orders: int = ORDERS
 
     def objective(self, variables: Lanes, evidence: Lanes) -> Tensor:
         """Of one lane: "images" (b c h w) in normalised space and, when joint, "logits" (b classes)."""
         if self.distance is None:
             return self._prior(variables, evidence)
         images, labels = self._dummy(variables, evidence)
-        update = simulated_update(self.observation.task, self._weights(evidence), images, labels, self._rule)
+        task, orders = self.observation.task, evidence.get("orders")
+        update = simulated_update(task, self._weights(evidence), images, labels, self._rule, orders)
         return self._mismatch(update, evidence) + self._prior(variables, evidence)
 
     @property
@@ -80,7 +84,7 @@ class MatchingProblem:
         task, weights = self.observation.task, self._weights(evidence)
         slope = lambda update: grad_and_value(self._mismatch)(update, evidence)  # noqa: E731
         dummy = lambda variables: self._dummy(variables, evidence)  # noqa: E731
-        slopes, value = pulled_back(task, self._rule, weights, dummy, variables, slope)
+        slopes, value = pulled_back(task, self._rule, weights, dummy, variables, slope, evidence.get("orders"))
         return self._with_prior(slopes, value, variables, evidence)
 
     def _with_prior(self, slopes: Lanes, value: Tensor, variables: Lanes, evidence: Lanes) -> tuple[Lanes, Tensor]:
@@ -138,7 +142,10 @@ class MatchingProblem:
             lanes |= {f"params.{name}": p for name, p in seen.params.items()}
         if seen.threat.labels != "joint":
             labels = recovered_labels(seen) if seen.labels is None else seen.labels
-            lanes["labels"] = labels[:, _slots(seen.task)]
+            lanes["labels"] = labels[:, slots(seen.task)]
+        if is_drawn(seen.task) and self.orders != 1:
+            orders = drawn_orders(seen.task, self.orders).to(seen.device)
+            lanes["orders"] = orders.expand(seen.trials, *orders.shape)
         return {name: v.repeat_interleave(restarts, dim=0) for name, v in lanes.items()}
 
     def start(self, seeds: list[int], restarts: int) -> Lanes:
@@ -176,7 +183,7 @@ class MatchingProblem:
 
         None where several local batches were drawn in an order that nobody knows: then no order is the truth's.
         """
-        if len(self.observation.task.schedule.local_batches) > 1:
+        if is_drawn(self.observation.task):
             return None
         variables = {"images": self.observation.task.normalise(images)}
         evidence = self.evidence(1)
@@ -190,11 +197,3 @@ class MatchingProblem:
 
 def _observed(evidence: Lanes) -> Update:
     return {name.removeprefix("update."): o for name, o in evidence.items() if name.startswith("update.")}
-
-
-def _slots(task: Task) -> Tensor:
-    """Which label each slot of the dummy gets: sorted labels would make every local batch of one class."""
-    images = task.schedule.images
-    if len(task.schedule.local_batches) == 1:
-        return torch.arange(images)
-    return torch.randperm(images, generator=Generator().manual_seed(0))

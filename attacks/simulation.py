@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import functional_call, grad, vjp
+from torch.func import functional_call, grad, vjp, vmap
 from torch.nn import functional as F
 
 from attacks.execution import Precision
@@ -34,26 +34,33 @@ def loss_of(task: Task, precision: Precision = "float32") -> Loss:
 
 
 def simulated_update(
-    task: Task, params: Params, images: Tensor, labels: Tensor, gradient: GradientRule | None = None
+    task: Task,
+    params: Params,
+    images: Tensor,
+    labels: Tensor,
+    gradient: GradientRule | None = None,
+    orders: Tensor | None = None,
 ) -> Update:
     """The update of a dummy batch, images (b c h w) and labels (b,) or probabilities (b classes).
 
     FedSGD gives the mean gradient. FedAvg unrolls the published local steps (Geiping et al., NeurIPS 2020,
-    section 6); the order of the client's local batches is not known, so the dummy's own order is used in every
-    epoch. `gradient` is that of the task's loss by default.
+    section 6). The order of the client's local batches is not known: the dummy's own order is used in every epoch, or
+    the mean of the updates under `orders` (k epochs b), permutations of the dummy. `gradient` is that of the task's
+    loss by default.
     """
     gradient = gradient or grad(task.loss)
     if task.schedule.sends_gradient:
         return gradient(params, images, labels)
-    moved = _unmoved(params)
-    for part in local_steps(task):
-        moved = _moved(task, gradient, params, moved, images[part], labels[part])
-    return moved
+    moved = _unmoved(params, orders)
+    for part in local_steps(task, orders):
+        moved = _moved(task, gradient, params, moved, images, labels, part)
+    return _over_orders(moved, orders)
 
 
-def local_steps(task: Task) -> list[Any]:
-    """The images of every local step, in order."""
-    return [part for _ in range(task.schedule.epochs) for part in task.schedule.local_batches]
+def local_steps(task: Task, orders: Tensor | None = None) -> list[slice | Tensor]:
+    """The images of every local step, in order: a slice, or under `orders` (k epochs b) their numbers (k, size)."""
+    parts, epochs = task.schedule.local_batches, range(task.schedule.epochs)
+    return [part if orders is None else orders[:, epoch, part] for epoch in epochs for part in parts]
 
 
 def pulled_back(
@@ -63,24 +70,27 @@ def pulled_back(
     images: Callable[[Any], tuple[Tensor, Tensor]],
     variables: Any,
     slope: Any,
+    orders: Tensor | None = None,
 ) -> Any:
     """How a function of the simulated FedAvg update changes with what the images are made of.
 
     `images(variables)` are the dummy batch and its labels; `slope(update)` gives the function's derivative by the
-    update and its value. Returns the derivative by the variables, and the value. The adjoint of the local steps
-    (Griewank & Walther, "Evaluating Derivatives", chapter 12): only the weights between steps are kept, and every
-    step is computed again on the way back, so that memory does not grow with the number of steps.
+    update and its value; `orders` are those of `simulated_update`. Returns the derivative by the variables, and the
+    value. The adjoint of the local steps (Griewank & Walther, "Evaluating Derivatives", chapter 12): only the weights
+    between steps are kept, and every step is computed again on the way back, so that memory does not grow with the
+    number of steps.
     """
 
-    def step(moved: Update, variables: Any, part: Any) -> Update:
-        dummy, labels = images(variables)
-        return _moved(task, gradient, params, moved, dummy[part], labels[part])
+    def step(moved: Update, variables: Any, part: slice | Tensor) -> Update:
+        return _moved(task, gradient, params, moved, *images(variables), part)
 
-    steps = local_steps(task)
-    reached = [_unmoved(params)]
+    steps = local_steps(task, orders)
+    reached = [_unmoved(params, orders)]
     for part in steps:
         reached.append(step(reached[-1], variables, part))
-    cotangent, value = slope(reached.pop())
+    mean, pull = vjp(lambda moved: _over_orders(moved, orders), reached.pop())
+    along, value = slope(mean)
+    (cotangent,) = pull(along)
     total = None
     for part, moved in zip(reversed(steps), reversed(reached), strict=True):
         back = vjp(lambda moved, variables, part=part: step(moved, variables, part), moved, variables)[1]
@@ -89,12 +99,30 @@ def pulled_back(
     return total, value
 
 
-def _unmoved(params: Params) -> Update:
-    return {name: torch.zeros_like(p) for name, p in params.items()}
+def _unmoved(params: Params, orders: Tensor | None) -> Update:
+    """Zeros in the parameters' shapes, or (k, *shape) under k orders."""
+    lead = () if orders is None else (len(orders),)
+    return {name: p.new_zeros(*lead, *p.shape) for name, p in params.items()}
 
 
-def _moved(task: Task, gradient: GradientRule, params: Params, moved: Update, images: Tensor, labels: Tensor) -> Update:
+def _moved(
+    task: Task,
+    gradient: GradientRule,
+    params: Params,
+    moved: Update,
+    images: Tensor,
+    labels: Tensor,
+    part: slice | Tensor,
+) -> Update:
     """How far one more local step leads; sums of steps avoid the cancellation of initial minus final weights."""
-    weights = {name: params[name] - moved[name] for name in params}
-    step = gradient(weights, images, labels)
-    return {name: moved[name] + task.schedule.learning_rate * step[name] for name in moved}
+
+    def one(moved: Update, part: slice | Tensor) -> Update:
+        weights = {name: params[name] - moved[name] for name in params}
+        step = gradient(weights, images[part], labels[part])
+        return {name: moved[name] + task.schedule.learning_rate * step[name] for name in moved}
+
+    return one(moved, part) if isinstance(part, slice) else vmap(one)(moved, part)
+
+
+def _over_orders(moved: Update, orders: Tensor | None) -> Update:
+    return moved if orders is None else {name: m.mean(0) for name, m in moved.items()}

@@ -1,0 +1,35 @@
+"""The order of the client's local batches, which the attacker does not know."""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator, Tensor
+
+from defenses.client import Task
+
+ORDERS = 1
+
+
+def is_drawn(task: Task) -> bool:
+    """Whether the client draws an order at all: with one local batch per epoch there is none."""
+    return len(task.schedule.local_batches) > 1
+
+
+def slots(task: Task) -> Tensor:
+    """Which label (b,) each slot of the dummy gets: sorted labels would make every local batch of one class."""
+    images = task.schedule.images
+    return torch.randperm(images, generator=Generator().manual_seed(0)) if is_drawn(task) else torch.arange(images)
+
+
+def drawn_orders(task: Task, orders: int) -> Tensor:
+    """So many orders of the dummy's slots (orders epochs b), a fresh one for every epoch as the client draws them.
+
+    They come from the attacker's own generator and are the same at every call. Raises ValueError for less than one.
+    """
+    if orders < 1:
+        raise ValueError(f"orders must be at least 1, got {orders}; 1 keeps the dummy's own")
+    rng = Generator().manual_seed(1)
+    count = orders * task.schedule.epochs
+    return torch.stack([torch.randperm(task.schedule.images, generator=rng) for _ in range(count)]).view(
+        orders, task.schedule.epochs, task.schedule.images
+    )
