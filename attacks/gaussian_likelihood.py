@@ -14,6 +14,7 @@ from attacks.distances import gaussian_likelihood
 from attacks.labels import check_labels
 from attacks.matching import MatchingProblem
 from attacks.observation import Observation
+from attacks.priors import colour_variation
 from defenses.client import Task
 
 
@@ -21,12 +22,13 @@ from defenses.client import Task
 class GaussianLikelihood(Attack):
     """Minimise the negative log posterior of the images given the update, per coordinate of the update.
 
-    With o the update in the scale of a mean gradient, p its prediction from b images x of n pixels, N coordinates and
-    noise of deviation s, known with the defense, the posterior's negative logarithm is |p - o|^2 / 2s^2 + k b n TV(x)
-    + constant: the Laplace prior of inverse scale k = `inverse_scale` on differences of neighbouring pixels in
-    normalised space, whose total variation is a mean. Where no noise is known its variance is profiled out
-    (`attacks.distances.gaussian_likelihood`), which weighs the prior less the closer the update is matched. What the
-    defense says of the update otherwise is a squared residual of the same variance.
+    With o the update in the scale of a mean gradient, p its prediction from b images x of n entries, N coordinates and
+    noise of deviation s, known with the defense, the posterior's negative logarithm is |p - o|^2 / 2s^2 + k b n V(x)
+    + constant: a Laplace prior on differences of neighbouring pixels in normalised space, of inverse scale k =
+    `inverse_scale` in brightness and more in colour; V, a mean over entries, is `attacks.priors.colour_variation`.
+    Where no noise is known its variance is profiled out (`attacks.distances.gaussian_likelihood`), which weighs the
+    prior less the closer the update is matched. What the defense says of the update otherwise is a squared residual of
+    the same variance.
 
     The maximum a posteriori view of gradient inversion is that of Balunovic et al., "Bayesian Framework for Gradient
     Leakage", ICLR 2022. Divided by N the objective has the same size in every network, about 1/2 at the truth under
@@ -76,4 +78,6 @@ class GaussianLikelihood(Attack):
         std = 0.0 if known is None else known.noise_std / task.schedule.update_scale
         pixels = observation.images * math.prod(task.input_shape)
         coordinates = sum(p.numel() for p in task.model.parameters())
-        return MatchingProblem(observation, gaussian_likelihood(std**2), self.inverse_scale * pixels / coordinates)
+        return MatchingProblem(
+            observation, gaussian_likelihood(std**2), self.inverse_scale * pixels / coordinates, colour_variation
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -31,15 +32,16 @@ from defenses.surrogate import Loss
 class MatchingProblem:
     """Find images whose simulated update is close to the observed one.
 
-    `distance` compares updates; None leaves the gradient out (the prior alone). `tv_weight` weighs the total
-    variation of the images in normalised space. Where the observation knows the defense, the
-    update is simulated as that says, and noise adds to a `tv_weight` above 0. Where local batches are drawn in an
-    order that is not known, the predicted update is the mean over so many `orders`; 1 keeps the dummy's own.
+    `distance` compares updates; None leaves the gradient out (the prior alone). `tv_weight` weighs the `variation` of
+    the images in normalised space. Where the observation knows the defense, the update is simulated as that says, and
+    noise adds to a `tv_weight` above 0. Where local batches are drawn in an order that is not known, the predicted
+    update is the mean over so many `orders`; 1 keeps the dummy's own.
     """
 
     observation: Observation
     distance: Distance | Measure | None
     tv_weight: float = 0.0
+    variation: Callable[[Tensor], Tensor] = total_variation
     orders: int = ORDERS
 
     def objective(self, variables: Lanes, evidence: Lanes) -> Tensor:
@@ -96,7 +98,7 @@ class MatchingProblem:
         if seen.defense is not None and seen.defense.noise_std and weight and self.distance is not None:
             observed, scale = _observed(evidence), seen.task.schedule.update_scale
             weight = weight + noise_prior_weight(self.distance, seen.defense, observed, scale, images.numel())
-        return weight * total_variation(images)
+        return weight * self.variation(images)
 
     def _dummy(self, variables: Lanes, evidence: Lanes) -> tuple[Tensor, Tensor]:
         """Images in [0, 1] and the labels that go with them."""
@@ -144,8 +146,7 @@ class MatchingProblem:
             labels = recovered_labels(seen) if seen.labels is None else seen.labels
             lanes["labels"] = labels[:, slots(seen.task)]
         if is_drawn(seen.task) and self.orders != 1:
-            orders = drawn_orders(seen.task, self.orders).to(seen.device)
-            lanes["orders"] = orders.expand(seen.trials, *orders.shape)
+            lanes["orders"] = drawn_orders(seen.task, self.orders).to(seen.device).expand(seen.trials, -1, -1, -1)
         return {name: v.repeat_interleave(restarts, dim=0) for name, v in lanes.items()}
 
     def start(self, seeds: list[int], restarts: int) -> Lanes:

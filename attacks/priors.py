@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
+
+BRIGHTNESS_AND_COLOUR = (
+    (3**-0.5, 3**-0.5, 3**-0.5),
+    (2**-0.5, 0.0, -(2**-0.5)),
+    (6**-0.5, -2 * 6**-0.5, 6**-0.5),
+)
+"""Orthonormal axes of red, green and blue along which natural images hardly correlate: brightness and two opponent
+colours (Ruderman, Cronin & Chiao, "Statistics of Cone Responses to Natural Images", JOSA A 1998)."""
+INVERSE_SCALES = (1.0, 4.3, 6.9)
+"""How steep a Laplace prior on differences of neighbours is along each axis, brightness being 1: the inverse ratios of
+their mean magnitudes, .333, .077 and .049 in normalised space on `cifar100-samples`."""
+SMALLEST_STEP = 0.05
+"""Differences of neighbours, in normalised space, below which the prior is quadratic; from `cifar100-samples`."""
 
 
 def total_variation(images: Tensor) -> Tensor:
@@ -13,3 +27,23 @@ def total_variation(images: Tensor) -> Tensor:
     dx = (images[..., :, 1:] - images[..., :, :-1]).abs().mean()
     dy = (images[..., 1:, :] - images[..., :-1, :]).abs().mean()
     return dx + dy
+
+
+def colour_variation(images: Tensor) -> Tensor:
+    """Total variation of images (... c h w) in which colours vary less than brightness, a scalar.
+
+    A mean over all entries as `total_variation`, of the differences along `BRIGHTNESS_AND_COLOUR` weighed by
+    `INVERSE_SCALES`; images of other than 3 channels are taken as they are. A difference d counts sqrt(d^2 + e^2) - e
+    with e = `SMALLEST_STEP` (Charbonnier et al., "Two Deterministic Half-Quadratic Regularization
+    Algorithms for Computed Imaging", ICIP 1994): without the kink at 0 signed steps settle instead of jumping over it.
+    """
+    channels = images.unbind(-3)
+    axes = BRIGHTNESS_AND_COLOUR if len(channels) == 3 else ()
+    mixed = [sum(part * channel for part, channel in zip(axis, channels, strict=True)) for axis in axes] or channels
+    weights = INVERSE_SCALES if axes else [1.0] * len(channels)
+    smooth = lambda d: ((d.square() + SMALLEST_STEP**2).sqrt() - SMALLEST_STEP).mean()  # noqa: E731
+    terms = [
+        weight * (smooth(x[..., :, 1:] - x[..., :, :-1]) + smooth(x[..., 1:, :] - x[..., :-1, :]))
+        for weight, x in zip(weights, mixed, strict=True)
+    ]
+    return torch.stack(terms).mean()

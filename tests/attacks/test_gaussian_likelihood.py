@@ -63,9 +63,11 @@ def test_an_unknown_variance_takes_its_most_likely_value():
     assert float(found) + constant == pytest.approx(least, abs=1e-4)
 
 
-def test_the_objective_is_the_log_posterior_of_gaussian_noise_and_a_laplace_prior(case):
+def test_the_objective_is_the_log_posterior_of_gaussian_noise_and_a_laplace_prior(case, monkeypatch):
     seen = case(dataset="digits", trials=2, defense=(GaussianNoise(0.01),), threat=KNOWN, dtype=torch.float64)
     coordinates = sum(p.numel() for p in seen.params.values())
+
+    monkeypatch.setattr("attacks.priors.SMALLEST_STEP", 0.0)
 
     def log_posterior(images, labels, observed):
         sent = seen.task.gradient(seen.params, Batch(images, labels))
@@ -124,11 +126,12 @@ class Sum(nn.Module):
         return torch.stack([total, 0 * total], dim=1)
 
 
-def test_the_most_probable_pair_of_pixels_of_a_linear_model_is_known():
+def test_the_most_probable_pair_of_pixels_of_a_linear_model_is_known(monkeypatch):
     """Two pixels observed through -x / 2 + noise: the Laplace prior draws the two together by 4 s^2 k b n / m each.
 
     With n = 2 pixels and m = 1 difference: d/dx of (x - y)^2 / 8 s^2 is k n, so that x moves by 4 s^2 k n.
     """
+    monkeypatch.setattr("attacks.priors.SMALLEST_STEP", 0.0)
     model = Classifier(Normalise((0.0,), (1.0,)), Sum(2)).double()
     task = Task(model, 2, (1, 1, 2))
     params = {name: p.detach() for name, p in model.named_parameters()}
@@ -142,7 +145,7 @@ def test_the_most_probable_pair_of_pixels_of_a_linear_model_is_known():
         problem.objective,
         problem.start([0], 1),
         problem.evidence(1),
-        Adam(300, 0.05, milestones=(0.5,)),
+        Adam(100, 0.1, milestones=(0.5,)),
         signed=False,
         box=None,
     )
