@@ -14,6 +14,7 @@ from attacks.distances import gaussian_likelihood
 from attacks.labels import check_labels
 from attacks.matching import MatchingProblem
 from attacks.observation import Observation
+from attacks.orders import ORDERS, check_orders
 from attacks.priors import colour_variation
 from defenses.client import Task
 
@@ -45,9 +46,11 @@ class GaussianLikelihood(Attack):
     learning_rate: float = 0.1
     milestones: tuple[float, ...] = (3 / 8, 5 / 8, 7 / 8)
     decay: float = 0.1
+    orders: int = ORDERS
 
     def __post_init__(self) -> None:
         _ = self._adam
+        check_orders(self.orders)
         if self.restarts < 1:
             raise ValueError(f"restarts must be at least 1, got {self.restarts}")
         if not 0 <= self.inverse_scale < float("inf"):
@@ -79,5 +82,9 @@ class GaussianLikelihood(Attack):
         pixels = observation.images * math.prod(task.input_shape)
         coordinates = sum(p.numel() for p in task.model.parameters())
         return MatchingProblem(
-            observation, gaussian_likelihood(std**2), self.inverse_scale * pixels / coordinates, colour_variation
+            observation,
+            gaussian_likelihood(std**2),
+            self.inverse_scale * pixels / coordinates,
+            colour_variation,
+            self.orders,
         )

@@ -12,6 +12,7 @@ from attacks.distances import cosine_distance
 from attacks.labels import check_labels
 from attacks.matching import MatchingProblem
 from attacks.observation import Observation
+from attacks.orders import ORDERS, check_orders
 from defenses.client import Task
 
 
@@ -22,7 +23,7 @@ class InvertingGradients(Attack):
     Geiping et al., "Inverting Gradients - How easy is it to break privacy in federated learning?", NeurIPS 2020,
     section 4 and appendix. Every constant is the paper's or its public code's: `tv_weight` is 1e-4 in the scripts,
     1e-2 in the table of the untrained LeNet, 1e-1 on ImageNet. The last iterate is kept, of the restart with the
-    lowest objective.
+    lowest objective. `orders` of the client's local batches are averaged over (`attacks.orders`).
     """
 
     joint = True
@@ -36,9 +37,11 @@ class InvertingGradients(Attack):
     decay: float = 0.1
     signed: bool = True
     boxed: bool = True
+    orders: int = ORDERS
 
     def __post_init__(self) -> None:
         _ = self._adam
+        check_orders(self.orders)
         if self.restarts < 1:
             raise ValueError(f"restarts must be at least 1, got {self.restarts}")
         if not 0 <= self.tv_weight < float("inf"):
@@ -64,4 +67,4 @@ class InvertingGradients(Attack):
         return Adam(self.iterations, self.learning_rate, milestones=self.milestones, decay=self.decay)
 
     def _problem(self, observation: Observation) -> MatchingProblem:
-        return MatchingProblem(observation, cosine_distance, self.tv_weight)
+        return MatchingProblem(observation, cosine_distance, self.tv_weight, orders=self.orders)

@@ -10,6 +10,12 @@ from defenses.client import Task
 ORDERS = 1
 
 
+def check_orders(orders: int) -> None:
+    """Raise ValueError for less than one order."""
+    if orders < 1:
+        raise ValueError(f"orders must be at least 1, got {orders}; 1 keeps the dummy's own")
+
+
 def is_drawn(task: Task) -> bool:
     """Whether the client draws an order at all: with one local batch per epoch there is none."""
     return len(task.schedule.local_batches) > 1
@@ -26,8 +32,7 @@ def drawn_orders(task: Task, orders: int) -> Tensor:
 
     They come from the attacker's own generator and are the same at every call. Raises ValueError for less than one.
     """
-    if orders < 1:
-        raise ValueError(f"orders must be at least 1, got {orders}; 1 keeps the dummy's own")
+    check_orders(orders)
     rng = Generator().manual_seed(1)
     count = orders * task.schedule.epochs
     return torch.stack([torch.randperm(task.schedule.images, generator=rng) for _ in range(count)]).view(

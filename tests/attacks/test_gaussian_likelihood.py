@@ -145,7 +145,7 @@ def test_the_most_probable_pair_of_pixels_of_a_linear_model_is_known(monkeypatch
         problem.objective,
         problem.start([0], 1),
         problem.evidence(1),
-        Adam(100, 0.1, milestones=(0.5,)),
+        Adam(300, 0.1, milestones=(0.3, 0.6)),
         signed=False,
         box=None,
     )
