@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from attacks.attack import Attack, Reconstruction, UnsupportedPair
     from attacks.descent import Adam, descend
-    from attacks.distances import cosine_distance, squared_distance
+    from attacks.distances import Distance, cosine_distance, squared_distance
     from attacks.engine import Descended
     from attacks.labels import believed_labels, check_labels, recovered_labels
     from attacks.lanes import Lanes
@@ -36,6 +36,7 @@ _HOMES = {
     "ConfigurationError": "bench.errors",
     "Defense": "defenses.client",
     "Descended": "attacks.engine",
+    "Distance": "attacks.distances",
     "Generator": "torch",
     "LBFGS": "attacks.lbfgs",
     "Lanes": "attacks.lanes",

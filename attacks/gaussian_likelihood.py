@@ -30,6 +30,7 @@ class GaussianLikelihood(Attack):
     Where no noise is known its variance is profiled out (`attacks.distances.gaussian_likelihood`), which weighs the
     prior less the closer the update is matched. What the defense says of the update otherwise is a squared residual of
     the same variance.
+    `orders` of the client's local batches are averaged over (`attacks.orders`).
 
     The maximum a posteriori view of gradient inversion is that of Balunovic et al., "Bayesian Framework for Gradient
     Leakage", ICLR 2022. Divided by N the objective has the same size in every network, about 1/2 at the truth under

@@ -37,13 +37,14 @@ def colour_variation(images: Tensor) -> Tensor:
     with e = `SMALLEST_STEP` (Charbonnier et al., "Two Deterministic Half-Quadratic Regularization
     Algorithms for Computed Imaging", ICIP 1994): without the kink at 0 signed steps settle instead of jumping over it.
     """
-    channels = images.unbind(-3)
-    axes = BRIGHTNESS_AND_COLOUR if len(channels) == 3 else ()
-    mixed = [sum(part * channel for part, channel in zip(axis, channels, strict=True)) for axis in axes] or channels
-    weights = INVERSE_SCALES if axes else [1.0] * len(channels)
+    axes, weights = list(images.unbind(-3)), [1.0] * images.shape[-3]
+    if len(axes) == 3:
+        red, green, blue = axes
+        axes = [r * red + g * green + b * blue for r, g, b in BRIGHTNESS_AND_COLOUR]
+        weights = [*INVERSE_SCALES]
     smooth = lambda d: ((d.square() + SMALLEST_STEP**2).sqrt() - SMALLEST_STEP).mean()  # noqa: E731
     terms = [
         weight * (smooth(x[..., :, 1:] - x[..., :, :-1]) + smooth(x[..., 1:, :] - x[..., :-1, :]))
-        for weight, x in zip(weights, mixed, strict=True)
+        for weight, x in zip(weights, axes, strict=True)
     ]
     return torch.stack(terms).mean()

@@ -88,9 +88,9 @@ def pulled_back(
     reached = [_unmoved(params, orders)]
     for part in steps:
         reached.append(step(reached[-1], variables, part))
-    mean, pull = vjp(lambda moved: _over_orders(moved, orders), reached.pop())
-    along, value = slope(mean)
-    (cotangent,) = pull(along)
+    last = reached.pop()
+    along, value = slope(_over_orders(last, orders))
+    (cotangent,) = vjp(lambda moved: _over_orders(moved, orders), last)[1](along)
     total = None
     for part, moved in zip(reversed(steps), reversed(reached), strict=True):
         back = vjp(lambda moved, variables, part=part: step(moved, variables, part), moved, variables)[1]

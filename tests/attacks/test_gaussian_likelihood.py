@@ -206,7 +206,8 @@ def test_without_the_prior_the_problem_weighs_none(case):
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"inverse_scale": -1.0}, {"inverse_scale": float("inf")}, {"restarts": 0}, {"iterations": 0}]
+    "arguments",
+    [{"inverse_scale": -1.0}, {"inverse_scale": float("inf")}, {"restarts": 0}, {"iterations": 0}, {"orders": 0}],
 )
 def test_a_parameter_out_of_its_range_is_named(arguments):
     with pytest.raises(ValueError, match=next(iter(arguments))):
