@@ -8,6 +8,10 @@ from torch import Generator, Tensor
 from defenses.client import Task
 
 ORDERS = 1
+"""How many orders are averaged over unless an attack says otherwise; 1 is the dummy's own order in every epoch. On
+`cifar100-samples` (untrained LeNet, 16 images, 8 to a client in local batches of 4, 2 epochs, learning rate .01, 400
+iterations) 4 orders gave 13.21 dB against 13.19 for 1, at three times the cost: the truth's own cosine distance falls
+from .004 to .001, the attack's stays above .007."""
 
 
 def check_orders(orders: int) -> None:
