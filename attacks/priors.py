@@ -16,7 +16,9 @@ INVERSE_SCALES = (1.0, 4.3, 6.9)
 """How steep a Laplace prior on differences of neighbours is along each axis, brightness being 1: the inverse ratios of
 their mean magnitudes, .333, .077 and .049 in normalised space on `cifar100-samples`."""
 SMALLEST_STEP = 0.05
-"""Differences of neighbours, in normalised space, below which the prior is quadratic; from `cifar100-samples`."""
+"""Differences of neighbours, in normalised space, below which the prior is quadratic. Of 20 `cifar100-samples`, clipped
+to norm 1 under noise of deviation .01, untrained LeNet, 400 signed steps: .05 with these colours gives 15.55 dB at an
+inverse scale of .9 (15.60 at .6, 15.35 at 1.3), plain total variation 14.78, and 15.14 when only its kink is rounded."""
 
 
 def total_variation(images: Tensor) -> Tensor:
@@ -34,8 +36,8 @@ def colour_variation(images: Tensor) -> Tensor:
 
     A mean over all entries as `total_variation`, of the differences along `BRIGHTNESS_AND_COLOUR` weighed by
     `INVERSE_SCALES`; images of other than 3 channels are taken as they are. A difference d counts sqrt(d^2 + e^2) - e
-    with e = `SMALLEST_STEP` (Charbonnier et al., "Two Deterministic Half-Quadratic Regularization
-    Algorithms for Computed Imaging", ICIP 1994): without the kink at 0 signed steps settle instead of jumping over it.
+    with e = `SMALLEST_STEP` (Charbonnier et al., "Two Deterministic Half-Quadratic Regularization Algorithms for
+    Computed Imaging", ICIP 1994): without the kink at 0 signed steps settle instead of jumping over it.
     """
     axes, weights = list(images.unbind(-3)), [1.0] * images.shape[-3]
     if len(axes) == 3:
