@@ -131,7 +131,8 @@ def test_a_mean_over_no_order_is_refused(case):
 
 
 def test_an_attack_finds_the_same_traced_as_it_is(case, monkeypatch):
-    seen = two_clients(case, model="mlp", hidden=[4]).observation
+    schedule = Schedule(images=2, epochs=1, batch_size=1, learning_rate=0.5)
+    seen = two_clients(case, schedule, model="mlp", hidden=[4]).observation
     problem, found = MatchingProblem(seen, cosine_distance, 1e-2, orders=2), []
     start, evidence = problem.start([1, 2], 1), problem.evidence(1)
     for short in (1000, 0):
