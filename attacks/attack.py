@@ -39,12 +39,14 @@ class Attack:
 
     `control` marks attacks that use no gradient: the floors against which leakage is judged. `joint` marks attacks that
     treat every trial by itself, through `descend` or `minimise`: trials of several cells may then be attacked in one
-    call. `takes_own_weights` marks those that also honour `Observation.own_weights`.
+    call. `takes_own_weights` marks those that also honour `Observation.own_weights`. `simulates` marks those that
+    simulate the client's work, and with it whatever defense the observation knows: they adapt.
     """
 
     control: ClassVar[bool] = False
     joint: ClassVar[bool] = False
     takes_own_weights: ClassVar[bool] = False
+    simulates: ClassVar[bool] = False
     restarts = 1  # of each trial; a subclass with more has it as a parameter
 
     def __init_subclass__(cls) -> None:
@@ -53,7 +55,8 @@ class Attack:
             raise TypeError(f"attack {cls.__name__} does not implement reconstruct")
         if "reconstruct" in vars(cls):
             # Who replaces the method says anew what it may be given.
-            cls.joint, cls.takes_own_weights = (vars(cls).get(name, False) for name in ("joint", "takes_own_weights"))
+            for name in ("joint", "takes_own_weights", "simulates"):
+                setattr(cls, name, vars(cls).get(name, False))
 
     def check(self, task: Task, labels: str) -> None:
         """Raise `UnsupportedPair` if the attack is impossible on this task, with `labels` as in the threat model."""

@@ -28,6 +28,7 @@ class Euclidean(Attack):
 
     joint = True
     takes_own_weights = True
+    simulates = True
 
     iterations: int = 300
     restarts: int = 1

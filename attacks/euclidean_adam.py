@@ -25,6 +25,7 @@ class EuclideanAdam(Attack):
 
     joint = True
     takes_own_weights = True
+    simulates = True
 
     iterations: int = 4800
     restarts: int = 1

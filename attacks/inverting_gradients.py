@@ -28,6 +28,7 @@ class InvertingGradients(Attack):
 
     joint = True
     takes_own_weights = True
+    simulates = True
 
     iterations: int = 4800
     restarts: int = 1

@@ -15,6 +15,8 @@ from defenses.schedule import Schedule
 
 BLOCK_IMAGES = 20
 """A block holds the smallest multiple of a client's images that is at least this."""
+PRIOR_SETTINGS = ("iterations", "tv_weight", "learning_rate", "milestones", "decay")
+"""What the control `prior_only` takes over from the grid's `inverting_gradients`."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Cell:
 
     `schedule` is the client's after the defense. `borrows` is the cell whose reconstructions the control
     `wrong_image` scores again; `skip` says why the cell cannot run. `audited` says whether an attack that knows the
-    defense has something to adapt by.
+    defense has something to adapt by, `adapts` whether attacks that simulate the client here leave nothing of it out.
     """
 
     setting: Setting
@@ -75,6 +77,7 @@ class Cell:
     borrows: Cell | None = None
     skip: str | None = None
     audited: bool = True
+    adapts: bool = False
 
     @cached_property
     def id(self) -> str:

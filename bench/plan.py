@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from attacks.attack import UnsupportedPair
+from attacks.attack import Attack, UnsupportedPair
 from attacks.threat import ThreatModel
-from bench.cells import Block, Cell, Setting
+from bench.cells import PRIOR_SETTINGS, Block, Cell, Setting
 from bench.clients import Clients
 from bench.config import Config
 from bench.errors import ConfigurationError
@@ -21,9 +21,6 @@ from defenses.chain import DefenseFault
 from defenses.client import Classifier, Task
 from defenses.schedule import Schedule
 from defenses.surrogate import check_simulation
-
-PRIOR_SETTINGS = ("iterations", "tv_weight", "learning_rate", "milestones", "decay")
-"""What `prior_only` takes over from the grid's `inverting_gradients`."""
 
 
 @dataclass(frozen=True)
@@ -57,18 +54,20 @@ def make_plan(config: Config, registry: Registry, clients: Clients) -> Plan:
             setting, architecture = _prepared(bare, chains, clients)
             checkpoints[setting] = clients.check_weights(setting, architecture)
             task = Task(architecture, clients.dataset(bare).classes, clients.dataset(bare).input_shape)
-            audited = [
-                _is_audited(parts, chain, replace(task, schedule=schedule))
-                for (parts, chain), schedule in zip(chains, schedules, strict=True)
-            ]
+            tasks = [replace(task, schedule=schedule) for schedule in schedules]
+            audited = [_is_audited(*pair, own) for pair, own in zip(chains, tasks, strict=True)]
+            public = [chain.is_public(own) for (_, chain), own in zip(chains, tasks, strict=True)]
             for threat in config.threats:
                 reasons = {spec: _impossible(registry, spec, task, threat) for spec, _ in attacks}
                 for seed in grid.seeds:
                     for order, (parts, schedule) in enumerate(zip(grid.defenses, schedules, strict=True)):
                         # A defense is known with its schedule or not at all.
-                        seen = threat.schedule_known or schedule.sends_gradient or not threat.defense_known
-                        known = audited[order] and seen
-                        cells += _row(setting, parts, schedule, order, attacks, reasons, threat, seed, known)
+                        seen = threat.schedule_known or schedule.sends_gradient
+                        known = audited[order] and (seen or not threat.defense_known)
+                        adapts = audited[order] and seen and (threat.defense_known or public[order])
+                        about = {"setting": setting, "threat": threat, "seed": seed, "audited": known}
+                        about |= {"defense": parts, "defense_order": order, "schedule": schedule}
+                        cells += _row(about, attacks, reasons, adapts)
     if "class_mean" in [spec.name for spec, _ in attacks]:
         without = [cell for cell in cells if cell.attack.name == "class_mean" and not _has_means(cell, clients)]
         cells = [cell for cell in cells if cell not in without]
@@ -82,9 +81,9 @@ def make_plan(config: Config, registry: Registry, clients: Clients) -> Plan:
     return Plan(config, tuple(cells), grid.images, tuple(notes), fingerprints)
 
 
-def _with_controls(config: Config, registry: Registry) -> tuple[list[tuple[MethodSpec, bool]], list[str]]:
-    """The grid's attacks and then the controls, each with whether it is one."""
-    asked = [(spec, bool(registry.cls("attack", spec.name).control)) for spec in config.grid.attacks]
+def _with_controls(config: Config, registry: Registry) -> tuple[list[tuple[MethodSpec, type[Attack]]], list[str]]:
+    """The grid's attacks and then the controls, each with its class."""
+    asked = [(spec, registry.cls("attack", spec.name)) for spec in config.grid.attacks]
     if not config.grid.controls:
         return asked, ["controls = false: no floor to judge leakage by"]
     names = {spec.name for spec, _ in asked}
@@ -97,34 +96,32 @@ def _with_controls(config: Config, registry: Registry) -> tuple[list[tuple[Metho
         *(MethodSpec.of("prior_only", prior) for prior in priors),
     ]
     added = dict.fromkeys(registry.resolve("attack", spec) for spec in wanted if spec.name not in names)
-    return asked + [(spec, True) for spec in added], []
+    return asked + [(spec, registry.cls("attack", spec.name)) for spec in added], []
 
 
 def _row(
-    setting: Setting,
-    parts: Chain,
-    schedule: Schedule,
-    defense_order: int,
-    attacks: list[tuple[MethodSpec, bool]],
+    about: dict[str, Any],
+    attacks: list[tuple[MethodSpec, type[Attack]]],
     reasons: dict[MethodSpec, str | None],
-    threat: ThreatModel,
-    seed: int,
-    audited: bool,
+    adapts: bool,
 ) -> list[Cell]:
-    """All attacks on one defense, then `wrong_image` for each of them that is no control."""
-    common: dict[str, Any] = {
-        "setting": setting, "defense": parts, "threat": threat, "seed": seed,
-        "schedule": schedule, "defense_order": defense_order, "audited": audited,
-    }  # fmt: skip
+    """All attacks on one defense, then `wrong_image` for each of them that is no control; all share `about`."""
     cells = [
-        Cell(attack=spec, control=control, attack_order=order, skip=reasons[spec], **common)
-        for order, (spec, control) in enumerate(attacks)
+        Cell(
+            attack=spec,
+            control=attack.control,
+            attack_order=order,
+            skip=reasons[spec],
+            adapts=adapts and attack.simulates,
+            **about,
+        )
+        for order, (spec, attack) in enumerate(attacks)
     ]
-    lenders = [cell for cell in cells if not cell.control] if any(control for _, control in attacks) else []
+    lenders = [cell for cell in cells if not cell.control] if any(attack.control for _, attack in attacks) else []
     for order, lender in enumerate(lenders, start=len(cells)):
         spec = MethodSpec.of("wrong_image", {"of": lender.attack.label})
         skip = lender.skip and f"{lender.attack.name} is skipped"
-        cells.append(Cell(attack=spec, control=True, attack_order=order, borrows=lender, skip=skip, **common))
+        cells.append(Cell(attack=spec, control=True, attack_order=order, borrows=lender, skip=skip, **about))
     return cells
 
 

@@ -88,9 +88,17 @@ def summarise_metric(frame: pd.DataFrame, metric: str) -> Summary:
         samples = [images]
     else:
         samples = [_means(values[seed == s], trial[seed == s]) for s in np.unique(seed)]
+    return summary_of(images, samples, rate=metric in RATES)
+
+
+def summary_of(images: np.ndarray, samples: list[np.ndarray], rate: bool = False) -> Summary:
+    """Of one value per image (n,), and for each dealing into batches the means of its independent units (units,).
+
+    A `rate` is 0 or 1 for an image.
+    """
     mean, n, units = float(images.mean()), len(images), min(len(sample) for sample in samples)
     sd = float(images.std(ddof=1)) if n > 1 else np.nan
-    if metric in RATES:
+    if rate:
         return Summary(mean, sd, n, units, *_rate_bounds(samples))
     bounds = [interval(sample) or (np.nan, np.nan) for sample in samples]
     low, high = np.mean([np.subtract(b, s.mean()) for b, s in zip(bounds, samples, strict=True)], axis=0)

@@ -33,6 +33,7 @@ FIGURES = (
 """Columns of numbers, null where not measured."""
 COUNTS = ("image", "trial", "true_label", "identification_pool", "chunk")
 """Columns of whole numbers, null in rows without results."""
+EARLIER = {"audited": True, "adapts": False, "attack_parameters": "{}"}  # what earlier versions' plans do not say
 
 
 class Store:
@@ -159,16 +160,15 @@ class Store:
 
         rows: list[dict[str, Any]] = []
         for cell, block, status in self.states():
-            # Plans of earlier versions do not say whether a defense is audited.
-            identity = {"audited": True} | {key: v for key, v in cell.items() if key not in ("blocks", "skip")}
+            identity = EARLIER | {key: v for key, v in cell.items() if key not in ("blocks", "skip")}
             if status == "ok":
                 record = self.record(block["id"]) or {}
                 columns = made(record)
                 for image in record["images"]:
                     figures = {key: value for key, value in image.items() if key != "position"}
                     rows.append({**identity, "status": status, "reason": "", **figures, **columns})
-            else:
-                rows.append({**identity, "status": status, "reason": self.reason(cell, block["id"], status)})
+                continue
+            rows.append({**identity, "status": status, "reason": self.reason(cell, block["id"], status)})
         frame = pd.DataFrame(rows)
         for column in (*FIGURES, *COUNTS):
             frame[column] = pd.to_numeric(frame[column], errors="coerce") if column in frame else math.nan

@@ -87,6 +87,10 @@ class Chain:
             return None
         return composed([surrogate for part in parts if (surrogate := found[part]) is not None])
 
+    def is_public(self, task: Task) -> bool:
+        """Whether its published schedule says all: an attacker who knows the parts has nothing to add."""
+        return all(part.surrogate(task) == Surrogate() for part in self.parts)
+
     def _with_role(self, role: str) -> Iterator[Defense]:
         return (part for part in self.parts if role_of(type(part)) == role)
 

@@ -86,6 +86,32 @@ def table(
 
 
 @app.command()
+def rank(
+    run: RunFolder,
+    format: Annotated[Format, typer.Option(help="How to write it.")] = "text",
+    required: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ATTACK", help="An attack that every defense must face; all of the run unless given."),
+    ] = None,
+    margin: Annotated[float, typer.Option(help="SSIM by which an undefended attack must beat its floor.")] = 0.05,
+    minimum_images: Annotated[int, typer.Option(help="Fewer images are not ranked.")] = 100,
+) -> None:
+    """Say who leaks least: the worst case over attacks, with verdicts and ranks.
+
+    csv and json hold every figure.
+    """
+    from bench.store import Store
+    from leaderboards.standings import render
+    from leaderboards.verdicts import Rule
+
+    try:
+        rule = Rule(tuple(required) if required else None, margin, minimum_images)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
+    typer.echo(render(Store.existing(run).frame(), format, rule), nl=False)
+
+
+@app.command()
 def plot(run: RunFolder) -> None:
     """Draw a run's results into RUN/plots.
 
@@ -111,9 +137,12 @@ def _report(folder: Path, quiet: bool) -> bool:
 
     store = Store.existing(folder)
     if not quiet:
+        from leaderboards.standings import render as render_ranking
         from leaderboards.tables import render
 
-        typer.echo(render(store.frame(), "text"))
+        frame = store.frame()
+        typer.echo(render(frame, "text"))
+        typer.echo(render_ranking(frame, "text"))
     counts = store.counts()
     bad = {status: counts[status] for status in (*FAILURES, "stale", "pending") if counts[status]}
     if bad:

@@ -1,0 +1,128 @@
+"""Who leaks least: leakage with its intervals, and ranks where the evidence supports them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from bench.comparison import independent, ratio, significantly_lower
+from bench.statistics import summary_of
+from leaderboards.evidence import METRICS, QUESTION, Evidence, Question, questions
+from leaderboards.summary import Row
+from leaderboards.verdicts import Rule, missing, problems
+
+IDENTITY = ["defense", "defense_name", "defense_parameters", "defense_order", "images_per_update", "local_steps"]
+
+
+def ranking(frame: pd.DataFrame, rule: Rule | None = None) -> pd.DataFrame:
+    """One row per defense and question, in the order of the grid; the rows are those of `bench.store`.
+
+    Leakage per image is the largest gain of all attacks, each over the strongest control that belongs to it, seeds
+    averaged first; `m_gain`, `m_gain_low` and `m_gain_high` are its mean and 95% interval for the metrics ssim and
+    identified, null for a defense whose evidence is incomplete: `m_at_least` is then what finished attacks show.
+    `not_adapting` and `adapting` are the SSIM gains of attacks that do not know the defense and of those that do.
+    `of_undefended` is the ratio to the undefended gain, for display, with its interval, null where the latter may be 0.
+    `rank` is 1 + the defenses that leak significantly less; `rank_low` to `rank_high` holds every rank that the
+    comparisons leave open; null where `unranked` (the whole question) or `incomplete` (the defense) says why.
+    `underpowered` is the share of images whose strongest attack ended above its objective at the truth. `verdicts`
+    joins what limits claims of protection.
+    """
+    rule = rule or Rule()
+    rows = [row for question in questions(frame) for row in _ranked(question, rule)]
+    figures = [f"{metric}_{part}" for metric in METRICS for part in ("gain", "gain_low", "gain_high", "at_least")]
+    shares = ["of_undefended", "of_undefended_low", "of_undefended_high", "not_adapting", "adapting", "underpowered"]
+    ranks = [
+        "rank",
+        "rank_low",
+        "rank_high",
+        "unranked",
+        "incomplete",
+        "verdicts",
+        "strongest",
+        "identified",
+        "n",
+        "units",
+    ]
+    columns = [*QUESTION, *IDENTITY, *ranks, *figures, *shares]
+    return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(["rank", "rank_low", "rank_high"], "Int64"))
+
+
+def _ranked(question: Question, rule: Rule) -> list[Row]:
+    reasons = problems(question, rule)
+    rows = [_row(question, evidence, rule, reasons) for evidence in question.defenses]
+    able = [i for i, row in enumerate(rows) if not (row["unranked"] or row["incomplete"])]
+    if able:
+        chosen = [question.defenses[i] for i in able]
+        weak = np.array([row["underpowered"] > rule.underpowered_share for row in (rows[i] for i in able)])
+        for i, (rank, low, high) in zip(able, _ranks(chosen, weak, rule.alpha), strict=True):
+            rows[i] |= {"rank": rank, "rank_low": low, "rank_high": high}
+    return rows
+
+
+def _ranks(chosen: list[Evidence], weak: np.ndarray, alpha: float) -> list[tuple[int, int, int]]:
+    """Rank, lowest and highest rank of each; `weak` (m,) is whose evidence is underpowered.
+
+    The limits are the confidence set of Mogstad et al. ("Inference for Ranks", Review of Economic Studies 2024): from
+    1 + those significantly better to m - those significantly worse. Weak evidence bounds leakage from below: it is
+    better than nobody whose evidence is not weak, and ranks above none of them.
+    """
+    scores = np.stack([evidence.gain(METRICS[0]) for evidence in chosen])
+    better = significantly_lower(scores, np.stack([evidence.groups for evidence in chosen]), alpha)
+    better[np.ix_(weak, ~weak)] = False
+    low, high = 1 + better.sum(axis=0), len(chosen) - better.sum(axis=1)
+    last = low[~weak].max(initial=1)
+    rank = np.where(weak, np.maximum(low, last), low)
+    return [(int(r), int(a), int(max(r, b))) for r, a, b in zip(rank, low, high, strict=True)]
+
+
+def _row(question: Question, evidence: Evidence, rule: Rule, reasons: list[str]) -> Row:
+    absent = missing(question, evidence, rule)
+    gain = {metric: evidence.gain(metric) for metric in METRICS}
+    flagged = evidence.underpowered
+    row: Row = {name: question.row[name] for name in QUESTION} | {name: evidence.row[name] for name in IDENTITY}
+    row |= {
+        "n": len(question.images),
+        "strongest": evidence.strongest,
+        "identified": _mean(evidence.score("identified")),
+    }
+    row |= {"not_adapting": _mean(evidence.gain(METRICS[0], False)), "adapting": _mean(evidence.gain(METRICS[0], True))}
+    row["underpowered"] = float(flagged.mean()) if len(flagged) and evidence.attempts else np.nan
+    for metric in METRICS:
+        row |= _figures(metric, gain[metric], evidence, complete=not absent)
+    row["units"] = row.pop(f"{METRICS[0]}_units")
+    if not absent and question.undefended is not None:
+        row |= _of_undefended(evidence, question.undefended)
+    if not absent and np.isnan(gain[METRICS[0]]).any():
+        absent = "no SSIM, or no floor"
+    badges = {
+        "incomplete": bool(absent),
+        "unaudited": evidence.row["defense_name"] != "none" and not evidence.audited,
+        "underpowered": row["underpowered"] > rule.underpowered_share,
+    }
+    return row | {
+        "unranked": "; ".join(reasons) or None,
+        "incomplete": absent or None,
+        "verdicts": ", ".join(name for name, holds in badges.items() if holds),
+    }
+
+
+def _figures(metric: str, gain: np.ndarray, evidence: Evidence, complete: bool) -> Row:
+    if not len(gain) or np.isnan(gain).any():
+        return {f"{metric}_{part}": np.nan for part in ("gain", "gain_low", "gain_high", "at_least", "units")}
+    found = summary_of(gain, independent(gain, evidence.groups), rate=metric == "identified")
+    held = {"gain": found.mean, "gain_low": found.low, "gain_high": found.high} if complete else {}
+    return {f"{metric}_{part}": value for part, value in {**held, "at_least": found.mean, "units": found.units}.items()}
+
+
+def _of_undefended(evidence: Evidence, undefended: Evidence) -> Row:
+    mine, whole = evidence.gain(METRICS[0]), undefended.gain(METRICS[0])
+    if not len(mine) or np.isnan(mine).any() or np.isnan(whole).any():
+        return {}
+    found = ratio(mine, whole, evidence.groups, undefended.groups)
+    names = ("of_undefended", "of_undefended_low", "of_undefended_high")
+    return {} if found is None else dict(zip(names, found, strict=True))
+
+
+def _mean(values: np.ndarray) -> float:
+    """Null unless every image has a value."""
+    return float(values.mean()) if len(values) and not np.isnan(values).any() else np.nan

@@ -1,0 +1,109 @@
+"""What `leakboard rank` and the end of a run print: leakage, ranks and verdicts, one section per question."""
+
+from __future__ import annotations
+
+from textwrap import shorten
+
+import numpy as np
+import pandas as pd
+
+from bench.errors import ConfigurationError, suggest
+from leaderboards.evidence import QUESTION
+from leaderboards.formats import Section, Table
+from leaderboards.ranking import ranking
+from leaderboards.summary import Row, records
+from leaderboards.tables import ABSENT, FORMATS, LAYOUTS
+from leaderboards.verdicts import Rule
+
+
+def render(frame: pd.DataFrame, format: str = "text", rule: Rule | None = None) -> str:
+    """The ranking of the rows of `bench.store` as tables (text, markdown, latex) or with every figure (csv, json)."""
+    if format not in FORMATS:
+        raise ConfigurationError(f"unknown table format {format!r}; {suggest(format, FORMATS)}")
+    rule = rule or Rule()
+    if frame.empty:
+        return "No cells yet: run the grid first.\n"
+    rows = ranking(frame, rule)
+    if format == "csv":
+        return rows.to_csv(index=False, lineterminator="\n")
+    if format == "json":
+        return (rows.to_json(orient="records", indent=2, double_precision=12) or "[]") + "\n"
+    sections = [_section(records(own), rule) for _, own in rows.groupby(QUESTION, sort=False, dropna=False)]
+    return LAYOUTS[format](sections)
+
+
+def _section(rows: list[Row], rule: Rule) -> Section:
+    first = rows[0]
+    reasons: dict[str, int] = {}
+    table = [_line(row, reasons) for row in rows]
+    columns = [
+        "defense",
+        "rank",
+        "SSIM gain",
+        "95% interval",
+        "not adapting",
+        "adapting",
+        "of undefended",
+        "identified",
+    ]
+    ranked = f"Nobody is ranked: {first['unranked']}." if first["unranked"] else "Rank 1 leaks least."
+    labels = {"known": "labels known", "recovered": "labels recovered", "joint": "labels optimised"}
+    return Section(
+        title=f"Leakage: {first['dataset']}, {first['model']}, {first['weights']} weights",
+        facts=f"{first['n']} images, {labels.get(first['labels'], first['labels'])}. {ranked}",
+        tables=[Table("Worst case over all attacks", [*columns, "verdicts"], table)],
+        notes=[f"[{number}] {shorten(reason, 300, placeholder=' ...')}" for reason, number in reasons.items()]
+        + _explanations(rows, rule),
+    )
+
+
+def _line(row: Row, reasons: dict[str, int]) -> list[str]:
+    why = row["incomplete"]
+    mark = f" [{reasons.setdefault(why, len(reasons) + 1)}]" if why else ""
+    gain = row["ssim_gain"] if not np.isnan(row["ssim_gain"]) else row["ssim_at_least"]
+    bound = "≥ " if row["underpowered"] > 0 or np.isnan(row["ssim_gain"]) else ""
+    rank = ABSENT
+    if not pd.isna(row["rank"]):
+        rank = f"{row['rank']}"
+        if row["rank_low"] != row["rank_high"]:
+            rank += f" ({row['rank_low']} to {row['rank_high']})"
+    return [
+        row["defense"],
+        rank,
+        ABSENT if np.isnan(gain) else f"{bound}{gain:.3f}",
+        _span(row["ssim_gain_low"], row["ssim_gain_high"]),
+        _number(row["not_adapting"], ".3f"),
+        _number(row["adapting"], ".3f"),
+        _number(row["of_undefended"], ".0%"),
+        _number(row["identified"], ".0%"),
+        (row["verdicts"] + mark) or ABSENT,
+    ]
+
+
+def _explanations(rows: list[Row], rule: Rule) -> list[str]:
+    notes = [
+        "SSIM gain: per image the strongest attack, adaptive or not, minus the strongest control that belongs to it "
+        "(controls use no gradient); seeds averaged first, then the mean over images. 0: nothing beyond guessing.",
+        "Of undefended: the ratio to the gain against an undefended client. Identified: the strongest attack's rate.",
+    ]
+    if any(not pd.isna(row["rank"]) for row in rows):
+        notes.append(
+            "Rank: 1 + the defenses that leak significantly less (paired bootstrap over images, Holm, "
+            f"{rule.alpha:g} for all together); in brackets every rank that the comparisons leave open."
+        )
+    if any(row["underpowered"] > 0 or np.isnan(row["ssim_gain"]) for row in rows):
+        notes.append(
+            "≥: a lower bound. An attack did not finish, or ended above its objective at the private image on some "
+            f"images; underpowered: on more than {rule.underpowered_share:.0%} of them."
+        )
+    if any("unaudited" in row["verdicts"] for row in rows):
+        notes.append("Unaudited: no attack that simulates the defense has finished; a low gain proves no protection.")
+    return notes
+
+
+def _span(low: float, high: float) -> str:
+    return ABSENT if np.isnan(low) else f"[{low:.3f}, {high:.3f}]"
+
+
+def _number(value: float, how: str) -> str:
+    return ABSENT if np.isnan(value) else format(value, how)

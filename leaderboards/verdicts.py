@@ -1,0 +1,107 @@
+"""What a ranking asks of the evidence, and where it falls short: only claims of protection are ever limited by it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bench.comparison import independent
+from bench.statistics import summary_of
+from leaderboards.evidence import METRICS, Attempt, Evidence, Question, Variant
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a ranking asks for.
+
+    `required` names the attacks (by name or label) that every defense must face, None: all of the run that can run
+    undefended. `margin` is the SSIM by which an undefended attack must beat its floor, lower 95% limit, to be any
+    evidence of protection. Fewer than `minimum_images` are not ranked. Evidence is underpowered where it is for more
+    than `underpowered_share` of the images. `alpha` is the level of all comparisons together.
+    """
+
+    required: tuple[str, ...] | None = None
+    margin: float = 0.05
+    minimum_images: int = 100
+    underpowered_share: float = 0.5
+    alpha: float = 0.05
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.margin < 1:
+            raise ValueError(f"margin must lie in [0, 1), got {self.margin}; it is a difference of SSIM")
+        if self.minimum_images < 1:
+            raise ValueError(f"minimum_images must be at least 1, got {self.minimum_images}")
+        if not 0 < self.alpha < 1:
+            raise ValueError(f"alpha must lie in (0, 1), got {self.alpha}")
+
+    def requires(self, attempt: Attempt) -> bool:
+        return self.required is None or attempt.name in self.required or attempt.variant[0] in self.required
+
+
+def problems(question: Question, rule: Rule) -> list[str]:
+    """Why nobody is ranked on this question; empty where somebody can be."""
+    undefended = question.undefended
+    if undefended is None:
+        return ['there is no undefended control: add the defense "none"']
+    found = []
+    for wanted in rule.required or ():
+        if not any(wanted in (first.name, first.variant[0]) for first, *_ in question.attempts.values()):
+            found.append(f"the required attack {wanted} is missing")
+    for variant in _required(question, rule):
+        if lacking := _lacking(question, undefended, variant):
+            found.append(f"{lacking} on the undefended client")
+        elif invalid := _invalid(undefended, variant, rule):
+            found.append(invalid)
+    if len(question.images) < rule.minimum_images:
+        found.append(f"{len(question.images)} images, {rule.minimum_images} are needed")
+    return found
+
+
+def missing(question: Question, evidence: Evidence, rule: Rule) -> str:
+    """What the defense did not face, or not on every image: each with its reason; "" where nothing is missing.
+
+    A skip counts wherever the same attack runs undefended: then the defense has caused it.
+    """
+    found = [_lacking(question, evidence, variant) for variant in _required(question, rule)]
+    return ", ".join(filter(None, found))
+
+
+def _required(question: Question, rule: Rule) -> list[Variant]:
+    """The attacks that every defense must face; by default those of the run that can run undefended."""
+    undefended = question.undefended
+    by_default = lambda found: found is None or not found.skipped  # noqa: E731
+    return [
+        variant
+        for variant, (first, *_) in question.attempts.items()
+        if rule.requires(first)
+        and (rule.required is not None or undefended is None or by_default(undefended.attempt(variant)))
+    ]
+
+
+def _lacking(question: Question, evidence: Evidence, variant: Variant) -> str | None:
+    """What is not there of an attack and of its controls, in words."""
+    attempt = evidence.attempt(variant)
+    if attempt is None or not attempt.whole:
+        why = f" ({attempt.reason})" if attempt is not None and attempt.reason else ""
+        return f"no whole result of {question.attempts[variant][0].label}{why}"
+    controls = dict.fromkeys(label for own in question.attempts[variant] for label in own.controls)
+    absent = [label for label in controls if not attempt.controls.get(label)]
+    return f"no whole result of {', '.join(absent)}" if absent else None
+
+
+def _invalid(undefended: Evidence, variant: Variant, rule: Rule) -> str | None:
+    """Why an attack is no evidence of protection: on an undefended client it gets nothing beyond its floor."""
+    attempt = undefended.attempt(variant)
+    assert attempt is not None, "what is not there has been refused before"
+    gain = attempt.gain(METRICS[0])
+    if np.isnan(gain).any():
+        return f"invalid: {attempt.label} has no SSIM or no floor on the undefended client"
+    found = summary_of(gain, independent(gain, undefended.groups))
+    if found.low >= rule.margin:
+        return None
+    low = "no interval" if np.isnan(found.low) else f"from {found.low:+.3f}"
+    return (
+        f"invalid: {attempt.label} gains {found.mean:+.3f} SSIM ({low}) over its floor on the undefended client, "
+        f"{rule.margin:g} is needed"
+    )
