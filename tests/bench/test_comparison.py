@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from bench.comparison import common_units, holm, lower_p_values, ratio, significantly_lower, unit_means
 from scipy import stats
+
+from bench.comparison import common_units, holm, lower_p_values, ratio, significantly_lower, unit_means
 
 ALONE = np.arange(100)
 
