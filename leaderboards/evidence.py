@@ -34,6 +34,7 @@ class Attempt:
 
     variant: Variant
     name: str
+    parameters: str
     score: dict[str, np.ndarray]
     floor: dict[str, np.ndarray]
     underpowered: np.ndarray
@@ -61,16 +62,18 @@ class Evidence:
     groups: np.ndarray
 
     def attempt(self, variant: Variant) -> Attempt | None:
-        return next((attempt for attempt in self.attempts if attempt.variant == variant), None)
+        return next((a for a in self.attempts if a.variant == variant), None)
 
     def gain(self, metric: str, adaptive: bool | None = None) -> np.ndarray:
         """Per image (n,) the largest gain of all attempts, or of those that know the defense or do not; NaN without."""
-        chosen = [a.gain(metric) for a in self.attempts if adaptive is None or a.variant[2] == adaptive]
-        return _largest(chosen, self.groups.shape[1])
+        return _largest([a.gain(metric) for a in self.among(adaptive)], self.groups.shape[1])
 
-    def score(self, metric: str) -> np.ndarray:
+    def score(self, metric: str, adaptive: bool | None = None) -> np.ndarray:
         """Per image (n,) the score of the attempt with the largest gain."""
-        return self._of_strongest(metric, [a.score[metric] for a in self.attempts])
+        return self._of_strongest(metric, [a.score[metric] for a in self.among(adaptive)], adaptive)
+
+    def among(self, adaptive: bool | None) -> list[Attempt]:
+        return [a for a in self.attempts if adaptive is None or a.variant[2] == adaptive]
 
     @property
     def underpowered(self) -> np.ndarray:
@@ -85,18 +88,18 @@ class Evidence:
 
     @property
     def audited(self) -> bool:
-        """Whether an attack that leaves nothing of the defense out finished, at least on some images."""
+        """Whether an attack that leaves nothing of the defense out finished on some images."""
         return any(a.adapts and not np.isnan(a.gain(METRICS[0])).all() for a in self.attempts)
 
-    def _winners(self, metric: str) -> np.ndarray:
-        gains = np.stack([a.gain(metric) for a in self.attempts])
+    def _winners(self, metric: str, adaptive: bool | None = None) -> np.ndarray:
+        gains = np.stack([a.gain(metric) for a in self.among(adaptive)])
         return np.where(np.isnan(gains), -np.inf, gains).argmax(axis=0)
 
-    def _of_strongest(self, metric: str, values: list[np.ndarray]) -> np.ndarray:
+    def _of_strongest(self, metric: str, values: list[np.ndarray], adaptive: bool | None = None) -> np.ndarray:
         if not values:
             return np.full(self.groups.shape[1], np.nan)
-        chosen = np.take_along_axis(np.stack(values), self._winners(metric)[None], axis=0)[0]
-        return np.where(np.isnan(self.gain(metric)), np.nan, chosen)
+        chosen = np.take_along_axis(np.stack(values), self._winners(metric, adaptive)[None], axis=0)[0]
+        return np.where(np.isnan(self.gain(metric, adaptive)), np.nan, chosen)
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ class Question:
 
 def questions(frame: pd.DataFrame) -> list[Question]:
     """The store's rows, cut by question, in grid order; columns as in `bench.store`."""
-    found: list[Question] = []
+    found = []
     for _, rows in frame.groupby(QUESTION, sort=False, dropna=False):
         done = rows.loc[rows["status"] == "ok"]
         images, seeds = np.unique(done["image"].astype(int)), np.unique(rows["seed"])
@@ -142,15 +145,15 @@ def _attempt(own: pd.DataFrame, rows: pd.DataFrame, images: np.ndarray, seeds: n
     first = records(own.iloc[:1])[0]
     alike = (rows[KNOWLEDGE] == own[KNOWLEDGE].iloc[0]).all(axis=1) & rows["control"].astype(bool)
     controls = [cell for _, cell in rows.loc[alike].groupby("attack", sort=False) if _is_floor_of(first, cell)]
-    failed = own.loc[own["status"] != "ok"]
     return Attempt(
         variant=(first["attack"], bool(first["schedule_known"]), bool(first["defense_known"])),
         name=first["attack_name"],
+        parameters=first["attack_parameters"],
         score={m: _by_image(own, m, images) for m in METRICS},
         floor={m: _largest([_by_image(cell, m, images) for cell in controls], len(images)) for m in METRICS},
         underpowered=np.nan_to_num(_by_image(own, "underpowered", images)),
         skipped=set(own["status"]) == {"skipped"},
-        reason="; ".join(dict.fromkeys(str(reason) for reason in failed["reason"] if reason)),
+        reason="; ".join(dict.fromkeys(str(reason) for reason in own["reason"] if reason)),
         whole=_is_whole(own, images, seeds),
         controls={cell["attack"].iloc[0]: _is_whole(cell, images, seeds) for cell in controls},
         adapts=bool(first["adapts"]),
@@ -192,7 +195,6 @@ def _groups(rows: pd.DataFrame, images: np.ndarray, seeds: np.ndarray) -> np.nda
     """The batch of each image in each seed; images of which nothing is known stand alone."""
     done = rows.loc[rows["status"] == "ok"]
     groups = np.tile(-1 - np.arange(len(images)), (len(seeds), 1))
-    place = {image: i for i, image in enumerate(images)}
     for seed, image, trial in done[["seed", "image", "trial"]].itertuples(index=False):
-        groups[np.searchsorted(seeds, seed), place[image]] = trial
+        groups[np.searchsorted(seeds, seed), np.searchsorted(images, image)] = trial
     return groups

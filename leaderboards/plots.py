@@ -1,4 +1,4 @@
-"""All figures of a run: strength curves, heat map and gallery of every setting, as PNG and SVG."""
+"""All figures of a run, as PNG and SVG: leakage of every question, then each setting's curves, heat map and gallery."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 def write_plots(frame: pd.DataFrame, images: Images, folder: Path) -> list[Path]:
     """Draw every setting of the store's rows into `folder`; returns the files written.
 
-    The files are named curves-, heatmap- and gallery- with dataset, model and weights, and the threat model where
-    settings differ in it only. A figure that would be empty is left out: curves without a defense, a gallery
-    without a finished attack. The same results give the same bytes.
+    The files are named leakage-, effort-, curves-, heatmap- and gallery- with dataset, model and weights, and the
+    threat model where settings differ in it only. A figure that would be empty is left out: curves without a defense,
+    effort where every attack has one number of iterations, a gallery without a finished attack. The same results give
+    the same bytes.
     """
     from leaderboards.curves import strength_curves
     from leaderboards.figures import save, style
@@ -31,7 +32,7 @@ def write_plots(frame: pd.DataFrame, images: Images, folder: Path) -> list[Path]
     from leaderboards.heatmap import heat_map
 
     folder.mkdir(parents=True, exist_ok=True)
-    written: list[Path] = []
+    written = _of_questions(frame, folder)
     tables = settings(summarise(frame)) if len(frame) else []
     for name, table in zip(_names(tables), tables, strict=True):
         rows = records(table)
@@ -48,6 +49,28 @@ def write_plots(frame: pd.DataFrame, images: Images, folder: Path) -> list[Path]
                 figure = draw()
                 if figure is not None:
                     written += save(figure, folder, f"{kind}-{name}")
+    return written
+
+
+def _of_questions(frame: pd.DataFrame, folder: Path) -> list[Path]:
+    """The figures of the strongest attack: one set for all that a server may know of schedule and defense."""
+    from leaderboards.effort_plot import effort_curves
+    from leaderboards.evidence import questions
+    from leaderboards.figures import save, style
+    from leaderboards.leakage_plot import leakage_curves
+
+    written: list[Path] = []
+    found = questions(frame) if len(frame) else []
+    short = [slug(q.row["dataset"], q.row["model"], q.row["weights"]) for q in found]
+    for question, name in zip(found, short, strict=True):
+        row, n = question.row, len(question.images)
+        title = f"{row['dataset']}, {row['model']}, {row['weights']} weights ({n} image{'s' * (n != 1)})"
+        full = name if short.count(name) == 1 else slug(name, f"labels {row['labels']}")
+        for kind, draw in {"leakage": leakage_curves, "effort": effort_curves}.items():
+            with style():
+                figure = draw(question, title)
+                if figure is not None:
+                    written += save(figure, folder, f"{kind}-{full}")
     return written
 
 

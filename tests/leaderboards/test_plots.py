@@ -53,7 +53,7 @@ def test_every_setting_gets_its_files_and_the_same_bytes_again(results: Make, tm
     again = write_plots(frame, Pictures(), tmp_path / "again")
     name = "cifar10-samples-lenet-zhu-untrained"
     assert [path.name for path in once] == [
-        f"{kind}-{name}.{suffix}" for kind in ("curves", "heatmap", "gallery") for suffix in ("png", "svg")
+        f"{kind}-{name}.{suffix}" for kind in ("leakage", "curves", "heatmap", "gallery") for suffix in ("png", "svg")
     ]
     for a, b in zip(once, again, strict=True):
         assert a.read_bytes() == b.read_bytes()
