@@ -376,6 +376,34 @@ def test_status_of_a_finished_run(reading):
 
 
 @pytest.mark.parametrize("format", ["text", "csv", "markdown", "latex", "json"])
+def test_every_format_of_the_ranking_ends_in_one_newline_and_can_be_read(reading, format):
+    code, out, err = reading("rank", "runs/small", "--format", format)
+    assert (code, err) == (0, "")
+    assert out.endswith("\n")
+    assert not out.endswith("\n\n")
+    match format:
+        case "csv":
+            rows = list(csv.DictReader(out.splitlines()))
+        case "json":
+            rows = json.loads(out)
+        case _:
+            assert "Nobody is ranked" in out
+            return
+    assert [row["defense_name"] for row in rows] == ["none", "gaussian_noise", "gaussian_noise"]
+    # 8 x 8 pixels have no SSIM: there is no leakage to rank by, and the reason is said.
+    assert {row["rank"] for row in rows} <= {None, ""}
+    assert all("4 images, 100 are needed" in row["unranked"] for row in rows)
+
+
+def test_a_ranking_says_what_it_was_asked_for_and_cannot_find(reading):
+    code, out, _ = reading("rank", "runs/small", "--required", "linear_layer", "--required", "nothing")
+    assert code == 0
+    assert "the required attack nothing is missing" in out.replace("\n", " ")
+    code, _, err = reading("rank", "runs/small", "--margin", "2")
+    assert (code, err) == (2, "leakboard: margin must lie in [0, 1), got 2.0; it is a difference of SSIM\n")
+
+
+@pytest.mark.parametrize("format", ["text", "csv", "markdown", "latex", "json"])
 def test_every_format_of_the_table_ends_in_one_newline_and_can_be_read(reading, format):
     code, out, err = reading("table", "runs/small", "--format", format)
     assert (code, err) == (0, "")
@@ -511,8 +539,8 @@ def test_reading_results_imports_no_torch(finished):
     code = """
 import sys
 from leakboard import main
-for arguments in (["table", "runs/small"], ["status", "runs/small"], ["plot", "runs/small"]):
-    sys.argv = ["leakboard", *arguments]
+for command in ("table", "rank", "status", "plot"):
+    sys.argv = ["leakboard", command, "runs/small"]
     try:
         main()
     except SystemExit as leaving:
