@@ -40,6 +40,7 @@ class GaussianLikelihood(Attack):
 
     joint = True
     takes_own_weights = True
+    simulates = True
 
     iterations: int = 4800
     restarts: int = 1
