@@ -29,6 +29,7 @@ ATTACKS = {
     "gaussian_likelihood": {"iterations": 3, "restarts": 2},
     "grey_image": {},
     "inverting_gradients": {"iterations": 3, "restarts": 2},
+    "leak_reader": {},
     "linear_layer": {"iterations": 3},
     "prior_only": {"iterations": 3},
 }
@@ -41,7 +42,9 @@ DEFENSES = {
     "local_epochs": {"epochs": 2, "batch_size": 1, "learning_rate": 0.1},
     "mix_up": {"weight": 0.7},
     "none": {},
+    "noop": {},
     "norm_clipping": {"clip_norm": 0.1, "scope": "layer"},
+    "planted_leak": {},
     "sign_compression": {"scale": 2.0},
 }
 REGISTRY = Registry(sorted((Path(__file__).parent / "plugins").glob("*.py")))

@@ -3,8 +3,12 @@
 import pytest
 import torch
 import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from opacus.grad_sample.utils import wrap_model
 from torch import nn
 from torch.func import grad, vmap
+from torch.nn import functional as F
 
 from defenses.chain import Chain
 from defenses.client import Batch, Classifier, Normalise, Task
@@ -25,6 +29,79 @@ def per_example(task, params, batch):
     """Clip-free gradients of every example, by vmap over torch.func.grad."""
     one = lambda p, x, y: task.loss(p, x[None], y[None])
     return vmap(grad(one), in_dims=(None, 0, 0))(params, batch.images, batch.labels)
+
+
+@pytest.fixture
+def normed():
+    """A float64 task of convolution, GroupNorm and linear layer, with a batch of five; its parameters."""
+    return normed_task()
+
+
+def normed_task(images=5):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layers = [nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 16, 3)]
+        batch = Batch(torch.rand(images, 1, 6, 6, dtype=torch.float64), torch.arange(images) % 3)
+    model = Classifier(Normalise((0.5,), (0.25,)), nn.Sequential(*layers)).eval().double()
+    task = Task(model, 3, (1, 6, 6), Schedule(images=images))
+    return task, {name: p.detach() for name, p in model.named_parameters()}, batch
+
+
+@pytest.mark.filterwarnings("ignore:Full backward hook is firing")
+def test_one_by_one_by_opacus_and_by_vmap_every_example_has_the_same_gradient(normed):
+    """Convolution, norm and linear layer: our client on batches of one, Opacus' grad_sample, and vmap(grad)."""
+    task, params, batch = normed
+    alone = [one_image(task, params, batch[i : i + 1], DpSgd(1e12, 0.0)) for i in range(len(batch))]
+    wrapped = wrap_model(normed_task()[0].model.train(), grad_sample_mode="hooks", loss_reduction="sum")
+    F.cross_entropy(wrapped(batch.images), batch.labels, reduction="sum").backward()
+    recorded = {name.removeprefix("_module."): p.grad_sample for name, p in wrapped.named_parameters()}
+    mapped = per_example(task, params, batch)
+    for name in params:
+        assert torch.allclose(torch.stack([a[name] for a in alone]), mapped[name], rtol=1e-10, atol=1e-13), name
+        assert torch.allclose(recorded[name], mapped[name], rtol=1e-10, atol=1e-13), name
+
+
+def one_image(task, params, batch, defense):
+    """What the client sends of a batch of one."""
+    task = Task(task.model, task.classes, task.input_shape, Schedule(images=1))
+    return defense.share(task, params, batch, torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("clip", [1e-4, 0.3, 2.0])
+def test_no_example_has_a_longer_gradient_than_the_clip_norm_and_short_ones_are_left(normed, clip):
+    task, params, batch = normed
+    whole = per_example(task, params, batch)
+    for i in range(len(batch)):
+        own = norm({name: g[i] for name, g in whole.items()})
+        sent = norm(one_image(task, params, batch[i : i + 1], DpSgd(clip, 0.0)))
+        assert sent <= clip
+        # Opacus adds 1e-6 to every norm that it divides by.
+        assert float(sent) == pytest.approx(min(float(own), clip), rel=1e-5)
+
+
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(
+    seed=st.integers(0, 2**31),
+    images=st.integers(2, 5),
+    left_out=st.integers(0, 4),
+    clip=st.floats(1e-3, 10),
+    brightness=st.floats(0, 100),
+)
+def test_one_example_more_moves_the_clipped_sum_by_at_most_the_clip_norm(seed, images, left_out, clip, brightness):
+    """Sensitivity, whatever the example: also one far outside of the unit range."""
+    task, params, batch = normed_task(images)
+    rng, i = torch.Generator().manual_seed(seed), left_out % images
+    pixels = torch.rand(batch.images.shape, generator=rng, dtype=torch.float64)
+    pixels[i] *= brightness
+    batch = Batch(pixels, torch.randint(0, 3, (images,), generator=rng))
+    rest = [k for k in range(images) if k != i]
+
+    def clipped_sum(part):
+        of = Task(task.model, 3, task.input_shape, Schedule(images=len(part)))
+        return {n: len(part) * u for n, u in DpSgd(clip, 0.0).share(of, params, part, rng).items()}
+
+    with_it, without = clipped_sum(batch), clipped_sum(batch[torch.tensor(rest)])
+    assert norm({name: with_it[name] - without[name] for name in params}) <= clip * (1 + 1e-9)
 
 
 def test_without_clipping_and_noise_it_is_the_mean_gradient(make_task, rng):
