@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check format slow readme benchmark
+.PHONY: run test check format slow mutants readme benchmark
 
 run: $(VENV)/installed
 	$(BIN)/leakboard run quick
@@ -38,3 +38,7 @@ benchmark: $(VENV)/installed
 	mkdir -p .benchmarks
 	$(BIN)/python -m pytest tests/benchmarks/bench_*.py $(ONLY) --benchmark-quiet --benchmark-json=.benchmarks/last.json; \
 		failed=$$?; $(BIN)/python tests/benchmarks/table.py .benchmarks/last.json && exit $$failed
+
+# NAMES='noise_undivided' makes some of the mistakes of tests/mutants/mutants.toml only.
+mutants: $(VENV)/installed
+	$(BIN)/python tests/mutants/run.py $(NAMES)

@@ -2,6 +2,7 @@
 
 import itertools
 from functools import partial
+from pathlib import Path
 from types import FunctionType, MethodType
 
 import pytest
@@ -57,8 +58,64 @@ def test_no_private_image_number_or_label_order_can_be_reached_from_an_observati
         for image in private.flatten(0, 1):
             assert tensor.numel() < image.numel() or not torch.isin(image, tensor.float()).all()
         assert tensor.shape != own.image_ids.shape or not torch.equal(tensor, own.image_ids)
+        assert tensor.shape != own.labels.shape or not torch.equal(tensor, own.labels)
     assert torch.equal(seen.labels, own.labels.sort(dim=1).values)
     assert not torch.equal(seen.labels, own.labels)
+
+
+@pytest.mark.parametrize("labels", ["recovered", "joint"])
+def test_labels_that_the_threat_model_does_not_grant_are_not_in_the_observation(grid_file, labels):
+    overrides = [f'grid.defenses=["{SEVERAL}"]', "grid.images=8", "grid.seeds=[3]", f'grid.threat.labels="{labels}"']
+    block, own, _ = released(grid_file, *overrides)
+    seen = observe(own, block.cell.threat)
+    multisets = own.labels.sort(dim=1).values
+    assert seen.labels is None
+    for tensor in tensors_in(seen, set()):
+        if tensor.shape == own.labels.shape:
+            assert not torch.equal(tensor.sort(dim=1).values.long(), multisets)
+
+
+def test_the_truth_is_the_dataset_s_own_images_whatever_the_defense_did(grid_file):
+    """Nothing that a client makes of its images, noised or mixed, is what the referee scores against."""
+    defenses = ['"none"', '"gaussian_noise(std=0.1)"', f'"{SEVERAL} | dp_sgd"', '"mix_up"', '"local_epochs(epochs=2)"']
+    overrides = [f"grid.defenses=[{','.join(defenses)}]"]
+    plugin = Path(__file__).parents[1] / "plugins/mix_up.py"
+    _, _, clients, plan = prepare(grid_file, overrides=overrides, plugins=[plugin])
+    for cell in plan.cells:
+        own = clients.release(cell.blocks(plan.images)[0])
+        data = clients.dataset(cell.setting)
+        assert torch.equal(own.truth.flatten(0, 1), data.pixels(own.image_ids.flatten().tolist()))
+        assert torch.equal(own.labels, data.labels[own.image_ids])
+
+
+def test_weights_that_are_asked_for_are_those_that_client_and_server_use(grid_file, tmp_path, monkeypatch):
+    monkeypatch.setenv("LEAKBOARD_CACHE", str(tmp_path / "cache"))
+    used = {}
+    for weights in ("untrained", 1):
+        block, own, _ = released(grid_file, f"grid.weights=[{weights!r}]".replace("'", '"'))
+        seen = observe(own, block.cell.threat)
+        assert own.params.keys() == seen.params.keys()
+        for name, p in own.params.items():
+            assert torch.equal(p, own.weights.state[name])
+            assert torch.equal(p, seen.params[name])
+        batch = Batch(own.truth[0].float() / 255, own.labels[0])
+        again = own.task.gradient(own.weights.state, batch)
+        assert all(torch.equal(own.updates[name][0], g) for name, g in again.items())
+        used[weights] = own.params
+    assert all(not torch.equal(p, used[1][name]) for name, p in used["untrained"].items())
+
+
+def test_a_client_with_batch_norm_computes_its_gradient_with_the_running_statistics(grid_file):
+    """In train mode the statistics of one batch would enter the update, and the next client's model."""
+    overrides = ['grid.models=["resnet20(width=4)"]', f'grid.defenses=["{SEVERAL}"]', 'grid.dataset="mnist-samples"']
+    _, own, _ = released(grid_file, *overrides, "grid.images=8")
+    batch = Batch(own.truth[0].float() / 255, own.labels[0])
+    assert not any(module.training for module in own.task.model.modules())
+    expected = own.task.gradient(own.params, batch)
+    assert all(torch.allclose(own.updates[name][0], g, atol=1e-6) for name, g in expected.items())
+    own.task.model.train()
+    other = own.task.gradient(own.params, batch)
+    assert not all(torch.allclose(own.updates[name][0], g, atol=1e-3) for name, g in other.items())
 
 
 REMEMBERING = """
