@@ -85,9 +85,15 @@ def test_the_order_of_the_guesses_changes_no_metric(order: list[int], seed: int)
 
 
 def test_one_good_guess_scores_for_one_image_only() -> None:
-    truth = images(1, 3, 3, 12, 12)
-    found = scored(truth[:, :1].expand(-1, 3, -1, -1, -1).contiguous(), truth)
-    assert (found["psnr_db"] == metrics.PSNR_CAP_DB).sum() == 1
+    """The private images are much alike, so that the one good guess is the nearest to each of them."""
+    truth = images(1, 1, 3, 12, 12).expand(-1, 3, -1, -1, -1) // 2 + images(1, 3, 3, 12, 12, seed=1) // 32
+    guess = torch.cat([truth[:, 1:2], images(1, 2, 3, 12, 12, seed=2)], dim=1)
+    distance = (guess[0, None].double() - truth[0, :, None].double()).square().flatten(2).mean(2)
+    assert distance.argmin(1).tolist() == [0, 0, 0]  # the case is what it claims to be
+    found = scored(guess, truth)
+    assert sorted(found["matched"][0].tolist()) == [0, 1, 2]
+    assert found["matched"][0, 1] == 0
+    assert (found["psnr_db"] > 20).tolist() == [[False, True, False]]
 
 
 def test_an_exact_image_is_capped_and_disturbs_no_other() -> None:

@@ -199,7 +199,9 @@ def test_impossible_strengths_are_refused(wrong):
         DpSgd(**wrong)
 
 
-def test_neutral_strengths_equal_no_defense_in_a_chain(make_task):
-    task, params, batch = make_task(Schedule(images=3, epochs=2, learning_rate=0.1))
+@pytest.mark.parametrize("batch_size", [None, 2])
+def test_neutral_strengths_equal_no_defense_in_a_chain(make_task, batch_size):
+    """With local batches of two the last of three images is a batch by itself, and its gradient a mean over one."""
+    task, params, batch = make_task(Schedule(images=3, epochs=2, batch_size=batch_size, learning_rate=0.1))
     send = lambda part: Chain((part,)).update(task, params, batch, torch.Generator().manual_seed(0))
     assert difference(send(DpSgd(1e12, 0.0)), send(NoDefense())) < 1e-12
