@@ -41,7 +41,7 @@ def test_noop_sends_the_undefended_update_byte_for_byte(grid_file):
 
 @pytest.mark.parametrize("known", ["false", "true"])
 def test_noop_has_the_undefended_reconstructions_byte_for_byte(grid_file, tmp_path, known):
-    overrides = [*NOOP[:1], 'grid.defenses=["none","noop"]', f"grid.threat.defense_known={known}"]
+    overrides = ['grid.defenses=["none","noop"]', f"grid.threat.defense_known={known}"]
     run = bench.run(grid_file, output=tmp_path / "run", overrides=overrides, plugins=[PLUGINS / "noop.py"])
     frame = run.frame()
     assert (frame["status"] == "ok").all()

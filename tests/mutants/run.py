@@ -74,7 +74,7 @@ def copy_tree(folder: Path) -> None:
 
 
 def outcome(tests: tuple[str, ...], mutant: Mutant | None) -> tuple[str, str]:
-    """ "green", "red" or what went wrong, and the line that says it; in a process that has not imported the project."""
+    """The colour of the tests, green, red or broken, and the line that says why; in a process without the project."""
     import importlib
 
     with tempfile.TemporaryDirectory(prefix="mutant-") as temporary:
