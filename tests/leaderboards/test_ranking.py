@@ -188,6 +188,14 @@ def test_a_failed_undefended_attack_unranks_the_question() -> None:
     assert reasons(frame) == {"no whole result of cosine (it broke) on the undefended client"}
 
 
+def test_a_block_that_is_not_there_is_missing() -> None:
+    # Another attack has seen the image: there is a figure for it, which might have been higher.
+    frame = pd.concat([board({"p": 0.2}), board({"p": 0.2}, attack="other")], ignore_index=True)
+    poorer = pd.DataFrame(frame[~(frame["defense"].eq("p") & frame["attack"].eq("other") & frame["image"].eq(3))])
+    assert ranks(poorer) == {"none": 1, "p": None}
+    assert np.isnan(of(poorer, "p")["ssim_gain"])
+
+
 def test_without_controls_there_is_no_leakage_and_no_rank() -> None:
     frame = some(board({"p": 0.2}), "attack", "cosine$")
     assert reasons(frame) == {"invalid: cosine has no SSIM or no floor on the undefended client"}
