@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from attacks.distances import Distance, cosine_distance, squared_distance
+from attacks.distances import Distance, cosine_distance, relative_squared_distance, squared_distance
 from defenses.client import Update, squared_norm
 from defenses.surrogate import Simulation
 
@@ -18,6 +18,8 @@ at that, the prior has won anyway."""
 
 def penalty_unit(distance: Distance, observed: Update) -> Tensor | float:
     """What a squared distance of updates of norm 1 is worth in this distance, of which 1 - cosine is half."""
+    if distance is relative_squared_distance:
+        return 1.0
     return 0.5 if distance is cosine_distance else squared_norm(observed)
 
 
@@ -35,6 +37,8 @@ def noise_prior_weight(
     variance = (defense.noise_std / scale) ** 2
     if distance is squared_distance:
         return 2 * NOISE_PRIOR * pixels * variance
+    if distance is relative_squared_distance:
+        return 2 * NOISE_PRIOR * pixels * variance / squared_norm(observed).clamp_min(1e-30)
     if distance is not cosine_distance:
         return 0.0
     square = squared_norm(observed).clamp_min(1e-30)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from defenses.client import Update
+from defenses.client import Update, squared_norm
 
 Distance = Callable[[Update, Update], Tensor]
 """Of the predicted and the observed update of one lane, a scalar."""
@@ -24,6 +24,14 @@ def cosine_distance(predicted: Update, observed: Update) -> Tensor:
 def squared_distance(predicted: Update, observed: Update) -> Tensor:
     """Sum of squared differences over all parameters (Zhu et al., "Deep Leakage from Gradients", NeurIPS 2019)."""
     return _sum((p - o).square() for p, o in _pairs(predicted, observed))
+
+
+def relative_squared_distance(predicted: Update, observed: Update) -> Tensor:
+    """The squared distance as a fraction of the observed update's squared norm: 1 where the prediction is zero.
+
+    Weights of priors beside it then mean the same for every network, batch and protocol.
+    """
+    return squared_distance(predicted, observed) / squared_norm(observed).clamp_min(_TINY)
 
 
 _TINY = 1e-30  # below the square of any float32 gradient that matters; its root is still representable

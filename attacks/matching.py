@@ -19,7 +19,8 @@ from attacks.execution import current, known_chunk
 from attacks.labels import recovered_labels
 from attacks.lanes import Lanes
 from attacks.observation import Observation, gradient_scale
-from attacks.priors import total_variation
+from attacks.priors import ImagePrior, total_variation
+from attacks.restarts import best_restart
 from attacks.simulation import GradientRule, loss_of, pulled_back, simulated_update
 from attacks.starts import normal_starts
 from defenses.client import Params, Task, Update
@@ -32,12 +33,13 @@ class MatchingProblem:
 
     `distance` compares updates; None leaves the gradient out (the prior alone). `tv_weight` weighs the total
     variation of the images in normalised space. Where the observation knows the defense, the
-    update is simulated as that says, and noise adds to a `tv_weight` above 0.
+    update is simulated as that says, and noise adds to a `tv_weight` above 0. `image_prior` adds to that prior.
     """
 
     observation: Observation
     distance: Distance | None
     tv_weight: float = 0.0
+    image_prior: ImagePrior | None = None
 
     def objective(self, variables: Lanes, evidence: Lanes) -> Tensor:
         """Of one lane: "images" (b c h w) in normalised space and, when joint, "logits" (b classes)."""
@@ -92,7 +94,9 @@ class MatchingProblem:
         if seen.defense is not None and seen.defense.noise_std and weight and self.distance is not None:
             observed, scale = _observed(evidence), seen.task.schedule.update_scale
             weight = weight + noise_prior_weight(self.distance, seen.defense, observed, scale, images.numel())
-        return weight * total_variation(images)
+        value = weight * total_variation(images)
+        own = self.image_prior
+        return value if own is None else value + own(self._weights(evidence), images, evidence)
 
     def _dummy(self, variables: Lanes, evidence: Lanes) -> tuple[Tensor, Tensor]:
         """Images in [0, 1] and the labels that go with them."""
@@ -136,6 +140,8 @@ class MatchingProblem:
         lanes = {f"update.{name}": u / scale.view(-1, *[1] * (u.dim() - 1)) for name, u in seen.updates.items()}
         if seen.own_weights:
             lanes |= {f"params.{name}": p for name, p in seen.params.items()}
+        if self.image_prior is not None:
+            lanes |= seen.batch_statistics or {}
         if seen.threat.labels != "joint":
             labels = recovered_labels(seen) if seen.labels is None else seen.labels
             lanes["labels"] = labels[:, _slots(seen.task)]
@@ -161,15 +167,7 @@ class MatchingProblem:
 
         `evidence` is that of the descent.
         """
-        trials = self.observation.trials
-        # A restart that left the real numbers must never win by comparing as smallest.
-        ranked = found.objective.nan_to_num(nan=float("inf")).view(trials, restarts)
-        lane = ranked.argmin(dim=1) + torch.arange(trials, device=ranked.device) * restarts
-        images = self.observation.task.denormalise(found.variables["images"][lane]).clamp(0, 1)
-        logits = found.variables.get("logits")
-        labels = evidence["labels"][lane] if logits is None else logits[lane].argmax(-1)
-        trace = {i: value[lane] for i, value in found.trace.items()}
-        return Reconstruction(images, labels, found.objective[lane], found.start[lane], trace)
+        return best_restart(self.observation, found, evidence, restarts)
 
     def at(self, images: Tensor, labels: Tensor) -> Tensor | None:
         """The objective (t,) at images (t b c h w) in [0, 1] and labels (t b).

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor
+
+from attacks.lanes import Lanes
+from defenses.client import Params
+
+ImagePrior = Callable[[Params, Tensor, Lanes], Tensor]
+"""Of the weights, images (b c h w) in normalised space and the evidence of one lane, a scalar."""
 
 
 def total_variation(images: Tensor) -> Tensor:

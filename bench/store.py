@@ -159,8 +159,8 @@ class Store:
 
         rows: list[dict[str, Any]] = []
         for cell, block, status in self.states():
-            # Plans of earlier versions do not say whether a defense is audited.
-            identity = {"audited": True} | {key: v for key, v in cell.items() if key not in ("blocks", "skip")}
+            described = {"audited": True, "batch_norm": "running", **cell}  # Plans of earlier versions lack these two.
+            identity = {key: value for key, value in described.items() if key not in ("blocks", "skip")}
             if status == "ok":
                 record = self.record(block["id"]) or {}
                 columns = made(record)

@@ -61,6 +61,7 @@ def _names(tables: list[pd.DataFrame]) -> list[str]:
             f"labels {row['labels']}",
             "schedule known" if row["schedule_known"] else "schedule unknown",
             "defense known" if row["defense_known"] else "defense unknown",
+            "" if row["batch_norm"] == "running" else f"batch norm {row['batch_norm']}",
         )
         for name, row in zip(short, setting, strict=True)
     ]

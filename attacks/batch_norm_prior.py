@@ -1,0 +1,51 @@
+"""What the statistics of batch-norm layers say of images before any gradient is seen."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from attacks.execution import current
+from attacks.lanes import Lanes
+from attacks.observation import Observation
+from attacks.priors import ImagePrior
+from attacks.simulation import loss_of
+from defenses.batch_norm import batch_norm_inputs, batch_norms, moments
+from defenses.client import Params
+
+
+def batch_norm_prior(observation: Observation) -> ImagePrior | None:
+    """How far the inputs of batch-norm layers are from the statistics that the threat model grants.
+
+    The mean over layers of the Euclidean distance between the dummy batch's means and the target's, plus that between
+    the variances (Yin et al., CVPR 2021, eq. 9, where layers are summed). The target is what the client sent of its
+    batch, or else the model's running statistics; None where neither is known or the network has no such layer.
+    """
+    task, known = observation.task, observation.threat.batch_norm
+    targets: dict[str, tuple[Tensor, Tensor] | None] = {}
+    for name, layer in batch_norms(task.model).items():
+        if known == "batch":
+            targets[name] = None
+        elif known == "running" and isinstance(layer.running_mean, Tensor) and isinstance(layer.running_var, Tensor):
+            targets[name] = layer.running_mean, layer.running_var
+    if not targets:
+        return None
+
+    def prior(params: Params, images: Tensor, evidence: Lanes) -> Tensor:
+        # The labels do not reach the layers; the loss is asked because it knows the precision of the network.
+        labels = images.new_zeros(len(images), dtype=torch.long)
+        with batch_norm_inputs(task.model) as inputs:
+            loss_of(task, current().precision)(params, task.denormalise(images), labels)
+        terms: list[Tensor] = []
+        for name, target in targets.items():
+            sent = target or (evidence[f"{name}.mean"], evidence[f"{name}.variance"])
+            found = moments(inputs[name].to(images.dtype))
+            terms += [_norm(f - s) for f, s in zip(found, sent, strict=True)]
+        return torch.stack(terms).sum() / len(targets)
+
+    return prior
+
+
+def _norm(difference: Tensor) -> Tensor:
+    # The offset keeps the slope finite where a dummy meets its target.
+    return (difference.square().sum() + 1e-12).sqrt()
