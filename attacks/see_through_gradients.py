@@ -41,11 +41,11 @@ class SeeThroughGradients(Attack):
     takes_own_weights = True
 
     iterations: int = 20_000
-    group_size: int = 8
-    tv_weight: float = 1e-4
+    group_size: int = 4
+    tv_weight: float = 0.1
     norm_weight: float = 1e-6
-    batch_norm_weight: float = 0.1
-    group_weight: float = 0.01
+    batch_norm_weight: float = 1e-3
+    group_weight: float = 0.1
     learning_rate: float = 0.1
     warmup: int = 50
 
