@@ -13,13 +13,18 @@ from attacks.simulation import loss_of
 from defenses.batch_norm import batch_norm_inputs, batch_norms, moments
 from defenses.client import Params
 
+EPSILON = 1e-5
+"""Added to variances that are divided by, as batch norm itself does."""
+
 
 def batch_norm_prior(observation: Observation) -> ImagePrior | None:
     """How far the inputs of batch-norm layers are from the statistics that the threat model grants.
 
     The mean over layers of the Euclidean distance between the dummy batch's means and the target's, plus that between
-    the variances (Yin et al., CVPR 2021, eq. 9, where layers are summed). The target is what the client sent of its
-    batch, or else the model's running statistics; None where neither is known or the network has no such layer.
+    the variances (Yin et al., CVPR 2021), both in the target's own units and per channel: means in standard deviations,
+    variances relative. The paper sums plain distances; so measured, wide and deep layers with large activations would
+    outweigh all others. The target is what the client sent of its batch, or else the model's running statistics, which
+    say nothing of an untrained network; None where neither is known or the network has no such layer.
     """
     task, known = observation.task, observation.threat.batch_norm
     targets: dict[str, tuple[Tensor, Tensor] | None] = {}
@@ -39,8 +44,9 @@ def batch_norm_prior(observation: Observation) -> ImagePrior | None:
         terms: list[Tensor] = []
         for name, target in targets.items():
             sent = target or (evidence[f"{name}.mean"], evidence[f"{name}.variance"])
-            found = moments(inputs[name].to(images.dtype))
-            terms += [_norm(f - s) for f, s in zip(found, sent, strict=True)]
+            mean, variance = moments(inputs[name].to(images.dtype))
+            unit = sent[1] + EPSILON
+            terms += [_norm((mean - sent[0]) * unit.rsqrt()), _norm((variance - sent[1]) / unit)]
         return torch.stack(terms).sum() / len(targets)
 
     return prior
@@ -48,4 +54,4 @@ def batch_norm_prior(observation: Observation) -> ImagePrior | None:
 
 def _norm(difference: Tensor) -> Tensor:
     # The offset keeps the slope finite where a dummy meets its target.
-    return (difference.square().sum() + 1e-12).sqrt()
+    return (difference.square().mean() + 1e-12).sqrt()

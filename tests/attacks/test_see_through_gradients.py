@@ -118,8 +118,10 @@ def test_the_running_statistics_are_the_target_where_nothing_was_sent(observed):
     for i, layer in enumerate(seen.task.model.network):
         if i in (1, 4):
             own = inputs.transpose(0, 1).flatten(1)
-            expected += float((own.mean(1) - layer.running_mean).norm() / 2)
-            expected += float((own.var(1, correction=0) - layer.running_var).norm() / 2)
+            unit, channels = layer.running_var + 1e-5, len(own)
+            means = (own.mean(1) - layer.running_mean) / unit.sqrt()
+            variances = (own.var(1, correction=0) - layer.running_var) / unit
+            expected += float((means.norm() + variances.norm()) / channels**0.5 / 2)
         inputs = layer(inputs)
     assert float(value) == pytest.approx(expected, rel=1e-9)
 
@@ -245,12 +247,12 @@ def test_chunks_of_groups_give_what_all_groups_together_give(observed):
 
 def test_a_network_in_bfloat16_is_compared_in_float32(observed):
     seen, images, labels = observed(normed_task(dtype=torch.float32), BATCH)
-    attack = SeeThroughGradients(iterations=2, group_size=2)
+    attack = SeeThroughGradients(iterations=2, group_size=2, tv_weight=0.0, norm_weight=0.0)
     with executing(Execution(precision="bfloat16")):
         found = attack.reconstruct(seen, [0, 1])
         at_truth = attack.objective(seen, images, labels)
     assert (found.images.dtype, found.objective.dtype) == (torch.float32, torch.float32)
-    assert 1e-5 < float(at_truth.max()) < 0.2  # bfloat16 has 8 bits
+    assert 1e-6 < float(at_truth.max()) < 1e-2  # bfloat16 has 8 bits
 
 
 def test_the_simulated_update_adapts_to_a_known_defense(case):
