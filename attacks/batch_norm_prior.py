@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from attacks.execution import current
 from attacks.lanes import Lanes
@@ -23,16 +23,16 @@ def batch_norm_prior(observation: Observation) -> ImagePrior | None:
     The mean over layers of the Euclidean distance between the dummy batch's means and the target's, plus that between
     the variances (Yin et al., CVPR 2021), both in the target's own units and per channel: means in standard deviations,
     variances relative. The paper sums plain distances; so measured, wide and deep layers with large activations would
-    outweigh all others. The target is what the client sent of its batch, or else the model's running statistics, which
-    say nothing of an untrained network; None where neither is known or the network has no such layer.
+    outweigh all others. The target is what the client sent of its batch, or else the model's running statistics, but
+    for layers whose statistics were never updated: they say nothing. None where no layer has a target.
     """
     task, known = observation.task, observation.threat.batch_norm
     targets: dict[str, tuple[Tensor, Tensor] | None] = {}
     for name, layer in batch_norms(task.model).items():
         if known == "batch":
             targets[name] = None
-        elif known == "running" and isinstance(layer.running_mean, Tensor) and isinstance(layer.running_var, Tensor):
-            targets[name] = layer.running_mean, layer.running_var
+        elif known == "running" and (updated := _updated(layer)) is not None:
+            targets[name] = updated
     if not targets:
         return None
 
@@ -50,6 +50,14 @@ def batch_norm_prior(observation: Observation) -> ImagePrior | None:
         return torch.stack(terms).sum() / len(targets)
 
     return prior
+
+
+def _updated(layer: nn.Module) -> tuple[Tensor, Tensor] | None:
+    """The running mean and variance (channels,) of a layer, if it has any and they are not those that it began with."""
+    mean, variance = layer.running_mean, layer.running_var
+    if not isinstance(mean, Tensor) or not isinstance(variance, Tensor):
+        return None
+    return (mean, variance) if mean.any() or (variance != 1).any() else None
 
 
 def _norm(difference: Tensor) -> Tensor:

@@ -126,6 +126,14 @@ def test_the_running_statistics_are_the_target_where_nothing_was_sent(observed):
     assert float(value) == pytest.approx(expected, rel=1e-9)
 
 
+def test_running_statistics_that_were_never_updated_say_nothing(case):
+    assert batch_norm_prior(case("resnet20", trials=1).observation) is None
+    seen = case("resnet20", trials=1).observation
+    seen.task.model.network[1].running_mean[0] = 0.1
+    assert batch_norm_prior(seen) is not None
+    assert batch_norm_prior(case("resnet20", trials=1, threat=BATCH).observation) is not None
+
+
 @pytest.mark.parametrize("threat", [ThreatModel(), BATCH, UNKNOWN], ids=lambda t: t.batch_norm)
 def test_networks_without_batch_norm_are_attacked_without_its_prior(case, threat):
     seen = case(dataset="digits", model="mlp", hidden=(16,), trials=2, threat=threat).observation
