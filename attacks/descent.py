@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +28,9 @@ LaneGradient = Callable[[Lanes, Lanes], tuple[Lanes, Tensor]]
 class Adam:
     """Adam (Kingma & Ba, ICLR 2015) with a step schedule.
 
-    The learning rate is multiplied by `decay` at each of `milestones`, fractions of `iterations`.
+    The learning rate is multiplied by `decay` at each of `milestones`, fractions of `iterations`. It rises linearly
+    over the first `warmup` iterations; if `annealed`, it falls to 0 by half a cosine over the others (Loshchilov &
+    Hutter, "SGDR", ICLR 2017).
     """
 
     iterations: int
@@ -36,17 +39,25 @@ class Adam:
     epsilon: float = 1e-8
     milestones: tuple[float, ...] = ()
     decay: float = 0.1
+    warmup: int = 0
+    annealed: bool = False
 
     def __post_init__(self) -> None:
         if self.iterations < 1:
             raise ValueError(f"iterations must be at least 1, got {self.iterations}")
         if not 0 < self.learning_rate < float("inf"):
             raise ValueError(f"learning_rate must be positive and finite, got {self.learning_rate}")
+        if self.warmup < 0:
+            raise ValueError(f"warmup must be at least 0 iterations, got {self.warmup}; 0 starts at the full rate")
 
     def rate(self, iteration: int) -> float:
         """The learning rate of a 0-based iteration."""
         passed = sum(iteration >= int(self.iterations * m) for m in self.milestones)
-        return self.learning_rate * self.decay**passed
+        rate = self.learning_rate * self.decay**passed
+        if iteration < self.warmup:
+            return rate * (iteration + 1) / self.warmup
+        done = (iteration - self.warmup) / max(1, self.iterations - self.warmup)
+        return rate * (1 + math.cos(math.pi * done)) / 2 if self.annealed else rate
 
     def corrections(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Of every iteration, the step size over 1 - beta1^t and the root of 1 - beta2^t, each (iterations,)."""

@@ -127,3 +127,12 @@ Of updates of norm 1 it is half the squared distance.
 """
 squared_distance = Distance(_squared_distance, nat=lambda observed, variance: 2 * variance)
 """Sum of squared differences over all parameters (Zhu et al., "Deep Leakage from Gradients", NeurIPS 2019)."""
+relative_squared_distance = Distance(
+    lambda predicted, observed: _squared_distance(predicted, observed) / squared_norm(observed).clamp_min(_TINY),
+    nat=lambda observed, variance: 2 * variance / squared_norm(observed).clamp_min(_TINY),
+    penalised=lambda value, excess, observed: value + excess,
+)
+"""The squared distance as a fraction of the observed update's squared norm: 1 where the prediction is zero.
+
+Weights of priors beside it mean the same for every network, batch and protocol.
+"""

@@ -87,6 +87,6 @@ class GaussianLikelihood(Attack):
             observation,
             gaussian_likelihood(std**2),
             self.inverse_scale * pixels / coordinates,
-            colour_variation,
-            self.orders,
+            variation=colour_variation,
+            orders=self.orders,
         )

@@ -44,6 +44,19 @@ def recovered_labels(observation: Observation) -> Tensor:
     return torch.stack([_rounded(row, b) for row in b * (probabilities - entries)])
 
 
+def distinct_labels(observation: Observation) -> Tensor:
+    """The labels (t b) of batches in which none is repeated, sorted within each trial.
+
+    A row of the last layer's weight gradient is the mean of (p - y) x feature over the batch: with features of at least
+    0 only the row of a class in the batch can hold a negative entry. Taken are the b classes whose smallest entry is
+    most negative (Yin et al., CVPR 2021, section 3.1): exact where b labels differ and each shows one. Raises
+    `UnsupportedPair` as `classification_layer` does.
+    """
+    name, _ = classification_layer(observation.task)
+    smallest = observation.updates[f"{name}.weight"].amin(-1).nan_to_num(nan=float("inf"))
+    return smallest.topk(observation.images, largest=False).indices.sort(dim=1).values
+
+
 def _rounded(expected: Tensor, b: int) -> Tensor:
     """b sorted labels whose class counts are closest to the expected ones (classes,)."""
     expected = expected.nan_to_num().clamp(0, b)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-import torch
 from torch import Tensor
 from torch.func import grad, grad_and_value, jvp, vmap
 from torch.nn import functional as F
@@ -21,7 +20,8 @@ from attacks.labels import recovered_labels
 from attacks.lanes import Lanes
 from attacks.observation import Observation, gradient_scale
 from attacks.orders import ORDERS, drawn_orders, is_drawn, slots
-from attacks.priors import total_variation
+from attacks.priors import ImagePrior, total_variation
+from attacks.restarts import best_restart
 from attacks.simulation import GradientRule, loss_of, pulled_back, simulated_update
 from attacks.starts import normal_starts
 from defenses.client import Params, Update
@@ -33,14 +33,15 @@ class MatchingProblem:
     """Find images whose simulated update is close to the observed one.
 
     `distance` compares updates; None leaves the gradient out (the prior alone). `tv_weight` weighs the `variation` of
-    the images in normalised space. Where the observation knows the defense, the update is simulated as that says, and
-    noise adds to a `tv_weight` above 0. Where local batches are drawn in an order that is not known, the predicted
-    update is the mean over so many `orders`; 1 keeps the dummy's own.
+    the images in normalised space, to which `image_prior` adds. Where the observation knows the defense, the update is
+    simulated as that says, and noise adds to a `tv_weight` above 0. Where local batches are drawn in an order that is
+    not known, the predicted update is the mean over so many `orders`; 1 keeps the dummy's own.
     """
 
     observation: Observation
     distance: Distance | Measure | None
     tv_weight: float = 0.0
+    image_prior: ImagePrior | None = None
     variation: Callable[[Tensor], Tensor] = total_variation
     orders: int = ORDERS
 
@@ -98,7 +99,9 @@ class MatchingProblem:
         if seen.defense is not None and seen.defense.noise_std and weight and self.distance is not None:
             observed, scale = _observed(evidence), seen.task.schedule.update_scale
             weight = weight + noise_prior_weight(self.distance, seen.defense, observed, scale, images.numel())
-        return weight * self.variation(images)
+        value = weight * self.variation(images)
+        own = self.image_prior
+        return value if own is None else value + own(self._weights(evidence), images, evidence)
 
     def _dummy(self, variables: Lanes, evidence: Lanes) -> tuple[Tensor, Tensor]:
         """Images in [0, 1] and the labels that go with them."""
@@ -142,6 +145,8 @@ class MatchingProblem:
         lanes = {f"update.{name}": u / scale.view(-1, *[1] * (u.dim() - 1)) for name, u in seen.updates.items()}
         if seen.own_weights:
             lanes |= {f"params.{name}": p for name, p in seen.params.items()}
+        if self.image_prior is not None:
+            lanes |= seen.batch_statistics or {}
         if seen.threat.labels != "joint":
             labels = recovered_labels(seen) if seen.labels is None else seen.labels
             lanes["labels"] = labels[:, slots(seen.task)]
@@ -169,15 +174,7 @@ class MatchingProblem:
 
         `evidence` is that of the descent.
         """
-        trials = self.observation.trials
-        # A restart that left the real numbers must never win by comparing as smallest.
-        ranked = found.objective.nan_to_num(nan=float("inf")).view(trials, restarts)
-        lane = ranked.argmin(dim=1) + torch.arange(trials, device=ranked.device) * restarts
-        images = self.observation.task.denormalise(found.variables["images"][lane]).clamp(0, 1)
-        logits = found.variables.get("logits")
-        labels = evidence["labels"][lane] if logits is None else logits[lane].argmax(-1)
-        trace = {i: value[lane] for i, value in found.trace.items()}
-        return Reconstruction(images, labels, found.objective[lane], found.start[lane], trace)
+        return best_restart(self.observation, found, evidence, restarts)
 
     def at(self, images: Tensor, labels: Tensor) -> Tensor | None:
         """The objective (t,) at images (t b c h w) in [0, 1] and labels (t b).

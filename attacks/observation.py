@@ -23,7 +23,8 @@ class Observation:
     a gradient, learning rate x steps: 1 when a gradient was sent, None when the schedule is not known. `class_means`
     (classes c h w), of public training images, are handed to controls alone. With `own_weights` every trial has weights
     of its own: `params` holds (t, *shape) too. `defense` simulates the defense where the threat model grants its
-    knowledge, and is None where it does not or nobody has written a surrogate.
+    knowledge, and is None where it does not or nobody has written a surrogate. `batch_statistics`, named as by
+    `defenses.batch_norm.batch_statistics`, holds (t, channels) of every batch-norm layer where the client sends them.
     """
 
     task: Task
@@ -35,6 +36,7 @@ class Observation:
     class_means: Tensor | None = None
     own_weights: bool = False
     defense: Simulation | None = None
+    batch_statistics: dict[str, Tensor] | None = None
 
     @property
     def trials(self) -> int:
@@ -54,13 +56,16 @@ class Observation:
         updates = {name: u[trials] for name, u in self.updates.items()}
         params = {name: p[trials] for name, p in self.params.items()} if self.own_weights else self.params
         labels = None if self.labels is None else self.labels[trials]
-        return replace(self, params=params, updates=updates, labels=labels)
+        sent = self.batch_statistics
+        statistics = None if sent is None else {name: s[trials] for name, s in sent.items()}
+        return replace(self, params=params, updates=updates, labels=labels, batch_statistics=statistics)
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Observation:
         """The same observation on another device; the architecture is copied, never moved in place."""
         model = deepcopy(self.task.model).to(device=device, dtype=dtype).eval()
         model.zero_grad(set_to_none=True)
         task = replace(self.task, model=model)
+        sent = self.batch_statistics
         return replace(
             self,
             task=task,
@@ -68,14 +73,16 @@ class Observation:
             updates={name: u.to(device, dtype) for name, u in self.updates.items()},
             labels=None if self.labels is None else self.labels.to(device),
             class_means=None if self.class_means is None else self.class_means.to(device, dtype),
+            batch_statistics=None if sent is None else {name: s.to(device, dtype) for name, s in sent.items()},
         )
 
 
 def joined(observations: list[Observation]) -> Observation:
     """The trials of several observations as one.
 
-    They must agree in all but updates, labels and weights: in the architecture with its buffers, the schedule, the
-    threat model, the scale and the defense. Weights are shared when they are equal, else every trial gets its own.
+    They must agree in all but updates, labels, batch statistics and weights: in the architecture with its buffers, the
+    schedule, the threat model, the scale and the defense. Weights are shared when they are equal, else every trial gets
+    its own.
     """
     first = observations[0]
     stacked = lambda fields: {name: torch.cat([field[name] for field in fields]) for name in fields[0]}  # noqa: E731
@@ -85,7 +92,9 @@ def joined(observations: list[Observation]) -> Observation:
         params = stacked([{n: p.expand(o.trials, *p.shape) for n, p in o.params.items()} for o in observations])
     labels = None if first.labels is None else torch.cat([o.labels for o in observations if o.labels is not None])
     updates = stacked([o.updates for o in observations])
-    return replace(first, params=params, updates=updates, labels=labels, own_weights=own_weights)
+    sent = [o.batch_statistics for o in observations if o.batch_statistics is not None]
+    own = {"own_weights": own_weights, "batch_statistics": stacked(sent) if sent else None}
+    return replace(first, params=params, updates=updates, labels=labels, **own)
 
 
 def gradient_scale(observation: Observation) -> Tensor:

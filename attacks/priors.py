@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
+from attacks.lanes import Lanes
+from defenses.client import Params
+
+ImagePrior = Callable[[Params, Tensor, Lanes], Tensor]
+"""Of the weights, images (b c h w) in normalised space and the evidence of one lane, a scalar."""
 BRIGHTNESS_AND_COLOUR = (
     (3**-0.5, 3**-0.5, 3**-0.5),
     (2**-0.5, 0.0, -(2**-0.5)),

@@ -82,7 +82,7 @@ class Cell:
     @cached_property
     def id(self) -> str:
         """16 hexadecimal digits of the choices; the number of images is not among them."""
-        return _digest({**self.client_identity, "attack": self.attack.canonical, "threat": asdict(self.threat)})[:16]
+        return _digest({**self.client_identity, "attack": self.attack.canonical, "threat": self.threat.identity})[:16]
 
     @property
     def client_identity(self) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from bench.registry import Registry
 from bench.streams import stream
 from bench.training import Progress
 from bench.weights import Weights, check_weights, load_weights, training_seconds
+from defenses.batch_norm import batch_statistics
 from defenses.chain import Chain
 from defenses.client import Batch, Classifier, Params, Task, Update
 from defenses.schedule import Schedule
@@ -110,12 +111,12 @@ class Clients:
 
     def check_weights(self, setting: Setting, architecture: Classifier) -> str | None:
         """Raise ConfigurationError unless the setting's weights can be had; returns the SHA-256 of a checkpoint."""
-        return check_weights(architecture, _weights_spec(setting), dataset=self.dataset(setting))
+        return check_weights(architecture, setting.weights.recipe, dataset=self.dataset(setting))
 
     def training_seconds(self, setting: Setting, seed: int) -> float:
         """What training the setting's weights would take; 0 where they are kept or need none."""
         model, dataset = self.architecture(setting, seed), self.dataset(setting)
-        return training_seconds(model, _weights_spec(setting), dataset=dataset, seed=stream("training", seed))
+        return training_seconds(model, setting.weights.recipe, dataset=dataset, seed=stream("training", seed))
 
     def model(self, setting: Setting, seed: int, progress: Progress | None = None) -> Any:
         """The model with its weights, and how they came about."""
@@ -129,7 +130,7 @@ class Clients:
     def _weighted(self, setting: Setting, seed: int, progress: Progress | None) -> tuple[Classifier, Weights]:
         model, dataset = self.architecture(setting, seed), self.dataset(setting)
         own = stream("training", seed)
-        return model.eval(), load_weights(model, _weights_spec(setting), dataset=dataset, seed=own, progress=progress)
+        return model.eval(), load_weights(model, setting.weights.recipe, dataset=dataset, seed=own, progress=progress)
 
     def _release(self, block: Block, progress: Progress | None) -> Released:
         cell, dataset = block.cell, self.dataset(block.cell.setting)
@@ -166,7 +167,11 @@ def observe(released: Released, threat: ThreatModel, class_means: Tensor | None 
     labels = released.labels.sort(dim=1).values if threat.labels == "known" else None
     # A simulation of local steps gives their schedule away.
     known = released.defense if threat.defense_known and task is released.task else None
-    return Observation(task, released.params, released.updates, labels, threat, scale, class_means, defense=known)
+    sent = None
+    if threat.batch_norm == "batch":
+        sent = batch_statistics(released.task, released.params, released.truth.float() / 255)
+    common = task, released.params, released.updates, labels, threat, scale, class_means
+    return Observation(*common, defense=known, batch_statistics=sent)
 
 
 def attack_seeds(block: Block) -> list[int]:
@@ -176,11 +181,6 @@ def attack_seeds(block: Block) -> list[int]:
     """
     trials = (block.stop - block.start) // block.cell.schedule.images
     return [stream("attack", block.cell.seed, block.start, trial) for trial in range(trials)]
-
-
-def _weights_spec(setting: Setting) -> Any:
-    wanted = setting.weights.model_dump(exclude_none=True)
-    return wanted.get("checkpoint", wanted or "untrained")
 
 
 def _digest(updates: Update) -> str:

@@ -11,18 +11,19 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from bench.attack_presets import FILE
 from bench.errors import ConfigurationError, suggest
 
 Location = tuple[int | str, ...]
 
 
 def presets() -> dict[str, str]:
-    """Name -> TOML text of the presets that come with Leakboard."""
+    """Name -> TOML text of the grids that come with Leakboard."""
     folder = files("bench") / "presets"
     return {
         file.name.removesuffix(".toml"): file.read_text(encoding="utf-8")
         for file in sorted(folder.iterdir(), key=lambda file: file.name)
-        if file.name.endswith(".toml")
+        if file.name.endswith(".toml") and file.name != FILE
     }
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bench.attack_presets import attack_presets, unfolded
 from bench.errors import ConfigurationError, suggest
 from bench.plugin_files import from_file, plugin_name
 from bench.plugins import BASES, Entry, Found, built_in, from_packages, verified
@@ -52,7 +53,8 @@ class Registry:
         """The class of a method, imported; raises `UnknownName`, or ConfigurationError for a broken one."""
         methods = self._methods(kind)
         if name not in methods:
-            raise UnknownName(f"unknown {kind} {name!r}; {suggest(name, methods)}")
+            known = [*methods, *(attack_presets() if kind == "attack" else ())]
+            raise UnknownName(f"unknown {kind} {name!r}; {suggest(name, known)}")
         entry = methods[name].entry
         try:
             if entry.broken:
@@ -88,7 +90,8 @@ class Registry:
 
     def _expand_one(self, kind: str, value: object) -> Iterator[Chain]:
         parts: list[list[MethodSpec]] = []
-        for name, parameters in parse(value):
+        for call in parse(value):
+            name, parameters = unfolded(call) if kind == "attack" else call
             specs = expand((name, parameters), self._sequences(kind, name))
             parts.append([self.resolve(kind, spec) for spec in specs])
         if kind == "attack" and len(parts) > 1:

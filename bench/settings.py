@@ -115,6 +115,11 @@ class Weights(Section):
             return self.checkpoint or "untrained"
         return f"epochs={self.epochs}" + (f" on {self.dataset}" if self.dataset else "")
 
+    @property
+    def recipe(self) -> Any:
+        """The same as `bench.weights` takes it: "untrained", a checkpoint's path or a table."""
+        return self.checkpoint or self.model_dump(exclude_none=True) or "untrained"
+
 
 class Threat(Section):
     """What the server knows; each key is an axis."""
@@ -122,8 +127,9 @@ class Threat(Section):
     labels: Annotated[tuple[Literal["known", "recovered", "joint"], ...], BeforeValidator(as_list)] = ("known",)
     schedule_known: Annotated[tuple[StrictBool, ...], BeforeValidator(as_list)] = (True,)
     defense_known: Annotated[tuple[StrictBool, ...], BeforeValidator(as_list)] = (False,)
+    batch_norm: Annotated[tuple[Literal["running", "batch", "unknown"], ...], BeforeValidator(as_list)] = ("running",)
 
-    @field_validator("labels", "schedule_known", "defense_known")
+    @field_validator("labels", "schedule_known", "defense_known", "batch_norm")
     @classmethod
     def _not_empty(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
         return distinct(values)
@@ -132,8 +138,8 @@ class Threat(Section):
     def models(self) -> list[ThreatModel]:
         """Every combination, labels slowest."""
         return [
-            ThreatModel(labels=labels, schedule_known=schedule, defense_known=defense)
-            for labels, schedule, defense in itertools.product(self.labels, self.schedule_known, self.defense_known)
+            ThreatModel(*combination)
+            for combination in itertools.product(self.labels, self.schedule_known, self.defense_known, self.batch_norm)
         ]
 
 

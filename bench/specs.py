@@ -86,7 +86,7 @@ def parse(value: object) -> list[Call]:
         return [_parse_table(value)]
     if not isinstance(value, str):
         raise ConfigurationError(f"a method is 'name', 'name(key=value)' or a table {{name = ..., ...}}, got {value!r}")
-    if re.fullmatch(r"\s*[\w.-]+\s*", value):
+    if re.fullmatch(r"\s*[\w.@-]+\s*", value):
         return [(value.strip(), {})]
     try:
         # In brackets, so that a chain may go over several lines.
@@ -125,6 +125,9 @@ def _parse_table(table: Mapping[Any, Any]) -> Call:
 
 
 def _parse_call(node: ast.expr, text: str) -> Call:
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.MatMult) and isinstance(node.left, ast.Name):
+        name, parameters = _parse_call(node.right, text)
+        return f"{node.left.id}@{name}", parameters
     if isinstance(node, ast.Name):
         return node.id, {}
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):

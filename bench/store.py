@@ -33,7 +33,7 @@ FIGURES = (
 """Columns of numbers, null where not measured."""
 COUNTS = ("image", "trial", "true_label", "identification_pool", "chunk")
 """Columns of whole numbers, null in rows without results."""
-EARLIER = {"audited": True, "adapts": False, "attack_parameters": "{}"}  # what earlier versions' plans do not say
+EARLIER = {"audited": True, "adapts": False, "attack_parameters": "{}", "batch_norm": "running"}  # unsaid in old plans
 
 
 class Store:

@@ -65,7 +65,10 @@ def _of_questions(frame: pd.DataFrame, folder: Path) -> list[Path]:
     for question, name in zip(found, short, strict=True):
         row, n = question.row, len(question.images)
         title = f"{row['dataset']}, {row['model']}, {row['weights']} weights ({n} image{'s' * (n != 1)})"
-        full = name if short.count(name) == 1 else slug(name, f"labels {row['labels']}")
+        asked = f"labels {row['labels']}" + (
+            "" if row["batch_norm"] == "running" else f" batch norm {row['batch_norm']}"
+        )
+        full = name if short.count(name) == 1 else slug(name, asked)
         for kind, draw in {"leakage": leakage_curves, "effort": effort_curves}.items():
             with style():
                 figure = draw(question, title)
@@ -84,6 +87,7 @@ def _names(tables: list[pd.DataFrame]) -> list[str]:
             f"labels {row['labels']}",
             "schedule known" if row["schedule_known"] else "schedule unknown",
             "defense known" if row["defense_known"] else "defense unknown",
+            "" if row["batch_norm"] == "running" else f"batch norm {row['batch_norm']}",
         )
         for name, row in zip(short, setting, strict=True)
     ]

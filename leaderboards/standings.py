@@ -47,10 +47,13 @@ def _section(rows: list[Row], rule: Rule) -> Section:
         "identified",
     ]
     ranked = f"Nobody is ranked: {first['unranked']}." if first["unranked"] else "Rank 1 leaks least."
-    labels = {"known": "labels known", "recovered": "labels recovered", "joint": "labels optimised"}
+    asked = {"known": "labels known", "recovered": "labels recovered", "joint": "labels optimised"}[first["labels"]]
+    asked += {"running": "", "batch": ", batch statistics known", "unknown": ", batch norm not used"}[
+        first["batch_norm"]
+    ]
     return Section(
         title=f"Leakage: {first['dataset']}, {first['model']}, {first['weights']} weights",
-        facts=f"{first['n']} images, {labels.get(first['labels'], first['labels'])}. {ranked}",
+        facts=f"{first['n']} images, {asked}. {ranked}",
         tables=[Table("Worst case over all attacks", [*columns, "verdicts"], table)],
         notes=[f"[{number}] {shorten(reason, 300, placeholder=' ...')}" for reason, number in reasons.items()]
         + _explanations(rows, rule),

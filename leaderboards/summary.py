@@ -23,7 +23,7 @@ METRICS = (
 )
 Row = dict[str, Any]
 """A row of the summary, from column to value."""
-SETTING = ["dataset", "model", "weights", "labels", "schedule_known", "defense_known"]
+SETTING = ["dataset", "model", "weights", "labels", "schedule_known", "defense_known", "batch_norm"]
 """What the cells of one table share."""
 SEVERITY = ["ok", "skipped", "pending", "stale", "diverged", "timeout", "oom", "error", "crashed"]
 METHOD = [

@@ -32,6 +32,7 @@ ATTACKS = {
     "leak_reader": {},
     "linear_layer": {"iterations": 3},
     "prior_only": {"iterations": 3},
+    "see_through_gradients": {"iterations": 3, "group_size": 2},
 }
 DEFENSES = {
     "dp_sgd": {"clip_norm": 0.5, "noise_multiplier": 0.1},
@@ -302,7 +303,15 @@ def test_trials_attacked_together_equal_trials_attacked_one_by_one(observed, nam
 
 @pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize(
-    "name", ["inverting_gradients", "gaussian_likelihood", "linear_layer", "prior_only", "absolute_matching"]
+    "name",
+    [
+        "inverting_gradients",
+        "gaussian_likelihood",
+        "linear_layer",
+        "prior_only",
+        "absolute_matching",
+        "see_through_gradients",
+    ],
 )
 def test_an_attack_in_a_box_gives_its_answer_the_objective_that_the_referee_is_told(observed, name, setting):
     seen, seeds = observed(setting, "larger_batch(examples=2)")

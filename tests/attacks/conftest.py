@@ -9,6 +9,7 @@ from attacks.observation import Observation
 from attacks.threat import ThreatModel
 from bench.datasets import load_dataset
 from bench.models import untrained
+from defenses.batch_norm import batch_statistics
 from defenses.chain import Chain
 from defenses.client import Batch, Task
 from defenses.none import NoDefense
@@ -38,7 +39,9 @@ def make_case(
     known = labels.sort(dim=1).values if threat.labels == "known" else None
     stacked = {name: torch.stack([u[name] for u in updates]) for name in params}
     defended = chain.simulation(task) if threat.defense_known else None
-    observation = Observation(task, params, stacked, known, threat, task.schedule.update_scale, defense=defended)
+    sent = batch_statistics(task, params, images) if threat.batch_norm == "batch" else None
+    common = task, params, stacked, known, threat, task.schedule.update_scale
+    observation = Observation(*common, defense=defended, batch_statistics=sent)
     return SimpleNamespace(task=task, params=params, observation=observation, images=images, labels=labels)
 
 

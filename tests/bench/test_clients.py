@@ -1,6 +1,7 @@
 """What a server gets to see, and what it cannot rebuild from it."""
 
 import itertools
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FunctionType, MethodType
@@ -116,6 +117,36 @@ def test_a_client_with_batch_norm_computes_its_gradient_with_the_running_statist
     own.task.model.train()
     other = own.task.gradient(own.params, batch)
     assert not all(torch.allclose(own.updates[name][0], g, atol=1e-3) for name, g in other.items())
+
+
+NORMED = [
+    'grid.models=[{ name = "resnet20", width = 2 }]',
+    'grid.defenses=["larger_batch(examples=4)"]',
+    "grid.images=8",
+]
+
+
+@pytest.mark.parametrize("granted", ["running", "unknown", "batch"])
+def test_of_the_private_batch_s_statistics_the_threat_model_grants_mean_and_variance_or_nothing(grid_file, granted):
+    block, own, _ = released(grid_file, *NORMED, f'grid.threat.batch_norm="{granted}"')
+    seen = observe(own, block.cell.threat)
+    blind = replace(own, truth=torch.zeros_like(own.truth))
+    other = observe(blind, block.cell.threat)
+    if granted != "batch":
+        assert seen.batch_statistics is None
+        # Whatever else is observed does not come from the private images but through the update.
+        assert all(getattr(other, field) is getattr(seen, field) for field in ("task", "params", "updates", "defense"))
+        assert torch.equal(other.labels, seen.labels)
+        return
+    layers = [m for m in own.task.model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    shapes = [tuple(s.shape) for s in seen.batch_statistics.values()]
+    assert shapes == [(2, layer.num_features) for layer in layers for _ in ("mean", "variance")]
+    inputs = own.task.model.network[0](own.task.normalise(own.truth[1].float() / 255))
+    assert torch.allclose(seen.batch_statistics["network.1.mean"][1], inputs.mean((0, 2, 3)))
+    assert torch.allclose(
+        seen.batch_statistics["network.1.variance"][1], inputs.var((0, 2, 3), correction=0), rtol=1e-4
+    )
+    assert not torch.equal(other.batch_statistics["network.1.mean"], seen.batch_statistics["network.1.mean"])
 
 
 REMEMBERING = """

@@ -14,7 +14,7 @@ images = 4
 seeds = [0, 7]
 attacks = ["linear_layer", { name = "inverting_gradients", iterations = [10, 20] }]
 defenses = ["none", "norm_clipping(clip_norm=1.0) | gaussian_noise(std=0.01)", "local_epochs(epochs=2)"]
-threat = { labels = ["known", "joint"], schedule_known = [true, false] }
+threat = { labels = ["known", "joint"], schedule_known = [true, false], batch_norm = ["running", "batch"] }
 client = { images = 2 }
 
 [engine]
@@ -50,12 +50,13 @@ def test_a_whole_grid_is_read_with_its_axes(grid):
     assert [w.label for w in config.grid.weights] == labels
     assert [a.parameters.get("iterations") for a in config.grid.attacks][1:] == [10, 20]
     assert [len(chain) for chain in config.grid.defenses] == [1, 2, 1]
-    assert [(t.labels, t.schedule_known) for t in config.threats] == [
+    assert [(t.labels, t.schedule_known) for t in config.threats[::2]] == [
         ("known", True),
         ("known", False),
         ("joint", True),
         ("joint", False),
     ]
+    assert [t.batch_norm for t in config.threats[:3]] == ["running", "batch", "running"]
     assert config.grid.client.schedule.images == 2
     assert (config.engine.chunk, config.engine.timeout, config.engine.device) == (16, 60.0, "auto")
 
@@ -137,6 +138,10 @@ def test_a_plugin_file_joins_the_grid(grid, tmp_path: Path):
         ("grid.weights=untraind", "my-grid.toml: grid.weights[0] must be 'untrained', a number of epochs or"),
         ("grid.weights=0", "my-grid.toml: grid.weights[0].epochs must be at least 1, got 0"),
         ("grid.threat.labels=knwn", "my-grid.toml: grid.threat.labels[0] must be 'known', 'recovered' or 'joint'"),
+        (
+            "grid.threat.batch_norm=client",
+            "my-grid.toml: grid.threat.batch_norm[0] must be 'running', 'batch' or 'unknown', got 'client'",
+        ),
         (
             "grid.threat.defense_known=yes",
             "my-grid.toml: grid.threat.defense_known[0]: must be a valid boolean, got 'yes'",

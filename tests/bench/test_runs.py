@@ -173,9 +173,22 @@ def test_out_of_memory_halves_the_chunk_and_changes_no_result(grid_file, tmp_pat
     assert all(results(run.folder)[0][name] == calm[0][name] for name in grey)
 
 
-def test_swapping_the_truth_after_observation_changes_no_byte_of_a_reconstruction(grid_file, tmp_path, monkeypatch):
+SWAPPED = {
+    "defense": ["grid.threat.defense_known=[false,true]"],
+    "batch norm": [
+        'grid.threat.batch_norm=["running","batch","unknown"]', 'grid.models=[{ name = "resnet20", width = 2 }]',
+        'grid.attacks=["see_through_gradients(iterations=2, group_size=2)"]', 'grid.defenses=["none"]',
+        "grid.images=2", "grid.controls=false",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("knowledge", SWAPPED)
+def test_swapping_the_truth_after_observation_changes_no_byte_of_a_reconstruction(
+    grid_file, tmp_path, monkeypatch, knowledge
+):
     """While the attack runs, the referee's own private images and labels hold noise."""
-    both = ["grid.threat.defense_known=[false,true]"]
+    both = SWAPPED[knowledge]
     calm = bench.run(grid_file, output=tmp_path / "calm", overrides=both).folder
 
     def attack_over_noise(attack, seen, seeds, truth, labels, chunk):
@@ -233,6 +246,14 @@ def test_a_model_that_a_defense_changes_is_the_same_for_the_whole_setting(grid_f
     alone = prepare(grid_file, overrides=[*overrides[:2], 'grid.defenses=["none"]'])[3]
     assert {cell.setting.model_label for cell in alone.cells} == {"resnet20"}
     assert not {c.id for c in plan.cells} & {c.id for c in alone.cells}
+
+
+def test_ids_of_cells_that_were_made_before_batch_norm_was_declared_stay(grid_file):
+    """The id of the first cell as it was before the threat model had the key."""
+    first = prepare(grid_file)[3].cells[0]
+    assert first.id == "52da1ac5e89ba098"
+    others = prepare(grid_file, overrides=['grid.threat.batch_norm=["batch","unknown"]'])[3].cells
+    assert len({first.id, *(cell.id for cell in others)}) == 1 + len(others)
 
 
 def test_ids_depend_on_choices_and_not_on_the_number_of_images(grid_file):

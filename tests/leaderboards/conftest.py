@@ -101,6 +101,7 @@ def made_up(
                             "labels": "known",
                             "schedule_known": True,
                             "defense_known": False,
+                            "batch_norm": "running",
                             "threat_class": "C" if "local_epochs" in defense else "B",
                             "seed": seed,
                             "images_per_update": batch,

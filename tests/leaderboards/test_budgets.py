@@ -35,7 +35,8 @@ def results(gains: dict[str, float | np.ndarray], n: int = 40, batch: int = 1) -
             for image, ssim in enumerate(np.broadcast_to(scores, n)):
                 rows.append(
                     {
-                        "dataset": "d", "model": "m", "weights": "w", "labels": "known", "schedule_known": True,
+                        "dataset": "d", "model": "m", "weights": "w", "labels": "known", "batch_norm": "running",
+                        "schedule_known": True,
                         "defense_known": False, "attack": attack, "attack_name": attack, "attack_parameters": "{}",
                         "attack_order": 0, "control": attack != "cosine", "defense": defense, "defense_name": name,
                         "defense_order": order, "defense_parameters": json.dumps(parameters), "adapts": False,

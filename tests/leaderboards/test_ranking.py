@@ -43,7 +43,8 @@ def cell(
     values = np.asarray(list(ssim), dtype=float)
     return pd.DataFrame(
         {
-            "dataset": "d", "model": "m", "weights": "untrained", "labels": labels, "schedule_known": True,
+            "dataset": "d", "model": "m", "weights": "untrained", "labels": labels, "batch_norm": "running",
+            "schedule_known": True,
             "defense_known": known, "attack": attack, "attack_name": attack.split("(")[0],
             "attack_parameters": parameters, "attack_order": 9 if control else 0, "control": control,
             "defense": defense, "defense_name": defense.split("(")[0], "defense_order": order,

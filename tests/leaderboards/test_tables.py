@@ -151,6 +151,15 @@ def test_settings_have_tables_of_their_own(results: Make) -> None:
     assert "class B, C under local_epochs." in text
 
 
+def test_threat_models_that_differ_in_batch_norm_never_share_a_row(results: Make) -> None:
+    known = results(images=4).assign(batch_norm="batch", threat_class="E")
+    frame = pd.concat([results(images=4), known, results(images=4).assign(batch_norm="unknown")])
+    text = " ".join(render(frame).split())
+    assert text.count("Threat model:") == 3
+    assert "defense not known, batch statistics known; class E." in text
+    assert "defense not known, batch norm's statistics not used; class B" in text
+
+
 def test_small_images_have_no_similarity_and_one_image_no_interval(results: Make) -> None:
     text = render(results(images=1, side=8, controls=[]))
     assert "nan" not in text.lower()
