@@ -16,14 +16,14 @@ PUBLISHED = {
         "inverting_gradients",
         {
             "iterations": 4800, "restarts": 1, "tv_weight": 1e-4, "learning_rate": 0.1, "milestones": MILESTONES,
-            "decay": 0.1, "signed": True, "boxed": True,
+            "decay": 0.1, "signed": True, "boxed": True, "orders": 1,
         },
     ),
     "ig@breaching": (
         "inverting_gradients",
         {
             "iterations": 24000, "restarts": 1, "tv_weight": 0.2, "learning_rate": 0.1, "milestones": MILESTONES,
-            "decay": 0.1, "signed": True, "boxed": True,
+            "decay": 0.1, "signed": True, "boxed": True, "orders": 1,
         },
     ),
 }  # fmt: skip
