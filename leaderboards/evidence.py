@@ -65,7 +65,7 @@ class Evidence:
         return next((a for a in self.attempts if a.variant == variant), None)
 
     def gain(self, metric: str, adaptive: bool | None = None) -> np.ndarray:
-        """Per image (n,) the largest gain of all attempts, or of those that know the defense or do not; NaN without."""
+        """Per image (n,) the largest gain of all attempts, or of those that adapt or do not; NaN without."""
         return _largest([a.gain(metric) for a in self.among(adaptive)], self.groups.shape[1])
 
     def score(self, metric: str, adaptive: bool | None = None) -> np.ndarray:
@@ -73,7 +73,7 @@ class Evidence:
         return self._of_strongest(metric, [a.score[metric] for a in self.among(adaptive)], adaptive)
 
     def among(self, adaptive: bool | None) -> list[Attempt]:
-        return [a for a in self.attempts if adaptive is None or a.variant[2] == adaptive]
+        return [a for a in self.attempts if adaptive is None or a.adapts == adaptive]
 
     @property
     def underpowered(self) -> np.ndarray:

@@ -26,8 +26,9 @@ LINES = {False: ("not adapting", "o", "--"), True: ("adapting to the defense", "
 def leakage_curves(question: Question, title: str) -> Figure | None:
     """One panel per family of defenses: its parameter against the mean SSIM of the strongest attack, 95% intervals.
 
-    Attacks that know the defense and attacks that do not are two lines. Dashed grey: the undefended client; dotted: the
-    strongest floor there. Defenses with one strength share the last panel. None without a defense or an SSIM.
+    Attacks that simulate all of the defense, its schedule too, are one line, all others another. Dashed grey: the
+    undefended client; dotted: the strongest floor there. Defenses with one strength share the last panel. None without
+    a defense or an SSIM.
     """
     several, single = families([evidence.row for evidence in question.defenses])
     by_label = {evidence.row["defense"]: evidence for evidence in question.defenses}

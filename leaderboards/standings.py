@@ -87,6 +87,7 @@ def _explanations(rows: list[Row], rule: Rule) -> list[str]:
     notes = [
         "SSIM gain: per image the strongest attack, adaptive or not, minus the strongest control that belongs to it "
         "(controls use no gradient); seeds averaged first, then the mean over images. 0: nothing beyond guessing.",
+        "Adapting: attacks that simulate all of the defense, its schedule too; not adapting: all others.",
         "Of undefended: the ratio to the gain against an undefended client. Identified: the strongest attack's rate.",
     ]
     if any(not pd.isna(row["rank"]) for row in rows):

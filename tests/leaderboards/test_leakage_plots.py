@@ -27,7 +27,7 @@ DEFENSES = [
 def both(results: Make) -> pd.DataFrame:
     """The attack not knowing the defenses, and knowing them: then .1 more SSIM."""
     frame = results(images=8, attacks=[COSINE], controls=["grey_image"], defenses=DEFENSES)
-    known = frame.assign(defense_known=True, ssim=frame["ssim"] + 0.1 * ~frame["control"])
+    known = frame.assign(defense_known=True, adapts=True, ssim=frame["ssim"] + 0.1 * ~frame["control"])
     return pd.concat([frame, known], ignore_index=True)
 
 
