@@ -7,14 +7,13 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from attacks.adaptive import NOISE_PRIOR
 from attacks.attack import Attack, Reconstruction
 from attacks.descent import Adam, descend
 from attacks.distances import gaussian_likelihood
 from attacks.labels import check_labels
 from attacks.matching import MatchingProblem
 from attacks.observation import Observation
-from attacks.orders import ORDERS, check_orders
+from attacks.orders import check_orders
 from attacks.priors import colour_variation
 from defenses.client import Task
 
@@ -44,11 +43,11 @@ class GaussianLikelihood(Attack):
 
     iterations: int = 4800
     restarts: int = 1
-    inverse_scale: float = NOISE_PRIOR
+    inverse_scale: float = 1.0
     learning_rate: float = 0.1
     milestones: tuple[float, ...] = (3 / 8, 5 / 8, 7 / 8)
     decay: float = 0.1
-    orders: int = ORDERS
+    orders: int = 1
 
     def __post_init__(self) -> None:
         _ = self._adam

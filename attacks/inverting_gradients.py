@@ -12,7 +12,7 @@ from attacks.distances import cosine_distance
 from attacks.labels import check_labels
 from attacks.matching import MatchingProblem
 from attacks.observation import Observation
-from attacks.orders import ORDERS, check_orders
+from attacks.orders import check_orders
 from defenses.client import Task
 
 
@@ -38,7 +38,7 @@ class InvertingGradients(Attack):
     decay: float = 0.1
     signed: bool = True
     boxed: bool = True
-    orders: int = ORDERS
+    orders: int = 1
 
     def __post_init__(self) -> None:
         _ = self._adam
