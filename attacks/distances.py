@@ -53,7 +53,8 @@ def gaussian_likelihood(variance: float) -> Distance:
     network and at every noise. A variance of 0 says that it is not known; then it is profiled out. Of
     N/2 log(v) + |r|^2 / 2v the least over v lies at v = |r|^2 / N, where it is N/2 log(|r|^2 / N) + N/2 (Murphy & van
     der Vaart, "On Profile Likelihood", JASA 2000), so that the value is 1/2 log(|r|^2 / N): the closer the prediction,
-    the less a prior counts beside it. What is left of v where the prediction is exact is the rounding of numbers.
+    the less a prior counts beside it. Of the N coordinates the n that were pruned have no residual: then the value is
+    (N - n) / 2N log(|r|^2 / (N - n)). What is left of v where the prediction is exact is the rounding of numbers.
     """
     if not 0 <= variance < float("inf"):
         raise ValueError(f"variance must be at least 0 and finite, got {variance}; 0 says that it is not known")
@@ -88,14 +89,20 @@ def _squared_distance(predicted: Update, observed: Update) -> Tensor:
 
 
 def _profile_likelihood(predicted: Update, observed: Update) -> Tensor:
-    square = _squared_distance(predicted, observed) + _rounding(observed)
-    return 0.5 * (square / _coordinates(observed)).log()
+    square, kept = _squared_distance(predicted, observed) + _rounding(observed), _sent(observed)
+    return 0.5 * kept / _coordinates(observed) * (square / kept).log()
 
 
 def _in_likely_squares(value: Tensor, excess: Tensor, observed: Update) -> Tensor:
     """The excess is one more residual of the same unknown variance: it goes into the logarithm."""
-    square = (2 * value).exp() * _coordinates(observed)
-    return value + 0.5 * (squared_norm(observed) * excess / square).log1p()
+    kept, all_of_them = _sent(observed), _coordinates(observed)
+    square = (2 * value * all_of_them / kept).exp() * kept
+    return value + 0.5 * kept / all_of_them * (squared_norm(observed) * excess / square).log1p()
+
+
+def _sent(observed: Update) -> Tensor:
+    """How many coordinates were sent: a pruned one has no residual, and tells nothing of the variance."""
+    return _sum((o != 0).to(o.dtype) for o in observed.values()).clamp_min(1)
 
 
 def _rounding(observed: Update) -> Tensor:

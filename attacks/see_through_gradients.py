@@ -32,8 +32,9 @@ class SeeThroughGradients(Attack):
     objective of its own, without the group's term.
 
     Iterations, learning rate, warm-up, cosine, box, `norm_weight` and `batch_norm_weight` are those of the public
-    re-implementation `breaching`, config/attack/seethroughgradients.yaml; its weights stand beside an unscaled squared
-    distance. The others were chosen on `cifar100-samples`, never on images that are scored, with an untrained lenet-zhu
+    re-implementation `breaching`, config/attack/seethroughgradients.yaml, as digits: there they stand beside the plain
+    squared distance times 1e-4, half the mean square, and a sum over layers of which the first counts tenfold. The
+    others were chosen on `cifar100-samples`, never on images that are scored, with an untrained lenet-zhu
     and 400 iterations: `tv_weight` of .01, .03, .1, .3 and 1 (8 images one by one: 14.1, 16.9, 18.5, 17.9 and 16.4 dB;
     clients of 4: 12.2, 14.1, 16.0, 15.9 and 15.2) and `group_weight` of 0, .01, .1, 1 and 10 (16.0, 16.2, 16.3, 16.0
     and 15.3). On a resnet20 such short runs do not tell batch-norm weights apart (10.67 dB at 0, 10.64 at .1). The

@@ -14,9 +14,10 @@ from bench.specs import Chain, MethodSpec, chain_label
 from defenses.schedule import Schedule
 
 BLOCK_IMAGES = 20
-"""A block holds the smallest multiple of a client's images that is at least this."""
+"""A block holds the smallest multiple of a client's images that is at least this, and two clients: the control
+`wrong_image` shows each client what was found for another."""
 PRIOR_SETTINGS = ("iterations", "tv_weight", "learning_rate", "milestones", "decay")
-"""What the control `prior_only` takes over from the grid's `inverting_gradients`."""
+"""What the control `prior_only` takes over from an attack with the paper's prior."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class Cell:
     def blocks(self, images: int) -> list[Block]:
         """The blocks that cover the first `images` images, a multiple of the schedule's."""
         b = self.schedule.images
-        size = -(-BLOCK_IMAGES // b) * b
+        size = max(-(-BLOCK_IMAGES // b), 2) * b
         return [Block(self, start, min(start + size, images)) for start in range(0, images, size)]
 
 

@@ -28,6 +28,13 @@ def common_units(first: ArrayLike, second: ArrayLike) -> np.ndarray:
     return np.unique(connected_components(graph, directed=False)[1][a], return_inverse=True)[1]
 
 
+def shared_units(groups: ArrayLike) -> np.ndarray:
+    """The least number (m m) of `common_units` of any two of m methods over the seeds of `groups` (m s n)."""
+    groups = np.asarray(groups)
+    pair = lambda a, b: min(int(common_units(x, y).max()) + 1 for x, y in zip(a, b, strict=True))  # noqa: E731
+    return np.array([[pair(a, b) for b in groups] for a in groups])
+
+
 def unit_means(values: np.ndarray, units: np.ndarray) -> np.ndarray:
     """One value per unit (u,), such that their plain mean is the mean of the values (n,), however unequal the units."""
     return np.bincount(units, weights=values) * (units.max() + 1) / len(values)

@@ -87,7 +87,7 @@ def _with_controls(config: Config, registry: Registry) -> tuple[list[tuple[Metho
     if not config.grid.controls:
         return asked, ["controls = false: no floor to judge leakage by"]
     names = {spec.name for spec, _ in asked}
-    papers = [spec.parameters for spec, _ in asked if spec.name == "inverting_gradients"]
+    papers = [spec.parameters for spec, _ in asked if set(PRIOR_SETTINGS) <= spec.parameters.keys()]
     priors = [{key: parameters[key] for key in PRIOR_SETTINGS} for parameters in papers] or [{}]
     wanted = [
         MethodSpec.of("grey_image", {}),

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
-from leaderboards.evidence import METRICS, QUESTION, Evidence, questions
+from leaderboards.evidence import METRICS, QUESTION, Evidence, Question
 from leaderboards.families import families
+from leaderboards.questions import questions
 from leaderboards.ranking import ranking
 from leaderboards.summary import Row, records
-from leaderboards.verdicts import Rule, missing
+from leaderboards.verdicts import Rule, missing, problems
 
 BUDGETS = (1.0, 3.0, 5.0, 10.0)
 """Percentage points of test accuracy that a defense may cost."""
@@ -20,55 +21,85 @@ SELECTION = 0.2
 """The part of the images on which strengths are chosen; they are not scored."""
 
 
+FIGURES = ["ssim_gain", "ssim_gain_low", "ssim_gain_high", "rank", "rank_low", "rank_high", "n"]
+Trained = tuple[str, str, str, str]
+"""Dataset, model, weights and defense: what a test accuracy belongs to."""
+
+
 @dataclass(frozen=True)
 class LostAccuracy:
-    """Test accuracy lost against the undefended client, in percentage points: the mean and its upper 95% limit."""
+    """Test accuracy lost against the undefended client, in percentage points: the mean and its upper 95% limit.
+
+    `at_chance` says that the interval of the accuracy itself reaches that of guessing: such a defense trains nothing.
+    """
 
     mean: float
     high: float
+    at_chance: bool = False
 
 
 def ranking_at_budgets(
     frame: pd.DataFrame,
-    lost: Mapping[str, LostAccuracy],
+    lost: Mapping[Trained, LostAccuracy],
     rule: Rule | None = None,
     budgets: tuple[float, ...] = BUDGETS,
 ) -> pd.DataFrame:
-    """One row per question, budget and family of strengths; `frame` as in `bench.store`, `lost` by defense.
+    """One row per question, budget and family of strengths; `frame` as in `bench.store`.
 
     A family is represented by its least leaking strength whose upper limit of lost accuracy is within the budget,
-    chosen on the first images alone (`split`); gain and ranks, as in `ranking`, are those of the other images. Without
-    a representative `defense` is null and `why` says "too costly", "accuracy not measured" or "incomplete". An update
-    of zeros or noise loses more than any budget, and is ranked at none.
+    chosen on images and, of several, seeds that are not scored (`split`); gain and ranks, as in `ranking`, are those of
+    the scored. Without a representative `defense` is null and `why` says "too costly", "accuracy not measured",
+    "incomplete" (of any strength within the budget: what failed might have stood for the family) or why nobody is
+    ranked. An update of zeros or noise loses more than any budget or has an accuracy of chance, and is ranked at none.
     """
     rule, rows = rule or Rule(), []
     for _, own in frame.groupby(QUESTION, sort=False, dropna=False):
-        chosen_on, scored = split(own)
-        (question,), (whole,) = questions(chosen_on), questions(own)
-        complete = {e.row["defense"] for e in whole.defenses if not missing(whole, e, rule)}
-        leaks = {e.row["defense"]: _mean_gain(e) for e in question.defenses if e.row["defense"] in complete}
+        (whole,) = questions(pd.DataFrame(own))
+        about = {name: whole.row[name] for name in QUESTION}
+        reasons = problems(whole, rule)
+        try:
+            chosen_on, scored = split(pd.DataFrame(own))
+        except ValueError as error:
+            reasons.append(str(error))
+        if reasons:
+            named = [{"family": title, "why": "; ".join(reasons)} for title, _ in _families(whole.defenses)]
+            rows += [about | {"budget": budget} | row for budget in budgets for row in named]
+            continue
+        (question,) = questions(chosen_on)
+        leaks = {
+            e.row["defense"]: np.nan if missing(whole, e, rule) else float(own.gain(METRICS[0]).mean())
+            for e, own in zip(whole.defenses, question.defenses, strict=True)
+        }
+        costs = {label: _cost(whole, label, lost) for label in leaks}
+        # The number of images has been judged for all of them.
+        alike = replace(rule, minimum_images=1)
         for budget in budgets:
-            found = [_represented(family, leaks, lost, budget) for family in _families(question.defenses)]
+            found = [_represented(family, leaks, costs, budget) for family in _families(whole.defenses)]
             names = ["none", *(row["defense"] for row in found if row["defense"])]
-            ranked = {row["defense"]: row for row in records(ranking(_of(scored, names), rule))}
-            about = {name: question.row[name] for name in QUESTION} | {"budget": budget}
-            rows += [about | row | _standing(ranked.get(row["defense"])) for row in found]
-    return pd.DataFrame(rows).astype({"rank": "Int64", "rank_low": "Int64", "rank_high": "Int64"})
+            ranked = {row["defense"]: row for row in records(ranking(_of(scored, names), alike))}
+            rows += [about | {"budget": budget} | row | _standing(ranked.get(row["defense"])) for row in found]
+    frame = pd.DataFrame(rows, columns=[*QUESTION, "budget", "family", "defense", "why", *FIGURES])
+    return frame.astype({"rank": "Int64", "rank_low": "Int64", "rank_high": "Int64", "n": "Int64"})
 
 
 def split(frame: pd.DataFrame, share: float = SELECTION) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows of the first images, at least `share` of them, and of the others; those without images are in both.
+    """The rows to choose strengths on, and those to score: of other images and, of several, other seeds.
 
+    To choose on are the first images, at least `share` of them, under the first seed; rows without images are in both.
     No client's batch is cut, of any defense and seed. Raises ValueError where that cannot be.
     """
-    images = frame["image"].astype("float64")
+    images, seeds = frame["image"].astype("float64"), frame["seed"]
     done = frame.loc[images.notna()]
     batches = done.groupby(["defense", "seed", "trial"])["image"]
     first, last = batches.min().to_numpy(dtype=float), batches.max().to_numpy(dtype=float)
     numbers = np.unique(images.dropna())
+    several = bool(np.unique(seeds).size > 1)
+    is_first = (seeds == seeds.min()) if several else pd.Series(True, frame.index)
+    is_other = ~is_first if several else is_first
     for cut in numbers[max(1, int(np.ceil(share * len(numbers)))) :]:
         if not ((first < cut) & (last >= cut)).any():
-            return pd.DataFrame(frame.loc[~(images >= cut)]), pd.DataFrame(frame.loc[~(images < cut)])
+            chosen_on, scored = is_first & ~(images >= cut), is_other & ~(images < cut)
+            return pd.DataFrame(frame.loc[chosen_on]), pd.DataFrame(frame.loc[scored])
     raise ValueError(
         f"{len(numbers)} images cannot be divided into some to choose strengths on and some to score: every cut "
         "divides a client's batch; attack more images"
@@ -83,22 +114,23 @@ def _families(defenses: tuple[Evidence, ...]) -> list[tuple[str, list[str]]]:
     return [*undefended, *titled, *((label, [label]) for label in single)]
 
 
+def _cost(question: Question, defense: str, lost: Mapping[Trained, LostAccuracy]) -> LostAccuracy | None:
+    undefended = question.undefended
+    if undefended is not None and defense == undefended.row["defense"]:
+        return LostAccuracy(0.0, 0.0)
+    return lost.get((question.row["dataset"], question.row["model"], question.row["weights"], defense))
+
+
 def _represented(
-    family: tuple[str, list[str]], leaks: Mapping[str, float], lost: Mapping[str, LostAccuracy], budget: float
+    family: tuple[str, list[str]], leaks: Mapping[str, float], costs: Mapping[str, LostAccuracy | None], budget: float
 ) -> Row:
     title, strengths = family
-    free = {"none": LostAccuracy(0.0, 0.0)}
-    measured = {label: {**lost, **free}[label] for label in strengths if label in {**lost, **free}}
-    within = [label for label, cost in measured.items() if cost.high <= budget]
-    able = [label for label in within if not np.isnan(leaks.get(label, np.nan))]
-    if able:
-        return {"family": title, "defense": min(able, key=leaks.__getitem__), "why": None}
+    measured = {label: cost for label in strengths if (cost := costs[label]) is not None}
+    within = [label for label, cost in measured.items() if cost.high <= budget and not cost.at_chance]
+    if within and not any(np.isnan(leaks[label]) for label in within):
+        return {"family": title, "defense": min(within, key=leaks.__getitem__)}
     why = "incomplete" if within else "too costly" if measured else "accuracy not measured"
     return {"family": title, "defense": None, "why": why}
-
-
-def _mean_gain(evidence: Evidence) -> float:
-    return float(evidence.gain(METRICS[0]).mean()) if len(evidence.gain(METRICS[0])) else np.nan
 
 
 def _of(frame: pd.DataFrame, defenses: list[str]) -> pd.DataFrame:
@@ -106,5 +138,5 @@ def _of(frame: pd.DataFrame, defenses: list[str]) -> pd.DataFrame:
 
 
 def _standing(row: Row | None) -> Row:
-    names = ("ssim_gain", "ssim_gain_low", "ssim_gain_high", "rank", "rank_low", "rank_high", "unranked", "n")
-    return dict.fromkeys(names) if row is None else {name: row[name] for name in names}
+    """What the ranking says of a representative; nothing without one."""
+    return {} if row is None else {"why": row["unranked"], **{name: row[name] for name in FIGURES}}

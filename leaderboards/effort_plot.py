@@ -91,8 +91,8 @@ def _draw(ax: Axes, question: Question, variants: dict[int, Variant], colours: M
 
 
 def _bounds(evidence: Evidence, attempt: Attempt | None) -> tuple[float, float, float]:
-    score = None if attempt is None else attempt.score[METRICS[0]]
-    if score is None or not len(score) or np.isnan(score).any():
+    if attempt is None or not attempt.whole:
         return np.nan, np.nan, np.nan
+    score = attempt.score[METRICS[0]]
     found = summary_of(score, independent(score, evidence.groups))
     return found.mean, found.low, found.high

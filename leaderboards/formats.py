@@ -27,6 +27,10 @@ class Table:
     strong: frozenset[tuple[int, int]] = frozenset()
     grouped: bool = False
 
+    def __post_init__(self) -> None:
+        if any(len(row) != len(self.columns) for row in self.rows):
+            raise ValueError(f"table {self.title!r} has {len(self.columns)} columns and a row of another length")
+
 
 @dataclass(frozen=True)
 class Section:

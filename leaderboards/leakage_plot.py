@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from math import ceil
+from typing import Any
 
 import numpy as np
 import seaborn as sns
@@ -18,6 +19,7 @@ from leaderboards.evidence import METRICS, Evidence, Question
 from leaderboards.families import Family, families
 from leaderboards.figures import WIDTH, empty_figure
 from leaderboards.labels import label_lines
+from leaderboards.verdicts import Rule, missing
 
 COLUMNS = 3
 LINES = {False: ("not adapting", "o", "--"), True: ("adapting to the defense", "s", "-")}
@@ -27,11 +29,12 @@ def leakage_curves(question: Question, title: str) -> Figure | None:
     """One panel per family of defenses: its parameter against the mean SSIM of the strongest attack, 95% intervals.
 
     Attacks that simulate all of the defense, its schedule too, are one line, all others another. Dashed grey: the
-    undefended client; dotted: the strongest floor there. Defenses with one strength share the last panel. None without
-    a defense or an SSIM.
+    undefended client; dotted: the strongest floor there. A hollow marker is underpowered, a cross has no whole result.
+    Defenses with one strength share the last panel. None without a defense or an SSIM.
     """
     several, single = families([evidence.row for evidence in question.defenses])
-    by_label = {evidence.row["defense"]: evidence for evidence in question.defenses}
+    # Without what failed the strongest attack would look weaker than it may be: nothing is drawn there.
+    by_label = {e.row["defense"]: e for e in question.defenses if not missing(question, e, Rule())}
     if not (several or single) or all(_reached(e, None) is None for e in question.defenses):
         return None
     panels = len(several) + bool(single)
@@ -43,7 +46,7 @@ def leakage_curves(question: Question, title: str) -> Figure | None:
     for ax, family in zip(axes, several, strict=False):
         _draw_family(ax, family, by_label)
     if single:
-        _draw_single(axes[len(several)], {label: by_label[label] for label in single})
+        _draw_single(axes[len(several)], {label: by_label.get(label) for label in single})
     for ax in axes[panels:]:
         ax.set_visible(False)
     for ax in axes[:panels]:
@@ -57,12 +60,12 @@ def leakage_curves(question: Question, title: str) -> Figure | None:
 def _draw_family(ax: Axes, family: Family, by_label: dict[str, Evidence]) -> None:
     ax.set_title("\n".join(label_lines(family.title, 40)))
     ax.set_xlabel(family.parameter + SCALES[family.scale])
-    _draw_lines(ax, [(family.places[x], by_label[rows[0]["defense"]]) for x, rows in family.strengths.items()])
+    _draw_lines(ax, [(family.places[x], by_label.get(rows[0]["defense"])) for x, rows in family.strengths.items()])
     shown = list(family.strengths)[:: ceil(len(family.strengths) / 6)]
     ax.set_xticks([family.places[x] for x in shown], [f"{x:g}" for x in shown])
 
 
-def _draw_single(ax: Axes, single: dict[str, Evidence]) -> None:
+def _draw_single(ax: Axes, single: dict[str, Evidence | None]) -> None:
     ax.set_title("defenses at one strength")
     _draw_lines(ax, enumerate(single.values()), joined=False)
     ax.set_xlim(-0.5, len(single) - 0.5)
@@ -70,10 +73,10 @@ def _draw_single(ax: Axes, single: dict[str, Evidence]) -> None:
     ax.grid(visible=False, axis="x")
 
 
-def _draw_lines(ax: Axes, points: Iterable[tuple[float, Evidence]], joined: bool = True) -> None:
+def _draw_lines(ax: Axes, points: Iterable[tuple[float, Evidence | None]], joined: bool = True) -> None:
     placed = list(points)
     for adaptive, (_, marker, line) in LINES.items():
-        found = [(place, _reached(evidence, adaptive)) for place, evidence in placed]
+        found = [(place, None if own is None else _reached(own, adaptive)) for place, own in placed]
         # A NaN breaks the line: nothing is drawn across a strength without a result.
         mean = np.array([np.nan if own is None else own.mean for _, own in found])
         bounds = [(np.nan, np.nan) if own is None else (own.low, own.high) for _, own in found]
@@ -91,6 +94,18 @@ def _draw_lines(ax: Axes, points: Iterable[tuple[float, Evidence]], joined: bool
                 elinewidth=1.1,
                 capsize=2,
             )
+            weak = [own is not None and _is_weak(own) for _, own in placed]
+            ax.plot(np.array([place for place, _ in found])[weak], mean[weak], **_hollow(adaptive, marker))
+    lost = [place for place, own in placed if own is None]
+    ax.plot(lost, [0.05] * len(lost), "x", color="0.4", ms=6, mew=1.6, transform=ax.get_xaxis_transform())
+
+
+def _is_weak(evidence: Evidence) -> bool:
+    return float(evidence.underpowered.mean()) > Rule().underpowered_share
+
+
+def _hollow(adaptive: bool, marker: str) -> dict[str, Any]:
+    return {"ls": "none", "marker": marker, "ms": 4.5, "mfc": "white", "mec": _colours()[adaptive], "zorder": 3}
 
 
 def _draw_references(ax: Axes, undefended: Evidence | None) -> None:
@@ -120,6 +135,12 @@ def _legend(question: Question) -> list[Line2D]:
     for adaptive, (label, marker, line) in LINES.items():
         if any(_reached(evidence, adaptive) is not None for evidence in question.defenses):
             handles.append(Line2D([], [], color=_colours()[adaptive], marker=marker, ls=line, ms=4.5, label=label))
+    drawn = [e for e in question.defenses if e.row["defense_name"] != "none"]
+    if any(missing(question, e, Rule()) for e in drawn):
+        handles.append(Line2D([], [], color="0.4", marker="x", ls="none", mew=1.6, label="no whole result"))
+    if any(_is_weak(e) for e in drawn):
+        hollow = {**_hollow(True, "o"), "mec": "0.4"}
+        handles.append(Line2D([], [], label="hollow: underpowered, a lower bound", **hollow))
     if question.undefended is not None:
         handles.append(Line2D([], [], color="0.45", ls=(0, (5, 2)), lw=1, label="ceiling: the undefended client"))
         handles.append(Line2D([], [], color="0.25", ls=":", lw=1.5, label="strongest floor: no gradient used"))

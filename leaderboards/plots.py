@@ -55,9 +55,9 @@ def write_plots(frame: pd.DataFrame, images: Images, folder: Path) -> list[Path]
 def _of_questions(frame: pd.DataFrame, folder: Path) -> list[Path]:
     """The figures of the strongest attack: one set for all that a server may know of schedule and defense."""
     from leaderboards.effort_plot import effort_curves
-    from leaderboards.evidence import questions
     from leaderboards.figures import save, style
     from leaderboards.leakage_plot import leakage_curves
+    from leaderboards.questions import questions
 
     written: list[Path] = []
     found = questions(frame) if len(frame) else []

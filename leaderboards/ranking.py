@@ -5,12 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from bench.comparison import independent, ratio, significantly_lower
-from bench.statistics import summary_of
-from leaderboards.evidence import METRICS, QUESTION, Evidence, Question, questions
+from bench.comparison import independent, ratio, shared_units, significantly_lower
+from bench.statistics import LEAST_UNITS, summary_of
+from leaderboards.evidence import METRICS, QUESTION, Evidence, Question
+from leaderboards.questions import questions
 from leaderboards.summary import Row
-from leaderboards.verdicts import Rule, missing, problems
+from leaderboards.verdicts import Rule, audited, missing, problems, sound
 
+RANKS = ["rank", "rank_low", "rank_high"]
+ADAPTING = {"not_adapting": False, "adapting": True}
 IDENTITY = ["defense", "defense_name", "defense_parameters", "defense_order", "images_per_update", "local_steps"]
 
 
@@ -25,26 +28,21 @@ def ranking(frame: pd.DataFrame, rule: Rule | None = None) -> pd.DataFrame:
     `rank` is 1 + the defenses that leak significantly less; `rank_low` to `rank_high` holds every rank that the
     comparisons leave open; null where `unranked` (the whole question) or `incomplete` (the defense) says why.
     `underpowered` is the share of images whose strongest attack ended above its objective at the truth. `verdicts`
-    joins what limits claims of protection.
+    joins what limits claims of protection. `chance` is what as many attacks reach with reconstructions of other images:
+    the largest of several is above 0 by luck alone. `incomparable` counts the defenses whose batches cut the images so
+    differently that too few independent units are shared: they tie.
     """
     rule = rule or Rule()
     rows = [row for question in questions(frame) for row in _ranked(question, rule)]
     figures = [f"{metric}_{part}" for metric in METRICS for part in ("gain", "gain_low", "gain_high", "at_least")]
-    shares = ["of_undefended", "of_undefended_low", "of_undefended_high", "not_adapting", "adapting", "underpowered"]
-    ranks = [
-        "rank",
-        "rank_low",
-        "rank_high",
-        "unranked",
-        "incomplete",
-        "verdicts",
-        "strongest",
-        "identified",
-        "n",
-        "units",
-    ]
-    columns = [*QUESTION, *IDENTITY, *ranks, *figures, *shares]
-    return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(["rank", "rank_low", "rank_high"], "Int64"))
+    shares = ["chance", "of_undefended", "of_undefended_low", "of_undefended_high"]
+    shares += ["not_adapting", "adapting", "underpowered", "identified"]
+    numbers = [*RANKS, "incomparable", "n", "units"]
+    texts = ["unranked", "incomplete", "verdicts", "strongest"]
+    found = pd.DataFrame(rows, columns=[*QUESTION, *IDENTITY, *numbers, *texts, *figures, *shares])
+    # Columns of text without a value for some rows would turn null into a number.
+    words = {name: found[name].astype(object).where(found[name].notna(), None) for name in texts}
+    return found.astype(dict.fromkeys(numbers, "Int64")).assign(**words)
 
 
 def _ranked(question: Question, rule: Rule) -> list[Row]:
@@ -53,50 +51,52 @@ def _ranked(question: Question, rule: Rule) -> list[Row]:
     able = [i for i, row in enumerate(rows) if not (row["unranked"] or row["incomplete"])]
     if able:
         chosen = [question.defenses[i] for i in able]
-        weak = np.array([row["underpowered"] > rule.underpowered_share for row in (rows[i] for i in able)])
-        for i, (rank, low, high) in zip(able, _ranks(chosen, weak, rule.alpha), strict=True):
-            rows[i] |= {"rank": rank, "rank_low": low, "rank_high": high}
+        weak = np.array([rows[i]["underpowered"] > rule.underpowered_share for i in able])
+        for i, figures in zip(able, _ranks(chosen, weak, rule.alpha), strict=True):
+            rows[i] |= figures
     return rows
 
 
-def _ranks(chosen: list[Evidence], weak: np.ndarray, alpha: float) -> list[tuple[int, int, int]]:
+def _ranks(chosen: list[Evidence], weak: np.ndarray, alpha: float) -> list[Row]:
     """Rank, lowest and highest rank of each; `weak` (m,) is whose evidence is underpowered.
 
     The limits are the confidence set of Mogstad et al. ("Inference for Ranks", Review of Economic Studies 2024): from
     1 + those significantly better to m - those significantly worse. Weak evidence bounds leakage from below: it is
-    better than nobody whose evidence is not weak, and ranks above none of them.
+    better than nobody whose evidence is not weak, and ranks above none of them. `incomparable` counts the others with
+    which too few independent units are shared.
     """
-    scores = np.stack([evidence.gain(METRICS[0]) for evidence in chosen])
-    better = significantly_lower(scores, np.stack([evidence.groups for evidence in chosen]), alpha)
+    scores, groups = np.stack([e.gain(METRICS[0]) for e in chosen]), np.stack([e.groups for e in chosen])
+    better = significantly_lower(scores, groups, alpha)
     better[np.ix_(weak, ~weak)] = False
     low, high = 1 + better.sum(axis=0), len(chosen) - better.sum(axis=1)
-    last = low[~weak].max(initial=1)
-    rank = np.where(weak, np.maximum(low, last), low)
-    return [(int(r), int(a), int(max(r, b))) for r, a, b in zip(rank, low, high, strict=True)]
+    low = np.where(weak, np.maximum(low, low[~weak].max(initial=1)), low)
+    apart = (shared_units(groups) < LEAST_UNITS) & ~np.eye(len(chosen), dtype=bool)
+    return [
+        {"rank": int(a), "rank_low": int(a), "rank_high": int(max(a, b)), "incomparable": int(c)}
+        for a, b, c in zip(low, high, apart.sum(axis=1), strict=True)
+    ]
 
 
 def _row(question: Question, evidence: Evidence, rule: Rule, reasons: list[str]) -> Row:
     absent = missing(question, evidence, rule)
-    gain = {metric: evidence.gain(metric) for metric in METRICS}
-    flagged = evidence.underpowered
+    finished = sound(question, evidence)
+    gain = {metric: finished.gain(metric) for metric in METRICS}
     row: Row = {name: question.row[name] for name in QUESTION} | {name: evidence.row[name] for name in IDENTITY}
-    row |= {
-        "n": len(question.images),
-        "strongest": evidence.strongest,
-        "identified": _mean(evidence.score("identified")),
-    }
-    row |= {"not_adapting": _mean(evidence.gain(METRICS[0], False)), "adapting": _mean(evidence.gain(METRICS[0], True))}
-    row["underpowered"] = float(flagged.mean()) if len(flagged) and evidence.attempts else np.nan
+    row |= {"n": len(question.images), "strongest": finished.strongest, "chance": _mean(finished.chance)}
+    row |= {"identified": _mean(finished.score("identified"))}
+    row |= {name: _mean(finished.gain(METRICS[0], adapting)) for name, adapting in ADAPTING.items()}
+    row["underpowered"] = float(finished.underpowered.mean()) if finished.attempts else np.nan
     for metric in METRICS:
         row |= _figures(metric, gain[metric], evidence, complete=not absent)
     row["units"] = row.pop(f"{METRICS[0]}_units")
-    if not absent and question.undefended is not None:
-        row |= _of_undefended(evidence, question.undefended)
+    undefended = question.undefended
+    if not absent and undefended is not None and not missing(question, undefended, rule):
+        row |= _of_undefended(evidence, undefended)
     if not absent and np.isnan(gain[METRICS[0]]).any():
         absent = "no SSIM, or no floor"
     badges = {
         "incomplete": bool(absent),
-        "unaudited": evidence.row["defense_name"] != "none" and not evidence.audited,
+        "unaudited": evidence.row["defense_name"] != "none" and not audited(question, evidence, rule),
         "underpowered": row["underpowered"] > rule.underpowered_share,
     }
     return row | {

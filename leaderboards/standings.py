@@ -35,17 +35,9 @@ def render(frame: pd.DataFrame, format: str = "text", rule: Rule | None = None) 
 def _section(rows: list[Row], rule: Rule) -> Section:
     first = rows[0]
     reasons: dict[str, int] = {}
-    table = [_line(row, reasons) for row in rows]
-    columns = [
-        "defense",
-        "rank",
-        "SSIM gain",
-        "95% interval",
-        "not adapting",
-        "adapting",
-        "of undefended",
-        "identified",
-    ]
+    table, parts = [_line(row, reasons) for row in rows], [_parts(row) for row in rows]
+    columns = ["defense", "rank", "SSIM gain", "95% interval", "by chance", "of undefended", "verdicts"]
+    more = ["defense", "not adapting", "adapting", "identified", "underpowered"]
     ranked = f"Nobody is ranked: {first['unranked']}." if first["unranked"] else "Rank 1 leaks least."
     asked = {"known": "labels known", "recovered": "labels recovered", "joint": "labels optimised"}[first["labels"]]
     asked += {"running": "", "batch": ", batch statistics known", "unknown": ", batch norm not used"}[
@@ -54,7 +46,10 @@ def _section(rows: list[Row], rule: Rule) -> Section:
     return Section(
         title=f"Leakage: {first['dataset']}, {first['model']}, {first['weights']} weights",
         facts=f"{first['n']} images, {asked}. {ranked}",
-        tables=[Table("Worst case over all attacks", [*columns, "verdicts"], table)],
+        tables=[
+            Table("Worst case over all attacks", columns, table),
+            Table("What it is made of: SSIM gain of attacks that do not adapt and that do", more, parts),
+        ],
         notes=[f"[{number}] {shorten(reason, 300, placeholder=' ...')}" for reason, number in reasons.items()]
         + _explanations(rows, rule),
     )
@@ -75,26 +70,39 @@ def _line(row: Row, reasons: dict[str, int]) -> list[str]:
         rank,
         ABSENT if np.isnan(gain) else f"{bound}{gain:.3f}",
         _span(row["ssim_gain_low"], row["ssim_gain_high"]),
+        _number(row["chance"], ".3f"),
+        _number(row["of_undefended"], ".0%"),
+        (row["verdicts"] + mark) or ABSENT,
+    ]
+
+
+def _parts(row: Row) -> list[str]:
+    return [
+        row["defense"],
         _number(row["not_adapting"], ".3f"),
         _number(row["adapting"], ".3f"),
-        _number(row["of_undefended"], ".0%"),
         _number(row["identified"], ".0%"),
-        (row["verdicts"] + mark) or ABSENT,
+        _number(row["underpowered"], ".0%"),
     ]
 
 
 def _explanations(rows: list[Row], rule: Rule) -> list[str]:
     notes = [
-        "SSIM gain: per image the strongest attack, adaptive or not, minus the strongest control that belongs to it "
-        "(controls use no gradient); seeds averaged first, then the mean over images. 0: nothing beyond guessing.",
+        "SSIM gain: per image the strongest attack, adapting or not, minus the strongest control that belongs to it "
+        "(controls use no gradient); seeds averaged first, then the mean over images.",
+        "By chance: the gain of as many attacks whose reconstructions are compared with other images. What does not "
+        "exceed it comes from no update.",
         "Adapting: attacks that simulate all of the defense, its schedule too; not adapting: all others.",
         "Of undefended: the ratio to the gain against an undefended client. Identified: the strongest attack's rate.",
+        "What a defense costs in accuracy is not weighed here.",
     ]
     if any(not pd.isna(row["rank"]) for row in rows):
         notes.append(
             "Rank: 1 + the defenses that leak significantly less (paired bootstrap over images, Holm, "
             f"{rule.alpha:g} for all together); in brackets every rank that the comparisons leave open."
         )
+    if any(row["incomparable"] > 0 for row in rows if not pd.isna(row["incomparable"])):
+        notes.append("Defenses whose batches cut the images too differently share too few independent units: they tie.")
     if any(row["underpowered"] > 0 or np.isnan(row["ssim_gain"]) for row in rows):
         notes.append(
             "≥: a lower bound. An attack did not finish, or ended above its objective at the private image on some "

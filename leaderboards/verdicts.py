@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,6 +19,9 @@ class Rule:
     undefended. `margin` is the SSIM by which an undefended attack must beat its floor, lower 95% limit, to be any
     evidence of protection. Fewer than `minimum_images` are not ranked. Evidence is underpowered where it is for more
     than `underpowered_share` of the images. `alpha` is the level of all comparisons together.
+
+    A required attack that fails on the undefended client unranks the question, on another only that defense: else one
+    broken plugin would unrank everybody.
     """
 
     required: tuple[str, ...] | None = None
@@ -49,8 +52,8 @@ def problems(question: Question, rule: Rule) -> list[str]:
         if not any(wanted in (first.name, first.variant[0]) for first, *_ in question.attempts.values()):
             found.append(f"the required attack {wanted} is missing")
     for variant in _required(question, rule):
-        if lacking := _lacking(question, undefended, variant):
-            found.append(f"{lacking} on the undefended client")
+        if absent := lacking(question, undefended, variant):
+            found.append(f"{absent} on the undefended client")
         elif invalid := _invalid(undefended, variant, rule):
             found.append(invalid)
     if len(question.images) < rule.minimum_images:
@@ -61,10 +64,28 @@ def problems(question: Question, rule: Rule) -> list[str]:
 def missing(question: Question, evidence: Evidence, rule: Rule) -> str:
     """What the defense did not face, or not on every image: each with its reason; "" where nothing is missing.
 
-    A skip counts wherever the same attack runs undefended: then the defense has caused it.
+    A skip of a required attack counts wherever it runs undefended: then the defense has caused it. Of the other attacks
+    counts what was tried and failed: it might have shown more.
     """
-    found = [_lacking(question, evidence, variant) for variant in _required(question, rule)]
-    return ", ".join(filter(None, found))
+    tried = [a.variant for a in evidence.attempts if not a.skipped]
+    asked = dict.fromkeys([*_required(question, rule), *tried])
+    return ", ".join(filter(None, (lacking(question, evidence, variant) for variant in asked)))
+
+
+def sound(question: Question, evidence: Evidence) -> Evidence:
+    """The evidence of the attacks that finished on every image, with all their controls: what counts in any case."""
+    whole = tuple(a for a in evidence.attempts if not lacking(question, evidence, a.variant))
+    return replace(evidence, attempts=whole)
+
+
+def audited(question: Question, evidence: Evidence, rule: Rule) -> bool:
+    """Whether an attack finished that simulates all of the defense, and that gets something where there is none."""
+    undefended = question.undefended
+    able = [a.variant for a in sound(question, evidence).attempts if a.adapts]
+    return any(
+        undefended is None or (undefended.attempt(variant) is not None and not _invalid(undefended, variant, rule))
+        for variant in able
+    )
 
 
 def _required(question: Question, rule: Rule) -> list[Variant]:
@@ -79,13 +100,13 @@ def _required(question: Question, rule: Rule) -> list[Variant]:
     ]
 
 
-def _lacking(question: Question, evidence: Evidence, variant: Variant) -> str | None:
+def lacking(question: Question, evidence: Evidence, variant: Variant) -> str | None:
     """What is not there of an attack and of its controls, in words."""
     attempt = evidence.attempt(variant)
     if attempt is None or not attempt.whole:
         why = f" ({attempt.reason})" if attempt is not None and attempt.reason else ""
         return f"no whole result of {question.attempts[variant][0].label}{why}"
-    controls = dict.fromkeys(label for own in question.attempts[variant] for label in own.controls)
+    controls = dict.fromkeys(label for other in question.attempts[variant] for label in other.controls)
     absent = [label for label in controls if not attempt.controls.get(label)]
     return f"no whole result of {', '.join(absent)}" if absent else None
 
@@ -93,7 +114,7 @@ def _lacking(question: Question, evidence: Evidence, variant: Variant) -> str | 
 def _invalid(undefended: Evidence, variant: Variant, rule: Rule) -> str | None:
     """Why an attack is no evidence of protection: on an undefended client it gets nothing beyond its floor."""
     attempt = undefended.attempt(variant)
-    assert attempt is not None, "what is not there has been refused before"
+    assert attempt is not None, "what is not there is missing, not invalid"
     gain = attempt.gain(METRICS[0])
     if np.isnan(gain).any():
         return f"invalid: {attempt.label} has no SSIM or no floor on the undefended client"

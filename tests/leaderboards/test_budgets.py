@@ -15,11 +15,14 @@ from leaderboards.verdicts import Rule
 
 ANY = Rule(minimum_images=1)
 LOST = {
-    "pruning(ratio=0.9)": LostAccuracy(0.5, 0.9),
-    "pruning(ratio=0.99)": LostAccuracy(2.0, 2.9),
-    "pruning(ratio=0.999)": LostAccuracy(2.9, 3.5),
-    "noise(std=0.1)": LostAccuracy(0.0, 0.5),
-    "zeros": LostAccuracy(75.0, 76.0),
+    ("d", "m", "w", defense): cost
+    for defense, cost in {
+        "pruning(ratio=0.9)": LostAccuracy(0.5, 0.9),
+        "pruning(ratio=0.99)": LostAccuracy(2.0, 2.9),
+        "pruning(ratio=0.999)": LostAccuracy(2.9, 3.5),
+        "noise(std=0.1)": LostAccuracy(0.0, 0.5),
+        "zeros": LostAccuracy(75.0, 76.0),
+    }.items()
 }
 GAINS = {"none": 0.6, "pruning(ratio=0.9)": 0.4, "pruning(ratio=0.99)": 0.2, "pruning(ratio=0.999)": 0.1,
          "noise(std=0.1)": 0.3, "zeros": 0.0}  # fmt: skip
@@ -102,3 +105,51 @@ def test_no_batch_is_divided_between_choosing_and_scoring() -> None:
     assert (chosen_on["image"].nunique(), scored["image"].nunique()) == (12, 28)
     with pytest.raises(ValueError, match="every cut divides"):
         split(results({"none": 0.5}, batch=40))
+
+
+def test_failing_a_strength_never_helps_its_family() -> None:
+    misleading = np.where(np.arange(40) < 8, 0.0, 0.5)
+    frame = results({"none": 0.6, "pruning(ratio=0.9)": 0.4, "pruning(ratio=0.99)": misleading})
+    lost = frame["defense"].eq("pruning(ratio=0.99)") & frame["attack"].eq("cosine") & frame["image"].eq(30)
+    found = records(ranking_at_budgets(pd.DataFrame(frame[~lost]), LOST, ANY, (10.0,)))
+    assert [row["why"] for row in found if row["family"] == "pruning"] == ["incomplete"]
+
+
+def test_a_strength_is_chosen_under_a_seed_that_is_not_scored() -> None:
+    """Under seed 0 .99 leaks least, under seed 1 it leaks as much as nothing at all."""
+    first = results({"none": 0.6, "pruning(ratio=0.9)": 0.4, "pruning(ratio=0.99)": 0.1})
+    second = results({"none": 0.6, "pruning(ratio=0.9)": 0.4, "pruning(ratio=0.99)": 0.6}).assign(seed=1)
+    frame = pd.concat([first, second], ignore_index=True)
+    found = {row["family"]: row for row in records(ranking_at_budgets(frame, LOST, ANY, (10.0,)))}
+    assert found["pruning"]["defense"] == "pruning(ratio=0.99)"
+    assert found["pruning"]["ssim_gain"] == pytest.approx(0.6, abs=0.02)
+
+
+def test_an_accuracy_of_chance_is_too_costly_however_little_was_there_to_lose() -> None:
+    lost = {("d", "m", "w", "zeros"): LostAccuracy(8.0, 8.5, at_chance=True)}
+    found = records(ranking_at_budgets(results({"none": 0.6, "zeros": 0.0}), lost, ANY, (10.0,)))
+    assert [row["why"] for row in found if row["family"] == "zeros"] == ["too costly"]
+
+
+def test_an_accuracy_belongs_to_the_model_that_was_trained() -> None:
+    frame = pd.concat([results(dict(GAINS)), results(dict(GAINS)).assign(model="other")], ignore_index=True)
+    rows = records(ranking_at_budgets(frame, LOST, ANY, (10.0,)))
+    why = {row["model"]: row["why"] for row in rows if row["family"] == "zeros"}
+    assert why == {"m": "too costly", "other": "accuracy not measured"}
+
+
+def test_a_question_without_results_does_not_take_the_others_with_it() -> None:
+    pending = results(dict(GAINS)).drop_duplicates(["defense", "attack"]).assign(model="other", status="pending")
+    pending[["image", "trial", "ssim", "identified", "underpowered"]] = np.nan
+    rows = records(ranking_at_budgets(pd.concat([results(dict(GAINS)), pending]), LOST, ANY, (3.0,)))
+    ranks = {(row["model"], row["family"]): row["rank"] for row in rows}
+    assert ranks["m", "pruning"] == 1
+    assert pd.isna(ranks["other", "pruning"])
+    assert all("no whole result" in row["why"] for row in rows if row["model"] == "other")
+
+
+def test_the_minimum_of_images_is_that_of_the_whole_question() -> None:
+    at_40, at_41 = (ranking_at_budgets(results(dict(GAINS)), LOST, Rule(minimum_images=n), (3.0,)) for n in (40, 41))
+    assert at_40["rank"].notna().any()
+    assert at_41["rank"].isna().all()
+    assert at_41["why"].eq("40 images, 41 are needed").all()

@@ -11,8 +11,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from leaderboards.effort_plot import effort_curves
-from leaderboards.evidence import questions
 from leaderboards.leakage_plot import leakage_curves
+from leaderboards.questions import questions
 
 Make = Callable[..., pd.DataFrame]
 COSINE = "inverting_gradients(iterations=600)"
@@ -60,6 +60,14 @@ def test_floor_and_ceiling_are_those_of_the_undefended_client(results: Make) -> 
 
 def test_a_strength_without_whole_evidence_is_not_drawn(results: Make, fail: Make) -> None:
     frame = results(images=8, attacks=[COSINE], controls=["grey_image"], defenses=DEFENSES)
+    broken = fail(frame, "inverting_gradients", "gradient_pruning(ratio=0.9)", "oom")
+    (line,) = drawn(leakage_curves(questions(broken)[0], "title"), 0)
+    assert np.isnan(line).tolist() == [False, True]
+
+
+def test_a_defense_whose_strongest_attack_failed_is_not_shown_as_safer(results: Make, fail: Make) -> None:
+    attacks = [COSINE, "euclidean(iterations=300)"]
+    frame = results(images=8, attacks=attacks, controls=["grey_image"], defenses=DEFENSES)
     broken = fail(frame, "inverting_gradients", "gradient_pruning(ratio=0.9)", "oom")
     (line,) = drawn(leakage_curves(questions(broken)[0], "title"), 0)
     assert np.isnan(line).tolist() == [False, True]

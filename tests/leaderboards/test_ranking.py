@@ -14,8 +14,10 @@ from hypothesis import Phase, given
 from hypothesis import settings as sizes
 from hypothesis import strategies as st
 
-from leaderboards.evidence import METRICS, questions
+from leaderboards.evidence import METRICS
+from leaderboards.questions import questions
 from leaderboards.ranking import ranking
+from leaderboards.standings import render
 from leaderboards.summary import records
 from leaderboards.verdicts import Rule
 
@@ -68,7 +70,7 @@ def board(
     rng = np.random.default_rng(0)
     spread = rng.normal(0, 0.02, n)
     rows = []
-    for order, (defense, gain) in enumerate({"none": 0.6, **gains}.items()):
+    for order, (defense, gain) in enumerate(({"none": 0.6} | dict(gains)).items()):
         own = 0.1 + gain + (spread if np.ndim(gain) == 0 else 0)
         share = partial(cell, defense=defense, order=order, batch=batch, known=known, labels=labels)
         rows.append(share(attack, ssim=own + rng.normal(0, 0.01, n)))
@@ -212,6 +214,95 @@ def test_underpowered_evidence_ranks_above_nobody_whose_evidence_is_not() -> Non
     # Among themselves underpowered defenses are compared as all others.
     frame["underpowered"] = 1.0
     assert ranks(frame) == {"none": 4, "p": 1, "q": 3, "r": 2}
+
+
+def test_a_null_figure_is_a_missing_one_and_lowers_nothing() -> None:
+    frame = pd.concat([board({"p": 0.5}), board({"p": 0.1}, attack="other")], ignore_index=True)
+    for attack in ("cosine", "grey_image"):
+        null = frame.assign(ssim=frame["ssim"].mask(frame["defense"].eq("p") & frame["attack"].eq(attack)))
+        assert ranks(null) == {"none": 1, "p": None}
+        assert np.isnan(of(null, "p")["ssim_gain"])
+    two = pd.concat([board({"p": 0.5}), board({"p": 0.5}).assign(seed=1)], ignore_index=True)
+    one_null = two.assign(
+        ssim=two["ssim"].mask(two["defense"].eq("p") & two["attack"].eq("cosine") & two["seed"].eq(1))
+    )
+    assert ranks(one_null) == {"none": 1, "p": None}
+
+
+def test_an_attack_that_gets_nothing_undefended_audits_nobody() -> None:
+    frame = pd.concat([board({"p": 0.2}), board({"p": 0.0, "none": 0.0}, attack="junk", known=True)])
+    rule = Rule(required=("cosine",), minimum_images=1)
+    assert of(frame, "p", rule)["verdicts"] == "unaudited"
+    assert of(pd.concat([board({"p": 0.2}), board({"p": 0.0}, attack="able", known=True)]), "p", rule)["verdicts"] == ""
+
+
+def test_an_attack_without_an_objective_makes_no_evidence_whole() -> None:
+    frame = board({"p": 0.1, "q": 0.3})
+    frame.loc[frame["defense"].eq("p") & ~frame["control"], "underpowered"] = 1.0
+    junk = board({"p": 0.2, "q": 0.0}, attack="junk").assign(underpowered=np.nan)
+    rule = Rule(required=("cosine",), minimum_images=1)
+    found = pd.concat([frame, junk], ignore_index=True)
+    assert of(found, "p", rule)["verdicts"] == "unaudited, underpowered"
+    # One whose optimiser did its work, and that reaches as much, says that there is no more to be had.
+    able = board({"p": 0.2, "q": 0.0}, attack="able")
+    assert of(pd.concat([frame, able], ignore_index=True), "p", rule)["verdicts"] == "unaudited"
+
+
+def test_an_optional_attack_that_failed_is_missing_and_one_that_was_never_tried_is_not() -> None:
+    frame = pd.concat([board({"p": 0.2}), board({"p": 0.4}, attack="other")], ignore_index=True)
+    rule = Rule(required=("cosine",), minimum_images=1)
+    assert ranks(failing(frame, "other", "p"), rule) == {"none": 1, "p": None}
+    never = pd.DataFrame(frame[~(frame["defense"].eq("p") & frame["attack"].str.contains("other"))])
+    assert ranks(never, rule) == {"none": 2, "p": 1}
+
+
+def test_what_the_largest_of_several_gains_by_luck_is_stated() -> None:
+    rng = np.random.default_rng(0)
+    frame = board({"p": 0.0}, n=100)
+    for attack in "abcd":
+        frame = pd.concat([frame, board({"p": 0.0}, n=100, attack=attack)], ignore_index=True)
+    noise = pd.Series(rng.normal(0.1, 0.05, len(frame)), frame.index)
+    lucky = frame["defense"].eq("p") & ~frame["attack"].eq("grey_image")
+    row = of(frame.assign(ssim=frame["ssim"].mask(lucky, noise)), "p")
+    assert row["ssim_gain"] > 0.01
+    assert row["chance"] >= row["ssim_gain"]
+
+
+def test_the_ratio_to_an_undefended_gain_that_is_incomplete_is_null() -> None:
+    frame = pd.concat([board({"p": 0.2}), board({"p": 0.2}, attack="other")], ignore_index=True)
+    assert of(frame, "p")["of_undefended"] == pytest.approx(0.35, abs=0.05)
+    assert np.isnan(of(failing(frame, "other", "none"), "p")["of_undefended"])
+
+
+def test_batches_that_cut_the_images_differently_are_not_compared_in_silence() -> None:
+    four, six = board({"p": 0.2}, batch=4), board({"p": 0.1}, batch=6)
+    six["defense"] = six["defense"].replace({"p": "q"})
+    frame = pd.concat([four, pd.DataFrame(six[six["defense"] == "q"])], ignore_index=True)
+    # Two and three clients share a boundary every 12 images: 2 units of 24.
+    assert (of(frame, "p")["incomparable"], of(frame, "q")["incomparable"], of(frame, "none")["incomparable"]) == (
+        1,
+        2,
+        1,
+    )
+    assert of(frame, "p")["rank"] == of(frame, "q")["rank"]
+
+
+@pytest.mark.parametrize("format", ["text", "markdown", "latex", "csv", "json"])
+def test_a_table_shows_complete_and_incomplete_defenses_and_questions_side_by_side(format: str) -> None:
+    unfinished = failing(board({"p": 0.2, "q": 0.3}), "cosine", "none").assign(model="other")
+    frame = pd.concat([failing(board({"p": 0.2, "q": 0.3}), "cosine", "p"), unfinished], ignore_index=True)
+    text = render(frame, format, ANY)
+    assert "no whole result of cosine (it broke)" in " ".join(text.split())
+    assert "nan" not in text.lower()
+    if format == "markdown":
+        header, _, row = text.splitlines()[6:9]
+        shown = dict(zip(header.split("|"), row.split("|"), strict=True))
+        assert shown[" verdicts "].strip() == "-"
+        assert float(shown[" by chance "]) == pytest.approx(-0.1, abs=0.01)
+    if format == "text":
+        ranked, unranked = text.split("Leakage:")[1:]
+        assert "Rank 1 leaks least" in ranked
+        assert "Nobody is ranked: no whole result" in unranked
 
 
 def test_the_ratio_to_the_undefended_gain_is_null_where_that_may_be_zero() -> None:
