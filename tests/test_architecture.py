@@ -56,8 +56,13 @@ def test_imports_run_only_to_the_right(room):
     assert {name: wrong for name, wrong in found.items() if wrong} == {}
 
 
-def test_only_dp_sgd_imports_opacus():
-    assert [name_of(p) for p, tree in TREES.items() if "opacus" in tops(tree)] == ["defenses/dp_sgd.py"]
+def test_only_dp_sgd_and_the_accounting_import_opacus():
+    found = {name_of(p) for p, tree in TREES.items() if "opacus" in tops(tree)}
+    assert found == {"defenses/dp_sgd.py", "defenses/accounting.py"}
+
+
+def test_a_guarantee_is_read_without_torch_and_opacus():
+    assert loaded_after("import defenses.accounting") & {"torch", "opacus"} == set()
 
 
 def test_the_client_and_the_adversary_need_no_tool_of_the_referee():

@@ -55,8 +55,8 @@ class Mutant:
 
 
 def table() -> dict[str, Any]:
-    """What `mutants.toml` says: "mutant" and "not_yet", lists of tables."""
-    return tomllib.loads(TABLE.read_text(encoding="utf-8"))
+    """What `mutants.toml` says: "mutant" and "not_yet", lists of tables; the second may be missing."""
+    return {"not_yet": [], **tomllib.loads(TABLE.read_text(encoding="utf-8"))}
 
 
 def mutants() -> list[Mutant]:

@@ -1,0 +1,133 @@
+"""Epsilon: known answers, agreement with a privacy loss distribution composed here."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import integrate
+from scipy.special import ndtr
+from scipy.stats import norm
+
+from defenses.accounting import gaussian_epsilon, gaussian_guarantee, prv_epsilon, rdp_epsilon
+
+DELTA = 1e-5
+# Noise multiplier, steps, sampling rate; the third is Opacus' own golden case.
+CASES = [(1.0, 1, 1.0), (4.0, 30, 1.0), (1.5, 2250, 0.04), (1.0, 10, 0.1), (2.0, 20, 0.5), (0.5, 3, 0.9)]
+
+
+def least_delta(epsilon, noise_multiplier, steps, sampling_rate, adding):
+    """At most the true delta of removing or adding an image, and close: losses rounded down, composed by FFT.
+
+    The loss log(P/Q) under P of one step, where one of P and Q is a normal and the other its mixture with a shifted
+    one; delta is the mean of what exp(epsilon) Q lacks of P (Koskela et al., AISTATS 2020).
+    """
+    mesh, size, sigma, q = 4e-5, 2**21, noise_multiplier, sampling_rate
+    losses = mesh * (np.arange(size) - size // 2)
+    edges = mesh * (np.arange(size + 1) - size // 2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # Where the mixture is exp(edge), or its inverse, times the normal.
+        ratio = np.exp(-edges if adding else edges) - (1 - q)
+        x = np.where(ratio > 0, sigma**2 * np.log(np.maximum(ratio, 0) / q) + 0.5, -np.inf)
+    below = ndtr(-x / sigma) if adding else (1 - q) * ndtr(x / sigma) + q * ndtr((x - 1) / sigma)
+    one = np.fft.rfft(np.roll(np.diff(below), -(size // 2)))
+    all_steps = np.roll(np.fft.irfft(one**steps, size), size // 2)
+    beyond = losses > epsilon
+    return float((all_steps[beyond] * -np.expm1(epsilon - losses[beyond])).sum())
+
+
+@pytest.mark.parametrize(("sigma", "exact", "renyi"), [(1.0, 4.377178, 4.7285), (4.0, 0.926342, 1.0126)])
+def test_one_gaussian_step_has_the_known_epsilons(sigma, exact, renyi):
+    assert gaussian_epsilon(sigma, 1, DELTA) == pytest.approx(exact, abs=5e-7)
+    assert rdp_epsilon(sigma, 1, DELTA) == pytest.approx(renyi, abs=5e-5)
+    assert exact < prv_epsilon(sigma, 1, DELTA) < exact + 0.02
+    published = gaussian_guarantee(sigma, 1, DELTA)
+    assert (published.epsilon, published.accountant) == (gaussian_epsilon(sigma, 1, DELTA), "closed form")
+
+
+def test_the_golden_case_of_opacus_is_met():
+    assert rdp_epsilon(1.5, 2250, DELTA, 0.04) == pytest.approx(7.32911, abs=5e-6)
+    found = gaussian_guarantee(1.5, 2250, DELTA, 0.04)
+    assert (found.epsilon, found.accountant) == (rdp_epsilon(1.5, 2250, DELTA, 0.04), "RDP")
+
+
+@pytest.mark.parametrize("adding", [False, True])
+@pytest.mark.parametrize(("sigma", "steps", "rate"), CASES)
+def test_the_published_epsilon_is_never_under_the_true_one(sigma, steps, rate, adding):
+    found = gaussian_guarantee(sigma, steps, DELTA, rate).epsilon
+    assert least_delta(found, sigma, steps, rate, adding) <= DELTA
+
+
+@pytest.mark.parametrize(("sigma", "steps"), [(1.0, 1), (4.0, 30)])
+def test_the_closed_form_is_the_true_epsilon_and_not_only_a_bound(sigma, steps):
+    found = gaussian_guarantee(sigma, steps, DELTA).epsilon
+    assert least_delta(found - 0.01, sigma, steps, 1.0, False) > DELTA
+
+
+def test_the_limit_of_gaussian_privacy_would_be_no_bound():
+    """What Opacus' GDP accountant says of its golden case is 2.6% under PRV's figure, and refuted here."""
+    mu = 0.04 * math.sqrt(2250) * math.sqrt(math.exp(1.5**-2) - 1)
+    limit = gaussian_epsilon(1 / mu, 1, DELTA)
+    assert limit == pytest.approx(6.60157, abs=1e-5)
+    assert least_delta(limit, 1.5, 2250, 0.04, False) > DELTA
+    assert limit < 0.975 * prv_epsilon(1.5, 2250, DELTA, 0.04)
+
+
+@pytest.mark.parametrize(("sigma", "delta"), [(0.3, 1e-5), (1.0, 1e-9), (2.0, 0.1), (30.0, 1e-4)])
+def test_the_closed_form_agrees_with_the_two_densities(sigma, delta):
+    """delta is the integral of what exp(epsilon) times one normal's density lacks of the other's."""
+    epsilon = gaussian_epsilon(sigma, 1, delta)
+    start = sigma**2 * epsilon + 0.5  # where the densities meet
+    lacking = lambda x: norm.pdf(x, 1, sigma) - math.exp(epsilon) * norm.pdf(x, 0, sigma)
+    found, _ = integrate.quad(lacking, start, start + 40 * sigma, epsabs=0, epsrel=1e-10, limit=200)
+    assert found == pytest.approx(delta, rel=1e-7)
+
+
+def test_steps_compose_to_less_noise():
+    for steps in (2, 9, 100):
+        assert gaussian_epsilon(3.0, steps, DELTA) == pytest.approx(gaussian_epsilon(3 / steps**0.5, 1, DELTA), 1e-12)
+
+
+@pytest.mark.parametrize("rate", [1.0, 0.2])
+@pytest.mark.parametrize("bound", [gaussian_guarantee, rdp_epsilon, prv_epsilon], ids=lambda bound: bound.__name__)
+def test_more_steps_and_less_noise_and_a_smaller_delta_cost_more(bound, rate):
+    def epsilon(noise_multiplier, steps, delta):
+        found = bound(noise_multiplier, steps, delta, rate)
+        return found if isinstance(found, float) else found.epsilon
+
+    assert np.all(np.diff([epsilon(2.0, steps, DELTA) for steps in (1, 2, 50)]) > 0)
+    assert np.all(np.diff([epsilon(sigma, 3, DELTA) for sigma in (1.0, 2.0, 8.0)]) < 0)
+    assert np.all(np.diff([epsilon(2.0, 3, delta) for delta in (1e-6, 1e-4)]) < 0)
+
+
+def test_sampling_more_costs_more():
+    assert np.all(np.diff([gaussian_guarantee(1.0, 20, DELTA, q).epsilon for q in (0.01, 0.1, 0.5, 0.9)]) > 0)
+
+
+@pytest.mark.parametrize(("sigma", "steps", "rate"), CASES)
+def test_the_closed_form_is_under_prv_and_prv_under_renyi(sigma, steps, rate):
+    assert prv_epsilon(sigma, steps, DELTA, rate) <= rdp_epsilon(sigma, steps, DELTA, rate)
+    if rate == 1:
+        assert gaussian_epsilon(sigma, steps, DELTA) <= prv_epsilon(sigma, steps, DELTA)
+
+
+def test_extreme_noise_gives_no_wrong_number():
+    assert gaussian_epsilon(1e-3, 1, DELTA) == pytest.approx(5e5 + 1e3 * 4.2639, rel=1e-4)  # mu^2 / 2 + 4.26 mu
+    assert gaussian_epsilon(1e-200, 1, DELTA) == math.inf
+    assert gaussian_epsilon(1e6, 1, DELTA) == 0
+    assert 0 < rdp_epsilon(20.0, 1, DELTA, 0.1) < 0.05
+    assert rdp_epsilon(20.0, 1, 0.9, 0.1) == 0
+
+
+@pytest.mark.parametrize("name", ["noise_multiplier", "steps", "delta", "sampling_rate"])
+@pytest.mark.parametrize("value", [0, -1, math.nan])
+def test_an_impossible_argument_is_named(name, value):
+    arguments = {"noise_multiplier": 1.0, "steps": 1, "delta": DELTA, "sampling_rate": 0.5} | {name: value}
+    with pytest.raises(ValueError, match=rf"{name} must .*got {value}"):
+        gaussian_guarantee(**arguments)
+
+
+@pytest.mark.parametrize("wrong", [{"delta": 1.0}, {"sampling_rate": 1.5}, {"noise_multiplier": math.inf}])
+def test_an_argument_beyond_its_range_is_named(wrong):
+    [(name, value)] = wrong.items()
+    with pytest.raises(ValueError, match=rf"{name} must .*got {value}"):
+        gaussian_guarantee(**{"noise_multiplier": 1.0, "steps": 1, "delta": DELTA} | wrong)
