@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from attacks.threat import ThreatModel
     from bench.errors import ConfigurationError
     from bench.runs import Run, run
+    from defenses.accounting import Guarantee, gaussian_guarantee
     from defenses.client import Batch, Defense, Params, Task, Update, local_training
     from defenses.schedule import Schedule
     from defenses.surrogate import Surrogate
@@ -38,6 +39,7 @@ _HOMES = {
     "Descended": "attacks.engine",
     "Distance": "attacks.distances",
     "Generator": "torch",
+    "Guarantee": "defenses.accounting",
     "LBFGS": "attacks.lbfgs",
     "Lanes": "attacks.lanes",
     "MatchingProblem": "attacks.matching",
@@ -56,6 +58,7 @@ _HOMES = {
     "check_labels": "attacks.labels",
     "cosine_distance": "attacks.distances",
     "descend": "attacks.descent",
+    "gaussian_guarantee": "defenses.accounting",
     "gradient_scale": "attacks.observation",
     "local_training": "defenses.client",
     "minimise": "attacks.lbfgs",

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Generator, Tensor, nn
 
+from defenses.accounting import Guarantee
 from defenses.client import ROLES, Batch, Classifier, Defense, Params, Task, Update, role_of
 from defenses.none import NoDefense
 from defenses.schedule import Schedule
@@ -86,6 +87,19 @@ class Chain:
         if None in found.values():
             return None
         return composed([surrogate for part in parts if (surrogate := found[part]) is not None])
+
+    def privacy(self, schedule: Schedule, rounds: int, delta: float) -> Guarantee | None:
+        """The guarantee of the chain's share after `rounds` updates, under `schedule` as the chain changes it.
+
+        Transforms see nothing of the images but the share's update: they keep its guarantee and add none. None says
+        that nothing is stated, not that nothing holds: `norm_clipping | gaussian_noise` is a Gaussian mechanism for the
+        update as a whole (Geyer et al., 2017), whose unit is the client, and stands in no column of images.
+        """
+        share = next(self._with_role("share"), NoDefense())
+        found = share.privacy(self.schedule(schedule), rounds, delta)
+        if found is not None and not isinstance(found, Guarantee):
+            raise DefenseFault(f"{_name(share)}.privacy returned {type(found).__name__}, not a Guarantee")
+        return found
 
     def is_public(self, task: Task) -> bool:
         """Whether its published schedule says all: an attacker who knows the parts has nothing to add."""

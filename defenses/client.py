@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from defenses.schedule import Schedule
 
 if TYPE_CHECKING:
+    from defenses.accounting import Guarantee
     from defenses.surrogate import Surrogate
 
 Params = dict[str, Tensor]
@@ -136,8 +137,9 @@ class Defense:
     - `schedule(schedule)` changes the published work.
 
     Everything is written in plain PyTorch for one client, on the CPU; all randomness comes from `rng`, and
-    arguments are never written to. `prepare(model)` may change the architecture before weights are made, and
-    `surrogate(task)` says how an attacker who knows the defense adapts to it.
+    arguments are never written to. `prepare(model)` may change the architecture before weights are made,
+    `surrogate(task)` says how an attacker who knows the defense adapts to it, and `privacy(schedule, rounds, delta)`
+    what a `share` is proven to keep.
     """
 
     def __init_subclass__(cls) -> None:
@@ -162,6 +164,10 @@ class Defense:
 
     def surrogate(self, task: Task) -> Surrogate | None:
         """What an attacker who knows this defense and its strength simulates; None: nobody has said, unaudited."""
+        return None
+
+    def privacy(self, schedule: Schedule, rounds: int, delta: float) -> Guarantee | None:
+        """What a `share` proves of each image after `rounds` updates under the published `schedule`; None: no proof."""
         return None
 
 

@@ -16,8 +16,10 @@ from torch import Generator, Tensor, nn
 from torch.func import grad, vmap
 from torch.nn import functional as F
 
+from defenses.accounting import Guarantee, gaussian_guarantee
 from defenses.client import Batch, Defense, Params, Task, Update, local_training
 from defenses.norm_clipping import NormClipping
+from defenses.schedule import Schedule
 from defenses.surrogate import Loss, Surrogate
 
 
@@ -66,6 +68,22 @@ class DpSgd(Defense):
         if schedule.sends_gradient and schedule.images == 1:
             return Surrogate(predict=NormClipping(self.clip_norm).clipped, noise_std=noise_std)
         return Surrogate(gradient=self._clipped_gradient, noise_std=noise_std)
+
+    def privacy(self, schedule: Schedule, rounds: int, delta: float) -> Guarantee | None:
+        """The guarantee of each image that takes part in `rounds` updates; without noise there is none.
+
+        Sampling rate 1: the server knows when the client takes part, and its local batches are a partition, not drawn
+        independently. Opacus' clipping never exceeds `clip_norm`, so an image moves a step's sum by at most that.
+        """
+        if rounds < 1:
+            raise ValueError(f"rounds must be at least 1, got {rounds}")
+        if self.noise_multiplier == 0:
+            return None
+        # The order of an epoch is drawn without looking at the images. Whatever it is, an image has one place in it and
+        # enters one sum of the epoch; given the weights so far, the other steps are the same with it and without it. So
+        # an epoch is one Gaussian mechanism for that image, for every order, hence for their mixture: the divergence
+        # behind (epsilon, delta) is jointly convex. The sum of an emptied place is divided by the same batch size.
+        return gaussian_guarantee(self.noise_multiplier, rounds * max(1, schedule.epochs), delta)
 
     def _clipped_gradient(self, loss: Loss, params: Params, images: Tensor, labels: Tensor) -> Update:
         """The mean of the examples' clipped gradients, differentiable; labels (b,) or probabilities (b classes)."""

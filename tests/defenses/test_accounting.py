@@ -1,16 +1,29 @@
-"""Epsilon: known answers, agreement with a privacy loss distribution composed here."""
+"""Epsilon: known answers, agreement with a privacy loss distribution composed here, and which clients have one."""
 
 import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+import torch
 from scipy import integrate
 from scipy.special import ndtr
 from scipy.stats import norm
 
 from defenses.accounting import gaussian_epsilon, gaussian_guarantee, prv_epsilon, rdp_epsilon
+from defenses.chain import Chain, DefenseFault
+from defenses.client import Batch, Defense, local_training
+from defenses.dp_sgd import DpSgd
+from defenses.gaussian_noise import GaussianNoise
+from defenses.gradient_pruning import GradientPruning
+from defenses.larger_batch import LargerBatch
+from defenses.local_epochs import LocalEpochs
+from defenses.none import NoDefense
+from defenses.norm_clipping import NormClipping
+from defenses.schedule import Schedule
 
 DELTA = 1e-5
+GRADIENT = Schedule()
 # Noise multiplier, steps, sampling rate; the third is Opacus' own golden case.
 CASES = [(1.0, 1, 1.0), (4.0, 30, 1.0), (1.5, 2250, 0.04), (1.0, 10, 0.1), (2.0, 20, 0.5), (0.5, 3, 0.9)]
 
@@ -131,3 +144,77 @@ def test_an_argument_beyond_its_range_is_named(wrong):
     [(name, value)] = wrong.items()
     with pytest.raises(ValueError, match=rf"{name} must .*got {value}"):
         gaussian_guarantee(**{"noise_multiplier": 1.0, "steps": 1, "delta": DELTA} | wrong)
+
+
+@pytest.mark.parametrize("clip", [0.1, 1.0, 30.0])
+def test_the_guarantee_of_dp_sgd_depends_on_the_noise_over_the_clip_norm_and_counts_rounds(clip):
+    found = DpSgd(clip, 4.0).privacy(GRADIENT, rounds=16, delta=DELTA)
+    assert found == gaussian_guarantee(4.0, 16, DELTA)
+    assert found.epsilon == pytest.approx(4.377178, abs=5e-7)  # 16 steps of noise 4 are one of noise 1
+    assert (found.delta, found.noise_multiplier, found.steps, found.sampling_rate) == (DELTA, 4.0, 16, 1.0)
+    assert (found.unit, found.relation, found.accountant) == ("image", "add or remove one image", "closed form")
+
+
+@pytest.mark.parametrize(("epochs", "batch_size"), [(0, None), (1, None), (3, None), (3, 2), (2, 1)])
+def test_a_step_is_counted_for_every_sum_that_an_image_enters(make_task, rng, epochs, batch_size):
+    """What is counted is what local training does: whoever changes one has to change the other."""
+    schedule = Schedule(images=5, epochs=epochs, batch_size=batch_size)
+    task, params, batch = make_task(schedule)
+    entered = torch.zeros(5)
+
+    def gradient(weights, part):
+        entered[part.labels] += 1
+        return {name: torch.zeros_like(w) for name, w in weights.items()}
+
+    local_training(task, params, Batch(batch.images, torch.arange(5)), rng, gradient)
+    found = DpSgd().privacy(schedule, rounds=4, delta=DELTA)
+    assert (4 * entered == found.steps).all()
+
+
+def test_without_noise_there_is_no_guarantee():
+    assert DpSgd(noise_multiplier=0.0).privacy(GRADIENT, 1, DELTA) is None
+
+
+@pytest.mark.parametrize("rounds", [0, -3])
+def test_impossible_rounds_are_named(rounds):
+    with pytest.raises(ValueError, match=f"rounds must be at least 1, got {rounds}"):
+        DpSgd().privacy(GRADIENT, rounds, DELTA)
+
+
+HEURISTICS = [
+    NoDefense(), LargerBatch(4), LocalEpochs(2), GradientPruning(0.9), GaussianNoise(1.0), NormClipping(1.0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("defense", HEURISTICS, ids=lambda defense: type(defense).__name__)
+def test_a_heuristic_has_no_guarantee(defense):
+    assert defense.privacy(GRADIENT, 1, DELTA) is None
+    assert Chain((defense,)).privacy(GRADIENT, 1, DELTA) is None
+
+
+def test_clipping_and_noise_of_a_whole_update_say_nothing_of_an_image():
+    assert Chain((NormClipping(1.0), GaussianNoise(1.0))).privacy(GRADIENT, 1, DELTA) is None
+
+
+def test_a_chain_has_its_share_s_guarantee_under_its_own_schedule():
+    alone = DpSgd(1.0, 2.0).privacy(Schedule(epochs=3), 5, DELTA)
+    assert alone.steps == 15
+    parts = (LargerBatch(4), LocalEpochs(3, batch_size=2), DpSgd(1.0, 2.0), GradientPruning(0.5), GaussianNoise(1.0))
+    assert Chain(parts).privacy(GRADIENT, 5, DELTA) == alone
+    assert Chain(parts).privacy(Chain(parts).schedule(GRADIENT), 5, DELTA) == alone
+    assert Chain((DpSgd(1.0, 2.0),)).privacy(GRADIENT, 5, DELTA) == replace(alone, steps=5, epsilon=pytest.approx(
+        gaussian_epsilon(2.0, 5, DELTA)
+    ))  # fmt: skip
+
+
+def test_a_number_is_no_guarantee():
+    @dataclass(frozen=True)
+    class Promising(Defense):
+        def share(self, task, params, batch, rng):
+            return task.gradient(params, batch)
+
+        def privacy(self, schedule, rounds, delta):
+            return 0.1
+
+    with pytest.raises(DefenseFault, match=r"Promising\.privacy returned float, not a Guarantee"):
+        Chain((Promising(),)).privacy(GRADIENT, 1, DELTA)
