@@ -63,6 +63,17 @@ def test_an_unknown_variance_takes_its_most_likely_value():
     assert float(found) + constant == pytest.approx(least, abs=1e-4)
 
 
+def test_pruned_coordinates_tell_nothing_of_an_unknown_variance():
+    """Of both, zeros at the same places: the slope is that of the coordinates that were sent, each a 27th."""
+    mask = {name: (u > 0.5).to(u.dtype) for name, u in updates(0).items()}
+    observed, predicted = ({n: mask[n] * u for n, u in updates(seed).items()} for seed in (0, 10))
+    sent = sum(int(m.sum()) for m in mask.values())
+    square = sum((predicted[n] - observed[n]).square().sum() for n in mask)
+    slope = grad(lambda p: gaussian_likelihood(0.0)(p, observed))(predicted)
+    for name, g in slope.items():
+        assert torch.allclose(g, sent / 27 * (predicted[name] - observed[name]) / square)
+
+
 def test_the_objective_is_the_log_posterior_of_gaussian_noise_and_a_laplace_prior(case, monkeypatch):
     seen = case(dataset="digits", trials=2, defense=(GaussianNoise(0.01),), threat=KNOWN, dtype=torch.float64)
     coordinates = sum(p.numel() for p in seen.params.values())
