@@ -89,20 +89,22 @@ def _squared_distance(predicted: Update, observed: Update) -> Tensor:
 
 
 def _profile_likelihood(predicted: Update, observed: Update) -> Tensor:
-    square, kept = _squared_distance(predicted, observed) + _rounding(observed), _sent(observed)
+    square, kept = _squared_distance(predicted, observed) + _rounding(observed), _compared(predicted, observed)
     return 0.5 * kept / _coordinates(observed) * (square / kept).log()
 
 
 def _in_likely_squares(value: Tensor, excess: Tensor, observed: Update) -> Tensor:
     """The excess is one more residual of the same unknown variance: it goes into the logarithm."""
-    kept, all_of_them = _sent(observed), _coordinates(observed)
+    # Whatever has a penalty predicts nothing for what was pruned.
+    kept, all_of_them = _compared(observed, observed), _coordinates(observed)
     square = (2 * value * all_of_them / kept).exp() * kept
     return value + 0.5 * kept / all_of_them * (squared_norm(observed) * excess / square).log1p()
 
 
-def _sent(observed: Update) -> Tensor:
-    """How many coordinates were sent: a pruned one has no residual, and tells nothing of the variance."""
-    return _sum((o != 0).to(o.dtype) for o in observed.values()).clamp_min(1)
+def _compared(predicted: Update, observed: Update) -> Tensor:
+    """How many coordinates tell of the variance: not those that were pruned, where 0 is predicted and 0 observed."""
+    told = [(p != 0) | (o != 0) for p, o in _pairs(predicted, observed)]
+    return _sum(t.to(next(iter(observed.values())).dtype) for t in told).clamp_min(1)
 
 
 def _rounding(observed: Update) -> Tensor:

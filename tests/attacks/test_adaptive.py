@@ -96,9 +96,13 @@ def test_the_penalty_counts_as_much_as_the_distance_that_it_completes():
 
 
 def test_a_penalty_joins_the_residual_whose_variance_is_profiled_out():
-    east, north, unknown = {"a": torch.tensor([2.0, 0.0])}, {"a": torch.tensor([0.0, 2.0])}, gaussian_likelihood(0.0)
-    penalised = unknown.penalised(unknown(east, north), torch.tensor(2.0), north)
-    assert float(penalised) == pytest.approx(0.5 * math.log((8 + 8) / 2))
+    predicted, observed, unknown = (
+        {"a": torch.tensor([2.0, 1.0])},
+        {"a": torch.tensor([1.0, 2.0])},
+        gaussian_likelihood(0.0),
+    )
+    penalised = unknown.penalised(unknown(predicted, observed), torch.tensor(2.0), observed)
+    assert float(penalised) == pytest.approx(0.5 * math.log((2 + 2 * 5) / 2))
 
 
 def test_the_prior_s_weight_of_known_updates():

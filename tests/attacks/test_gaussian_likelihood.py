@@ -72,6 +72,11 @@ def test_pruned_coordinates_tell_nothing_of_an_unknown_variance():
     slope = grad(lambda p: gaussian_likelihood(0.0)(p, observed))(predicted)
     for name, g in slope.items():
         assert torch.allclose(g, sent / 27 * (predicted[name] - observed[name]) / square)
+    # Who does not know of the pruning predicts all of them, and all of them count.
+    dense = updates(10)
+    whole = sum((dense[n] - observed[n]).square().sum() for n in dense)
+    slope = grad(lambda p: gaussian_likelihood(0.0)(p, observed))(dense)
+    assert torch.allclose(slope["a"], (dense["a"] - observed["a"]) / whole)
 
 
 def test_the_objective_is_the_log_posterior_of_gaussian_noise_and_a_laplace_prior(case, monkeypatch):
