@@ -64,7 +64,7 @@ class Evidence:
         return next((a for a in self.attempts if a.variant == variant), None)
 
     def gain(self, metric: str, adaptive: bool | None = None) -> np.ndarray:
-        """Per image (n,) the largest gain of all attempts, or of those that adapt or do not; NaN without."""
+        """Per image (n,) the largest gain `among` the attempts; NaN without."""
         return _largest([a.gain(metric) for a in self.among(adaptive)], self.groups.shape[1])
 
     def score(self, metric: str, adaptive: bool | None = None) -> np.ndarray:
@@ -72,7 +72,19 @@ class Evidence:
         return self._of_strongest(metric, [a.score[metric] for a in self.among(adaptive)], adaptive)
 
     def among(self, adaptive: bool | None) -> list[Attempt]:
-        return [a for a in self.attempts if adaptive is None or a.adapts == adaptive]
+        """All attempts (None); each attack as published, with the least that it was granted; or with the most.
+
+        With the most there are none unless one of them simulates all of the defense.
+        """
+        if adaptive is None:
+            return list(self.attempts)
+        if adaptive and not any(a.adapts for a in self.attempts):
+            return []
+        granted = lambda a: (a.adapts, sum(a.variant[1:]))  # noqa: E731
+        by_attack: dict[str, list[Attempt]] = {}
+        for attempt in self.attempts:
+            by_attack.setdefault(attempt.variant[0], []).append(attempt)
+        return [(max if adaptive else min)(own, key=granted) for own in by_attack.values()]
 
     @property
     def chance(self) -> np.ndarray:

@@ -34,7 +34,7 @@ class Images(Protocol):
 
 
 def gallery(frame: pd.DataFrame, images: Images, title: str) -> Figure | None:
-    """First, median and worst image of the first attack: truth, then every defense, PSNR under each.
+    """First, median and worst image of the first attack: truth, then every defense, PSNR and SSIM under each.
 
     `frame` holds the store's rows of one setting; its lowest seed is shown. First is the lowest dataset index;
     median and worst are those of the attack's PSNR on the undefended client, or on the first defense with
@@ -54,8 +54,8 @@ def gallery(frame: pd.DataFrame, images: Images, title: str) -> Figure | None:
     reference = (undefended or sorted(finished, key=lambda row: row["defense_order"]))[0]["defense"]
     shown = _chosen({int(row["image"]): row["psnr_db"] for row in finished if row["defense"] == reference})
     explanation = (
-        f"Attack: {finished[0]['attack']}. Rows by rule: lowest index, median and lowest PSNR on "
-        f"{'the undefended update' if undefended else reference}. Captions: PSNR in dB."
+        f"Attack: {finished[0]['attack']}{', knowing the defense' * bool(finished[0]['defense_known'])}. Rows by rule: lowest index, median and lowest PSNR on "
+        f"{'the undefended update' if undefended else reference}. Captions: PSNR, SSIM."
     )
     return _draw(title, explanation, shown, cells, images)
 
@@ -118,7 +118,8 @@ def _draw_cell(ax: Axes, rows: list[Row], image: int, images: Images) -> None:
     for row in (row for row in rows if row["status"] == "ok" and row["image"] == image):
         picture = images.reconstruction(row["cell"], image)
         if picture is not None:
-            _show(ax, picture, f"{row['psnr_db']:.1f}")
+            measured = "" if np.isnan(row["ssim"]) else f" dB, {row['ssim']:.2f}"
+            _show(ax, picture, f"{row['psnr_db']:.1f}{measured}")
             return
     ax.set_axis_off()
     ax.add_patch(Rectangle((0, 0), 1, 1, transform=ax.transAxes, **HATCH))

@@ -28,8 +28,8 @@ LINES = {False: ("not adapting", "o", "--"), True: ("adapting to the defense", "
 def leakage_curves(question: Question, title: str) -> Figure | None:
     """One panel per family of defenses: its parameter against the mean SSIM of the strongest attack, 95% intervals.
 
-    Attacks that simulate all of the defense, its schedule too, are one line, all others another. Dashed grey: the
-    undefended client; dotted: the strongest floor there. A hollow marker is underpowered, a cross has no whole result.
+    The attacks as published are one line, the same attacks knowing the defense another. Dashed grey: the undefended
+    client; dotted: the strongest floor there. A hollow marker is underpowered, a cross has no whole result.
     Defenses with one strength share the last panel. None without a defense or an SSIM.
     """
     several, single = families([evidence.row for evidence in question.defenses])

@@ -23,7 +23,8 @@ def ranking(frame: pd.DataFrame, rule: Rule | None = None) -> pd.DataFrame:
     Leakage per image is the largest gain of all attacks, each over the strongest control that belongs to it, seeds
     averaged first; `m_gain`, `m_gain_low` and `m_gain_high` are its mean and 95% interval for the metrics ssim and
     identified, null for a defense whose evidence is incomplete: `m_at_least` is then what finished attacks show.
-    `adapting` is the SSIM gain of attacks that simulate all of the defense, its schedule too, `not_adapting` of others.
+    `not_adapting` is the SSIM gain of attacks as published, `adapting` with all the knowledge that they were granted,
+    null where none of them simulates all of the defense.
     `of_undefended` is the ratio to the undefended gain, for display, with its interval, null where the latter may be 0.
     `rank` is 1 + the defenses that leak significantly less; `rank_low` to `rank_high` holds every rank that the
     comparisons leave open; null where `unranked` (the whole question) or `incomplete` (the defense) says why.

@@ -92,7 +92,7 @@ def _explanations(rows: list[Row], rule: Rule) -> list[str]:
         "(controls use no gradient); seeds averaged first, then the mean over images.",
         "By chance: the gain of as many attacks whose reconstructions are compared with other images. What does not "
         "exceed it comes from no update.",
-        "Adapting: attacks that simulate all of the defense, its schedule too; not adapting: all others.",
+        "Not adapting: the attacks as published; adapting: the same attacks knowing the defense, where they can.",
         "Of undefended: the ratio to the gain against an undefended client. Identified: the strongest attack's rate.",
         "What a defense costs in accuracy is not weighed here.",
     ]
@@ -109,7 +109,10 @@ def _explanations(rows: list[Row], rule: Rule) -> list[str]:
             f"images; underpowered: on more than {rule.underpowered_share:.0%} of them."
         )
     if any("unaudited" in row["verdicts"] for row in rows):
-        notes.append("Unaudited: no attack that simulates the defense has finished; a low gain proves no protection.")
+        notes.append(
+            "Unaudited: no attack that simulates the defense, and works undefended, has finished; a low gain proves no "
+            "protection."
+        )
     return notes
 
 

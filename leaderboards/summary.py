@@ -114,7 +114,9 @@ def expectation(frame: pd.DataFrame, attack: str, gain_db: float) -> str | None:
                 )
     if not problems:
         return None
-    return f"expected a gain of at least {gain_db:g} dB over the strongest floor, but " + "; ".join(problems)
+    return f"expected a gain of at least {gain_db:g} dB over the strongest floor, but " + "; ".join(
+        dict.fromkeys(problems)
+    )
 
 
 def status_text(row: Row) -> str:

@@ -58,7 +58,8 @@ def problems(question: Question, rule: Rule) -> list[str]:
             found.append(invalid)
     if len(question.images) < rule.minimum_images:
         found.append(f"{len(question.images)} images, {rule.minimum_images} are needed")
-    return found
+    # What an attack was granted makes no difference on the undefended client.
+    return list(dict.fromkeys(found))
 
 
 def missing(question: Question, evidence: Evidence, rule: Rule) -> str:
@@ -117,12 +118,13 @@ def _invalid(undefended: Evidence, variant: Variant, rule: Rule) -> str | None:
     assert attempt is not None, "what is not there is missing, not invalid"
     gain = attempt.gain(METRICS[0])
     if np.isnan(gain).any():
-        return f"invalid: {attempt.label} has no SSIM or no floor on the undefended client"
+        return f"invalid: {variant[0]} has no SSIM or no floor on the undefended client"
     found = summary_of(gain, independent(gain, undefended.groups))
     if found.low >= rule.margin:
         return None
-    low = "no interval" if np.isnan(found.low) else f"from {found.low:+.3f}"
+    few = f"{found.units} independent results have no interval"
+    low = few if np.isnan(found.low) else f"at least {found.low:+.3f} in 95%"
     return (
-        f"invalid: {attempt.label} gains {found.mean:+.3f} SSIM ({low}) over its floor on the undefended client, "
-        f"{rule.margin:g} is needed"
+        f"invalid: {variant[0]} gains {found.mean:+.3f} SSIM ({low}) over its floor on the undefended client, "
+        f"at least {rule.margin:g} is needed"
     )
