@@ -53,8 +53,9 @@ def gallery(frame: pd.DataFrame, images: Images, title: str) -> Figure | None:
     undefended = [row for row in finished if row["defense_name"] == "none"]
     reference = (undefended or sorted(finished, key=lambda row: row["defense_order"]))[0]["defense"]
     shown = _chosen({int(row["image"]): row["psnr_db"] for row in finished if row["defense"] == reference})
+    how = ", knowing the defense" if finished[0]["defense_known"] else ""
     explanation = (
-        f"Attack: {finished[0]['attack']}{', knowing the defense' * bool(finished[0]['defense_known'])}. Rows by rule: lowest index, median and lowest PSNR on "
+        f"Attack: {finished[0]['attack']}{how}. Rows by rule: lowest index, median and lowest PSNR on "
         f"{'the undefended update' if undefended else reference}. Captions: PSNR, SSIM."
     )
     return _draw(title, explanation, shown, cells, images)

@@ -150,7 +150,8 @@ def test_the_gallery_shows_first_median_and_worst_of_the_undefended_attack(resul
     shown = texts(figure)
     assert "first\nmedian\n#0" in shown
     assert "worst\n#2" in shown
-    assert "22.0" in shown
+    ssim = frame.loc[undefended, "ssim"].iloc[0]
+    assert f"22.0 dB, {ssim:.2f}" in shown
 
 
 def test_the_gallery_marks_a_failed_cell_and_survives_a_missing_control(results: Make, fail: Make) -> None:
