@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from attacks.attack import Attack, Reconstruction
-from attacks.descent import Adam, descend
+from attacks.descent import Adam
 from attacks.distances import squared_distance
 from attacks.labels import check_labels
 from attacks.matching import MatchingProblem
 from attacks.observation import Observation
+from attacks.restarts import descended
 from defenses.client import Task
 
 
@@ -41,10 +42,9 @@ class EuclideanAdam(Attack):
 
     def reconstruct(self, observation: Observation, seeds: list[int]) -> Reconstruction:
         problem = MatchingProblem(observation, squared_distance)
-        start, evidence = problem.start(seeds, self.restarts), problem.evidence(self.restarts)
-        adam = Adam(self.iterations, self.learning_rate)
-        found = descend(problem.objective, start, evidence, adam, signed=False, box=None, gradients=problem.gradients)
-        return problem.best(found, evidence, self.restarts)
+        return descended(
+            problem, seeds, self.restarts, Adam(self.iterations, self.learning_rate), signed=False, boxed=False
+        )
 
     def objective(self, observation: Observation, images: Tensor, labels: Tensor) -> Tensor | None:
         return MatchingProblem(observation, squared_distance).at(images, labels)

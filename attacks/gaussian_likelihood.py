@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from attacks.attack import Attack, Reconstruction
-from attacks.descent import Adam, descend
+from attacks.descent import Adam
 from attacks.distances import gaussian_likelihood
 from attacks.labels import check_labels
 from attacks.matching import MatchingProblem
 from attacks.observation import Observation
 from attacks.orders import check_orders
 from attacks.priors import colour_variation
+from attacks.restarts import descended
 from defenses.client import Task
 
 
@@ -64,11 +65,7 @@ class GaussianLikelihood(Attack):
 
     def reconstruct(self, observation: Observation, seeds: list[int]) -> Reconstruction:
         problem = self._problem(observation)
-        start, evidence = problem.start(seeds, self.restarts), problem.evidence(self.restarts)
-        found = descend(
-            problem.objective, start, evidence, self._adam, signed=True, box=problem.box(), gradients=problem.gradients
-        )
-        return problem.best(found, evidence, self.restarts)
+        return descended(problem, seeds, self.restarts, self._adam, signed=True, boxed=True)
 
     def objective(self, observation: Observation, images: Tensor, labels: Tensor) -> Tensor | None:
         return self._problem(observation).at(images, labels)

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from attacks.attack import Attack, Reconstruction
-from attacks.descent import Adam, descend
+from attacks.descent import Adam
 from attacks.distances import cosine_distance
 from attacks.labels import check_labels
 from attacks.matching import MatchingProblem
 from attacks.observation import Observation
 from attacks.orders import check_orders
+from attacks.restarts import descended
 from defenses.client import Task
 
 
@@ -53,12 +54,7 @@ class InvertingGradients(Attack):
 
     def reconstruct(self, observation: Observation, seeds: list[int]) -> Reconstruction:
         problem = self._problem(observation)
-        start, evidence = problem.start(seeds, self.restarts), problem.evidence(self.restarts)
-        box = problem.box() if self.boxed else None
-        found = descend(
-            problem.objective, start, evidence, self._adam, signed=self.signed, box=box, gradients=problem.gradients
-        )
-        return problem.best(found, evidence, self.restarts)
+        return descended(problem, seeds, self.restarts, self._adam, signed=self.signed, boxed=self.boxed)
 
     def objective(self, observation: Observation, images: Tensor, labels: Tensor) -> Tensor | None:
         return self._problem(observation).at(images, labels)

@@ -1,13 +1,29 @@
-"""Which restart of a trial is its answer."""
+"""Searching from several starts, and which of them is a trial's answer."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import torch
 
 from attacks.attack import Reconstruction
+from attacks.descent import Adam, descend
 from attacks.engine import Descended
 from attacks.lanes import Lanes
 from attacks.observation import Observation
+
+if TYPE_CHECKING:
+    from attacks.matching import MatchingProblem
+
+
+def descended(
+    problem: MatchingProblem, seeds: list[int], restarts: int, adam: Adam, *, signed: bool, boxed: bool
+) -> Reconstruction:
+    """The answer to every trial of a descent from `restarts` starts each, `boxed` in the valid pixels."""
+    start, evidence = problem.start(seeds, restarts), problem.evidence(restarts)
+    box = problem.box() if boxed else None
+    found = descend(problem.objective, start, evidence, adam, signed=signed, box=box, gradients=problem.gradients)
+    return problem.best(found, evidence, restarts)
 
 
 def best_restart(observation: Observation, found: Descended, evidence: Lanes, restarts: int) -> Reconstruction:

@@ -49,7 +49,9 @@ def resampled(units: int, resamples: int, seed: int = 0) -> np.ndarray:
 
 def independent(values: np.ndarray, groups: ArrayLike) -> list[np.ndarray]:
     """The means of the independent units for each seed's dealing, from values (n,) and batches (s n)."""
-    return [values] if _alone(groups) else [unit_means(values, common_units(own, own)) for own in np.asarray(groups)]
+    if _alone(groups):
+        return [values]
+    return [unit_means(values, np.unique(own, return_inverse=True)[1]) for own in np.asarray(groups)]
 
 
 def ratio(part: np.ndarray, whole: np.ndarray, groups: ArrayLike, whole_groups: ArrayLike) -> tuple[float, ...] | None:

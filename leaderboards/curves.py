@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from math import ceil
 
 import numpy as np
@@ -74,10 +75,23 @@ def _attacks(rows: list[Row]) -> dict[str, tuple[str, str, float]]:
     return {name: (colours[i], MARKERS[i % len(MARKERS)], float(shift[i])) for i, name in enumerate(names)}
 
 
-def _draw_family(ax: Axes, family: Family, rows: list[Row], metric: str) -> None:
+def name_family(ax: Axes, family: Family) -> None:
+    """Title, axis label and ticks of a panel that shows a family."""
     ax.set_title("\n".join(label_lines(family.title, 40)))
     ax.set_xlabel(family.parameter + SCALES[family.scale])
-    values = list(family.strengths)
+    shown = list(family.strengths)[:: ceil(len(family.strengths) / 6)]
+    ax.set_xticks([family.places[x] for x in shown], [f"{x:g}" for x in shown])
+
+
+def name_single(ax: Axes, labels: Collection[str]) -> None:
+    """Title, limits and ticks of the panel that shows the defenses with one strength, at 0, 1, ..."""
+    ax.set_title("defenses at one strength")
+    ax.set_xlim(-0.5, len(labels) - 0.5)
+    ax.set_xticks(range(len(labels)), ["\n".join(label_lines(label, 15)) for label in labels])
+    ax.grid(visible=False, axis="x")
+
+
+def _draw_family(ax: Axes, family: Family, rows: list[Row], metric: str) -> None:
     place = family.places
     step = 0.012 * (max(place.values()) - min(place.values()))
     for attack, (colour, marker, shift) in _attacks(rows).items():
@@ -89,12 +103,10 @@ def _draw_family(ax: Axes, family: Family, rows: list[Row], metric: str) -> None
         ]
         _draw_points(ax, points, metric, colour, marker, "-")
     _draw_references(ax, rows, metric)
-    shown = values[:: ceil(len(values) / 6)]
-    ax.set_xticks([place[x] for x in shown], [f"{x:g}" for x in shown])
+    name_family(ax, family)
 
 
 def _draw_single(ax: Axes, single: dict[str, list[Row]], rows: list[Row], metric: str) -> None:
-    ax.set_title("defenses at one strength")
     for attack, (colour, marker, shift) in _attacks(rows).items():
         points = [
             (i + 0.15 * shift, row)
@@ -104,9 +116,7 @@ def _draw_single(ax: Axes, single: dict[str, list[Row]], rows: list[Row], metric
         ]
         _draw_points(ax, points, metric, colour, marker, "none")
     _draw_references(ax, rows, metric)
-    ax.set_xlim(-0.5, len(single) - 0.5)
-    ax.set_xticks(range(len(single)), ["\n".join(label_lines(label, 15)) for label in single])
-    ax.grid(visible=False, axis="x")
+    name_single(ax, single)
 
 
 def _draw_points(ax: Axes, points: list[tuple[float, Row]], metric: str, colour: str, marker: str, line: str) -> None:

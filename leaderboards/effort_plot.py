@@ -12,13 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from bench.comparison import independent
-from bench.statistics import summary_of
-from leaderboards.evidence import METRICS, Attempt, Evidence, Question, Variant
+from leaderboards.curves import COLUMNS
+from leaderboards.evidence import METRICS, Attempt, Evidence, Question, Variant, granted_text
 from leaderboards.figures import WIDTH, empty_figure
 from leaderboards.labels import label_lines
 
-COLUMNS = 3
 Group = tuple[str, bool, bool]
 """An attack with all its parameters but the iterations, and what it was granted."""
 
@@ -40,8 +38,7 @@ def effort_curves(question: Question, title: str) -> Figure | None:
     figure.suptitle(title, x=0.01, ha="left")
     axes = figure.subplots(lines, columns, sharey=True, squeeze=False).ravel()
     for ax, ((name, schedule, known), efforts) in zip(axes, groups.items(), strict=False):
-        notes = ("" if schedule else ", schedule not known") + (", defense known" if known else "")
-        ax.set_title("\n".join(label_lines(name, 40)) + notes)
+        ax.set_title("\n".join(label_lines(name, 40)) + granted_text(schedule, known))
         variants = {iterations: (label, schedule, known) for iterations, label in efforts.items()}
         _draw(ax, question, variants, colours)
     for ax in axes[len(groups) :]:
@@ -80,10 +77,8 @@ def _draw(ax: Axes, question: Question, variants: dict[int, Variant], colours: M
         bars = np.nan_to_num(np.array([mean - low, high - mean])).clip(min=0)
         colour = colours[evidence.row["defense"]]
         ax.errorbar(list(variants), mean, yerr=bars, color=colour, marker="o", ms=4, lw=1.3, elinewidth=1, capsize=2)
-    if question.undefended is not None:
-        score, gain = question.undefended.score(METRICS[0]), question.undefended.gain(METRICS[0])
-        if not np.isnan(gain).any():
-            ax.axhline(float((score - gain).mean()), color="0.25", ls=":", lw=1.5)
+    if question.undefended is not None and not np.isnan(question.undefended.floor):
+        ax.axhline(question.undefended.floor, color="0.25", ls=":", lw=1.5)
     ax.set_xscale("log")
     ax.set_xlabel("iterations (logarithmic)")
     ax.set_xticks(list(variants), [str(n) for n in variants])
@@ -91,8 +86,5 @@ def _draw(ax: Axes, question: Question, variants: dict[int, Variant], colours: M
 
 
 def _bounds(evidence: Evidence, attempt: Attempt | None) -> tuple[float, float, float]:
-    if attempt is None or not attempt.whole:
-        return np.nan, np.nan, np.nan
-    score = attempt.score[METRICS[0]]
-    found = summary_of(score, independent(score, evidence.groups))
-    return found.mean, found.low, found.high
+    found = None if attempt is None or not attempt.whole else evidence.summarised(attempt.score[METRICS[0]])
+    return (np.nan, np.nan, np.nan) if found is None else (found.mean, found.low, found.high)

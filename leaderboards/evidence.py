@@ -7,6 +7,8 @@ from functools import cached_property
 
 import numpy as np
 
+from bench.comparison import independent
+from bench.statistics import Summary, summary_of
 from leaderboards.summary import SETTING, Row
 
 METRICS = ("ssim", "identified")
@@ -48,8 +50,8 @@ class Attempt:
 
     @property
     def label(self) -> str:
-        label, schedule, known = self.variant
-        return label + ("" if schedule else ", schedule not known") + (", defense known" if known else "")
+        label, *granted = self.variant
+        return label + granted_text(*granted)
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,17 @@ class Evidence:
     def score(self, metric: str, adaptive: bool | None = None) -> np.ndarray:
         """Per image (n,) the score of the attempt with the largest gain."""
         return self._of_strongest(metric, [a.score[metric] for a in self.among(adaptive)], adaptive)
+
+    def summarised(self, values: np.ndarray, rate: bool = False) -> Summary | None:
+        """Mean and interval of one value per image (n,), over what is independent; None unless every image has one."""
+        if not len(values) or np.isnan(values).any():
+            return None
+        return summary_of(values, independent(values, self.groups), rate)
+
+    @property
+    def floor(self) -> float:
+        """The mean headline score of the controls that the strongest attempts stand above; NaN without."""
+        return float((self.score(METRICS[0]) - self.gain(METRICS[0])).mean())
 
     def among(self, adaptive: bool | None) -> list[Attempt]:
         """All attempts (None); each attack as published, with the least that it was granted; or with the most.
@@ -142,6 +155,11 @@ class Question:
     @cached_property
     def undefended(self) -> Evidence | None:
         return next((e for e in self.defenses if e.row["defense_name"] == "none"), None)
+
+
+def granted_text(schedule_known: bool, defense_known: bool) -> str:
+    """What to write behind an attack's name."""
+    return ("" if schedule_known else ", schedule not known") + (", defense known" if defense_known else "")
 
 
 def _largest(values: list[np.ndarray], n: int) -> np.ndarray:

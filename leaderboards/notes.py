@@ -47,13 +47,17 @@ def threat(rows: list[Row]) -> str:
     usual = max(classes, key=lambda letter: len(classes[letter]))
     others = [f"{c} under {', '.join(dict.fromkeys(names))}" for c, names in classes.items() if c != usual]
     known = {True: "known", False: "not known"}
-    # The running statistics are buffers of the model, which every server has: not worth a word.
-    statistics = {"batch": ", batch statistics known", "unknown": ", batch norm's statistics not used"}
-    granted = statistics.get(first["batch_norm"], "")
+    granted = batch_norm_text(first["batch_norm"])
     return (
         f"labels {first['labels']}, local schedule {known[bool(first['schedule_known'])]}, "
         f"defense {known[bool(first['defense_known'])]}{granted}; class {', '.join([usual, *others])}"
     )
+
+
+def batch_norm_text(granted: str) -> str:
+    """What to write of the batch-norm statistics that the server is granted, behind what it knows else."""
+    # The running statistics are buffers of the model, which every server has: not worth a word.
+    return {"batch": ", batch statistics known", "unknown": ", batch norm's statistics not used"}.get(granted, "")
 
 
 def explanations(rows: list[Row]) -> list[str]:

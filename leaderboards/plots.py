@@ -10,7 +10,7 @@ import pandas as pd
 
 from leaderboards.labels import slug
 from leaderboards.notes import extent
-from leaderboards.summary import SETTING, records, settings, summarise
+from leaderboards.summary import SETTING, Row, records, settings, summarise
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -65,10 +65,7 @@ def _of_questions(frame: pd.DataFrame, folder: Path) -> list[Path]:
     for question, name in zip(found, short, strict=True):
         row, n = question.row, len(question.images)
         title = f"{row['dataset']}, {row['model']}, {row['weights']} weights ({n} image{'s' * (n != 1)})"
-        asked = f"labels {row['labels']}" + (
-            "" if row["batch_norm"] == "running" else f" batch norm {row['batch_norm']}"
-        )
-        full = name if short.count(name) == 1 else slug(name, asked)
+        full = name if short.count(name) == 1 else slug(name, f"labels {row['labels']}", _batch_norm(row))
         for kind, draw in {"leakage": leakage_curves, "effort": effort_curves}.items():
             with style():
                 figure = draw(question, title)
@@ -87,8 +84,12 @@ def _names(tables: list[pd.DataFrame]) -> list[str]:
             f"labels {row['labels']}",
             "schedule known" if row["schedule_known"] else "schedule unknown",
             "defense known" if row["defense_known"] else "defense unknown",
-            "" if row["batch_norm"] == "running" else f"batch norm {row['batch_norm']}",
+            _batch_norm(row),
         )
         for name, row in zip(short, setting, strict=True)
     ]
     return [name if short.count(name) == 1 else long for name, long in zip(short, full, strict=True)]
+
+
+def _batch_norm(row: Row) -> str:
+    return "" if row["batch_norm"] == "running" else f"batch norm {row['batch_norm']}"

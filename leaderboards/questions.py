@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -23,41 +24,65 @@ def questions(frame: pd.DataFrame) -> list[Question]:
     return found
 
 
+@dataclass(frozen=True)
+class _Cells:
+    """One attack or control, with one knowledge, on one defense, over all seeds: its first row, and means per image."""
+
+    row: Row
+    means: dict[str, np.ndarray]
+    statuses: set[str]
+    reason: str
+    whole: bool
+
+    @property
+    def knowledge(self) -> tuple[bool, bool]:
+        return bool(self.row["schedule_known"]), bool(self.row["defense_known"])
+
+
 def _evidence(rows: pd.DataFrame, images: np.ndarray, seeds: np.ndarray) -> Evidence:
-    attacks = rows.loc[~rows["control"].astype(bool)].sort_values("attack_order", kind="stable")
-    attempts = [_attempt(own, rows, images, seeds) for _, own in attacks.groupby(["attack", *KNOWLEDGE], sort=False)]
+    cells = [_cells(own, images, seeds) for _, own in rows.groupby(["attack", *KNOWLEDGE], sort=False)]
+    attacks = sorted((c for c in cells if not c.row["control"]), key=lambda c: c.row["attack_order"])
+    controls = [c for c in cells if c.row["control"]]
+    attempts = [_attempt(attack, controls, len(images)) for attack in attacks]
     return Evidence(records(rows.iloc[:1])[0], tuple(attempts), _groups(rows, images, seeds))
 
 
-def _attempt(own: pd.DataFrame, rows: pd.DataFrame, images: np.ndarray, seeds: np.ndarray) -> Attempt:
-    first = records(own.iloc[:1])[0]
-    alike = (rows[KNOWLEDGE] == own[KNOWLEDGE].iloc[0]).all(axis=1) & rows["control"].astype(bool)
-    controls = [cell for _, cell in rows.loc[alike].groupby("attack", sort=False) if _is_floor_of(first, cell)]
-    wrong = [cell for cell in controls if cell["attack_name"].iloc[0] == "wrong_image"]
-    others = [cell for cell in controls if cell["attack_name"].iloc[0] != "wrong_image"]
-    unmeasured = "no SSIM" if np.isnan(own[METRICS[0]]).any() else ""
-    return Attempt(
-        variant=(first["attack"], bool(first["schedule_known"]), bool(first["defense_known"])),
-        name=first["attack_name"],
-        parameters=first["attack_parameters"],
-        score={m: _by_image(own, m, images, seeds) for m in METRICS},
-        floor={m: _strongest(controls, m, images, seeds) for m in METRICS},
-        chance=_strongest(wrong, METRICS[0], images, seeds) - _strongest(others, METRICS[0], images, seeds),
-        underpowered=_by_image(own, "underpowered", images, seeds),
-        skipped=set(own["status"]) == {"skipped"},
-        reason="; ".join(dict.fromkeys(str(reason) for reason in own["reason"] if reason)) or unmeasured,
-        whole=_is_whole(own, images, seeds),
-        controls={cell["attack"].iloc[0]: _is_whole(cell, images, seeds) for cell in controls},
-        adapts=bool(first["adapts"]),
+def _cells(rows: pd.DataFrame, images: np.ndarray, seeds: np.ndarray) -> _Cells:
+    unmeasured = "no SSIM" if np.isnan(rows[METRICS[0]]).any() else ""
+    return _Cells(
+        row=records(rows.iloc[:1])[0],
+        means={metric: _by_image(rows, metric, images, seeds) for metric in (*METRICS, "underpowered")},
+        statuses=set(rows["status"]),
+        reason="; ".join(dict.fromkeys(str(reason) for reason in rows["reason"] if reason)) or unmeasured,
+        whole=_is_whole(rows, images, seeds),
     )
 
 
-def _is_floor_of(attack: Row, cell: pd.DataFrame) -> bool:
+def _attempt(attack: _Cells, controls: list[_Cells], n: int) -> Attempt:
+    own = [c for c in controls if c.knowledge == attack.knowledge and _is_floor_of(attack.row, c.row)]
+    wrong = [c for c in own if c.row["attack_name"] == "wrong_image"]
+    others = [c for c in own if c.row["attack_name"] != "wrong_image"]
+    return Attempt(
+        variant=(attack.row["attack"], *attack.knowledge),
+        name=attack.row["attack_name"],
+        parameters=attack.row["attack_parameters"],
+        score={metric: attack.means[metric] for metric in METRICS},
+        floor={metric: _strongest(own, metric, n) for metric in METRICS},
+        chance=_strongest(wrong, METRICS[0], n) - _strongest(others, METRICS[0], n),
+        underpowered=attack.means["underpowered"],
+        skipped=attack.statuses == {"skipped"},
+        reason=attack.reason,
+        whole=attack.whole,
+        controls={c.row["attack"]: c.whole for c in own},
+        adapts=bool(attack.row["adapts"]),
+    )
+
+
+def _is_floor_of(attack: Row, control: Row) -> bool:
     """Whether a control belongs to this attack: `wrong_image` and `prior_only` if they were made from it, any other.
 
     So an attack that joins a grid brings its own floors and raises nobody else's: it can only add leakage.
     """
-    control = records(cell.iloc[:1])[0]
     if control["attack_name"] == "wrong_image":
         return control["attack"] == f"wrong_image(of={attack['attack']!r})"
     if control["attack_name"] == "prior_only":
@@ -73,10 +98,10 @@ def _by_image(rows: pd.DataFrame, metric: str, images: np.ndarray, seeds: np.nda
     return table.reindex(index=images, columns=seeds).to_numpy(dtype=np.float64).mean(axis=1)
 
 
-def _strongest(controls: list[pd.DataFrame], metric: str, images: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+def _strongest(controls: list[_Cells], metric: str, n: int) -> np.ndarray:
     """The largest of the controls (n,), NaN where one of them is missing: without it the floor might be too low."""
-    values = [_by_image(cell, metric, images, seeds) for cell in controls]
-    return np.maximum.reduce(values) if values else np.full(len(images), np.nan)
+    values = [control.means[metric] for control in controls]
+    return np.maximum.reduce(values) if values else np.full(n, np.nan)
 
 
 def _is_whole(rows: pd.DataFrame, images: np.ndarray, seeds: np.ndarray) -> bool:

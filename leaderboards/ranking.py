@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from bench.comparison import independent, ratio, shared_units, significantly_lower
-from bench.statistics import LEAST_UNITS, summary_of
+from bench.comparison import ratio, shared_units, significantly_lower
+from bench.statistics import LEAST_UNITS
 from leaderboards.evidence import METRICS, QUESTION, Evidence, Question
 from leaderboards.questions import questions
 from leaderboards.summary import Row
@@ -108,9 +108,9 @@ def _row(question: Question, evidence: Evidence, rule: Rule, reasons: list[str])
 
 
 def _figures(metric: str, gain: np.ndarray, evidence: Evidence, complete: bool) -> Row:
-    if not len(gain) or np.isnan(gain).any():
+    found = evidence.summarised(gain, rate=metric == "identified")
+    if found is None:
         return {f"{metric}_{part}": np.nan for part in ("gain", "gain_low", "gain_high", "at_least", "units")}
-    found = summary_of(gain, independent(gain, evidence.groups), rate=metric == "identified")
     held = {"gain": found.mean, "gain_low": found.low, "gain_high": found.high} if complete else {}
     return {f"{metric}_{part}": value for part, value in {**held, "at_least": found.mean, "units": found.units}.items()}
 

@@ -10,9 +10,10 @@ import pandas as pd
 from bench.errors import ConfigurationError, suggest
 from leaderboards.evidence import QUESTION
 from leaderboards.formats import Section, Table
+from leaderboards.notes import batch_norm_text
 from leaderboards.ranking import ranking
 from leaderboards.summary import Row, records
-from leaderboards.tables import ABSENT, FORMATS, LAYOUTS
+from leaderboards.tables import ABSENT, FORMATS, LAYOUTS, number
 from leaderboards.verdicts import Rule
 
 
@@ -40,9 +41,7 @@ def _section(rows: list[Row], rule: Rule) -> Section:
     more = ["defense", "not adapting", "adapting", "identified", "underpowered"]
     ranked = f"Nobody is ranked: {first['unranked']}." if first["unranked"] else "Rank 1 leaks least."
     asked = {"known": "labels known", "recovered": "labels recovered", "joint": "labels optimised"}[first["labels"]]
-    asked += {"running": "", "batch": ", batch statistics known", "unknown": ", batch norm not used"}[
-        first["batch_norm"]
-    ]
+    asked += batch_norm_text(first["batch_norm"])
     return Section(
         title=f"Leakage: {first['dataset']}, {first['model']}, {first['weights']} weights",
         facts=f"{first['n']} images, {asked}. {ranked}",
@@ -70,8 +69,8 @@ def _line(row: Row, reasons: dict[str, int]) -> list[str]:
         rank,
         ABSENT if np.isnan(gain) else f"{bound}{gain:.3f}",
         _span(row["ssim_gain_low"], row["ssim_gain_high"]),
-        _number(row["chance"], ".3f"),
-        _number(row["of_undefended"], ".0%"),
+        number(row["chance"], ".3f"),
+        number(row["of_undefended"], ".0%"),
         (row["verdicts"] + mark) or ABSENT,
     ]
 
@@ -79,10 +78,10 @@ def _line(row: Row, reasons: dict[str, int]) -> list[str]:
 def _parts(row: Row) -> list[str]:
     return [
         row["defense"],
-        _number(row["not_adapting"], ".3f"),
-        _number(row["adapting"], ".3f"),
-        _number(row["identified"], ".0%"),
-        _number(row["underpowered"], ".0%"),
+        number(row["not_adapting"], ".3f"),
+        number(row["adapting"], ".3f"),
+        number(row["identified"], ".0%"),
+        number(row["underpowered"], ".0%"),
     ]
 
 
@@ -118,7 +117,3 @@ def _explanations(rows: list[Row], rule: Rule) -> list[str]:
 
 def _span(low: float, high: float) -> str:
     return ABSENT if np.isnan(low) else f"[{low:.3f}, {high:.3f}]"
-
-
-def _number(value: float, how: str) -> str:
-    return ABSENT if np.isnan(value) else format(value, how)

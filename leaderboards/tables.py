@@ -90,18 +90,18 @@ def _detail(defenses: dict[str, dict[str, Row]], attacks: list[str], notes: Foot
     figures: dict[str, Callable[[Row], str]] = {
         "PSNR": _spread,
         "95% interval": lambda row: _interval(row, "psnr_db", 1),
-        "SSIM": lambda row: _number(row["ssim_mean"], ".2f"),
+        "SSIM": lambda row: number(row["ssim_mean"], ".2f"),
         "95% interval ": lambda row: _interval(row, "ssim", 2),
         identified: lambda row: _identified(row, alone=identified[-1] != "n"),
-        "labels": lambda row: _number(row["label_accuracy_mean"], ".0%"),
+        "labels": lambda row: number(row["label_accuracy_mean"], ".0%"),
         "n": lambda row: str(row["n"]),
-        "underpowered": lambda row: _number(row["underpowered_mean"], ".0%"),
-        "update norm": lambda row: _number(row["update_norm"], ".3g"),
+        "underpowered": lambda row: number(row["underpowered_mean"], ".0%"),
+        "update norm": lambda row: number(row["update_norm"], ".3g"),
     }
     extras = {"LPIPS": "lpips_mean", "feature error": "feature_error_mean"}
     for title, column in extras.items():
         if any(scored(r) and not np.isnan(r[column]) for cells in defenses.values() for r in cells.values()):
-            figures[title] = lambda row, column=column: _number(row[column], ".3g")
+            figures[title] = lambda row, column=column: number(row[column], ".3g")
     # The first table's headings give the parameters; here the name does where it says which attack is meant.
     names = [attack.partition("(")[0] for attack in attacks]
     short = {a: name if names.count(name) == 1 else a for a, name in zip(attacks, names, strict=True)}
@@ -126,13 +126,14 @@ def _or_status(row: Row | None, figure: Callable[[Row], str], notes: Footnotes) 
     return figure(row) if row["status"] == "ok" else notes.mark(row)
 
 
-def _number(value: float, how: str) -> str:
+def number(value: float, how: str) -> str:
+    """A figure in a format, or the mark of what was not measured."""
     return ABSENT if np.isnan(value) else format(value, how)
 
 
 def _spread(row: Row) -> str:
     mean, sd = row["psnr_db_mean"], row["psnr_db_sd"]
-    return _number(mean, ".2f") + ("" if np.isnan(sd) else f" ± {sd:.2f}")
+    return number(mean, ".2f") + ("" if np.isnan(sd) else f" ± {sd:.2f}")
 
 
 def _interval(row: Row, metric: str, digits: int) -> str:
@@ -141,5 +142,5 @@ def _interval(row: Row, metric: str, digits: int) -> str:
 
 
 def _identified(row: Row, alone: bool) -> str:
-    rate = _number(row["identified_mean"], ".0%")
+    rate = number(row["identified_mean"], ".0%")
     return rate if alone or rate == ABSENT else f"{rate} @{row['identification_pool']:.0f}"

@@ -6,8 +6,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bench.comparison import independent
-from bench.statistics import summary_of
 from leaderboards.evidence import METRICS, Attempt, Evidence, Question, Variant
 
 
@@ -116,10 +114,9 @@ def _invalid(undefended: Evidence, variant: Variant, rule: Rule) -> str | None:
     """Why an attack is no evidence of protection: on an undefended client it gets nothing beyond its floor."""
     attempt = undefended.attempt(variant)
     assert attempt is not None, "what is not there is missing, not invalid"
-    gain = attempt.gain(METRICS[0])
-    if np.isnan(gain).any():
+    found = undefended.summarised(attempt.gain(METRICS[0]))
+    if found is None:
         return f"invalid: {variant[0]} has no SSIM or no floor on the undefended client"
-    found = summary_of(gain, independent(gain, undefended.groups))
     if found.low >= rule.margin:
         return None
     few = f"{found.units} independent results have no interval"
