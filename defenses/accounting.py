@@ -27,6 +27,9 @@ class Guarantee:
     small); strengths and stopping times that were chosen by looking at the images; noise from a generator that the
     server can predict (a seeded run imitates a client, it does not protect one); what floating-point numbers give away
     (Mironov, CCS 2012); images that enter more rounds than were counted; the number of images, which is public.
+
+    `summable` says that each release is a bounded sum plus independent Gaussian noise and nothing else, so that the
+    noise of several clients adds up in their sum (`summed`).
     """
 
     epsilon: float
@@ -37,6 +40,7 @@ class Guarantee:
     sampling_rate: float = 1.0
     unit: str = "image"
     relation: str = "add or remove one image"
+    summable: bool = False
 
 
 def gaussian_guarantee(noise_multiplier: float, steps: int, delta: float, sampling_rate: float = 1.0) -> Guarantee:
@@ -51,6 +55,21 @@ def gaussian_guarantee(noise_multiplier: float, steps: int, delta: float, sampli
     else:
         epsilon, accountant = rdp_epsilon(noise_multiplier, steps, delta, sampling_rate), "RDP"
     return Guarantee(epsilon, delta, accountant, steps, noise_multiplier, sampling_rate)
+
+
+def summed(guarantee: Guarantee, clients: int) -> Guarantee | None:
+    """The guarantee against whoever sees only the sum of `clients` honest clients' releases: a trusted aggregator.
+
+    The sum holds the noise of all: `clients` independent Gaussians are one of sqrt(clients) times the deviation, and an
+    image still moves it by one clipping norm. None where releases are more than a sum plus noise. That clients take
+    part by a public schedule, not by independent draws, is why no sampling rate amplifies this.
+    """
+    if clients < 1:
+        raise ValueError(f"clients must be at least 1, got {clients}")
+    if not guarantee.summable:
+        return None
+    noise_multiplier = guarantee.noise_multiplier * clients**0.5
+    return gaussian_guarantee(noise_multiplier, guarantee.steps, guarantee.delta, guarantee.sampling_rate)
 
 
 def gaussian_epsilon(noise_multiplier: float, steps: int, delta: float) -> float:

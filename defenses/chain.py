@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -74,6 +74,28 @@ class Chain:
                 update = _checked(part, changed, params)
         return update
 
+    def updates(self, task: Task, params: Params, batches: Batch, rngs: Sequence[Generator]) -> Update:
+        """What t clients send, (t, *shape), of images (t b c h w) and labels (t b), each with its own generator.
+
+        `update` of one after the other, to rounding; at once where every part says how. Raises `DefenseFault`.
+        """
+        share = next(self._with_role("share"), NoDefense())
+        changing = list(self._with_role("transform"))
+        if not (_takes_many(share) and all(map(_takes_many, changing))):
+            each = zip(batches.images, batches.labels, rngs, strict=True)
+            sent = [self.update(task, params, Batch(images, labels), rng) for images, labels, rng in each]
+            return {name: torch.stack([update[name] for update in sent]) for name in params}
+        task = replace(task, model=_own_copy(task.model))
+        params = {name: p.detach().clone() for name, p in params.items()}
+        with torch.random.fork_rng(devices=[]):
+            for rng in rngs:  # Each client alone would seed the global generator from its own.
+                torch.randint(2**62, (), generator=rng)
+            expected = {name: p.expand(len(rngs), *p.shape) for name, p in params.items()}
+            updates = _checked(share, share.share_many(task, params, batches, rngs), expected)
+            for part in changing:
+                updates = _checked(part, part.transform_many(task, updates, rngs), expected)
+        return updates
+
     def simulation(self, task: Task) -> Simulation | None:
         """What an attacker who knows all parts simulates; None where a part, or this order of parts, has none."""
         computing = next(self._with_role("share"), NoDefense())
@@ -99,6 +121,8 @@ class Chain:
         found = share.privacy(self.schedule(schedule), rounds, delta)
         if found is not None and not isinstance(found, Guarantee):
             raise DefenseFault(f"{_name(share)}.privacy returned {type(found).__name__}, not a Guarantee")
+        if found is not None and any(self._with_role("transform")):
+            return replace(found, summable=False)
         return found
 
     def is_public(self, task: Task) -> bool:
@@ -107,6 +131,11 @@ class Chain:
 
     def _with_role(self, role: str) -> Iterator[Defense]:
         return (part for part in self.parts if role_of(type(part)) == role)
+
+
+def _takes_many(part: Defense) -> bool:
+    method = f"{role_of(type(part))}_many"
+    return getattr(type(part), method) is not getattr(Defense, method)
 
 
 def _own_copy(model: Classifier) -> Classifier:

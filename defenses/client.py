@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -139,7 +139,7 @@ class Defense:
     Everything is written in plain PyTorch for one client, on the CPU; all randomness comes from `rng`, and
     arguments are never written to. `prepare(model)` may change the architecture before weights are made,
     `surrogate(task)` says how an attacker who knows the defense adapts to it, and `privacy(schedule, rounds, delta)`
-    what a `share` is proven to keep.
+    what a `share` is proven to keep. `share_many` and `transform_many` are for speed alone: the same for many clients.
     """
 
     def __init_subclass__(cls) -> None:
@@ -156,6 +156,14 @@ class Defense:
 
     def schedule(self, schedule: Schedule) -> Schedule:
         """The work that is published instead."""
+        raise NotImplementedError
+
+    def transform_many(self, task: Task, updates: Update, rngs: Sequence[Generator]) -> Update:
+        """`transform` of t clients' updates (t, *shape), each with its own generator: the same to rounding, sooner."""
+        raise NotImplementedError
+
+    def share_many(self, task: Task, params: Params, batches: Batch, rngs: Sequence[Generator]) -> Update:
+        """`share` of t clients, images (t b c h w) and labels (t b), as (t, *shape): the same to rounding, sooner."""
         raise NotImplementedError
 
     def prepare(self, model: nn.Module) -> nn.Module:

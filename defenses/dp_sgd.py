@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -58,6 +59,15 @@ class DpSgd(Defense):
         gradient = partial(self._private_gradient, task, rng)
         return local_training(task, params, batch, rng, gradient)
 
+    def share_many(self, task: Task, params: Params, batches: Batch, rngs: Sequence[Generator]) -> Update:
+        """One pass of Opacus over the examples of all clients, then each client's own clipping, noise and mean."""
+        if not task.schedule.sends_gradient:  # Every client has weights of its own from the second step on.
+            pairs = zip(batches.images, batches.labels, rngs, strict=True)
+            sent = [self.share(task, params, Batch(images, labels), rng) for images, labels, rng in pairs]
+        else:
+            sent = self._gradients(task, params, batches, rngs)
+        return {name: torch.stack([update[name] for update in sent]) for name in params}
+
     def surrogate(self, task: Task) -> Surrogate:
         """The clipping is simulated example by example; the noise of all local steps adds up in the release."""
         schedule = task.schedule
@@ -83,7 +93,9 @@ class DpSgd(Defense):
         # enters one sum of the epoch; given the weights so far, the other steps are the same with it and without it. So
         # an epoch is one Gaussian mechanism for that image, for every order, hence for their mixture: the divergence
         # behind (epsilon, delta) is jointly convex. The sum of an emptied place is divided by the same batch size.
-        return gaussian_guarantee(self.noise_multiplier, rounds * max(1, schedule.epochs), delta)
+        found = gaussian_guarantee(self.noise_multiplier, rounds * max(1, schedule.epochs), delta)
+        # A later local step depends on the client's own noise of the earlier ones: only a single step is a mere sum.
+        return replace(found, summable=schedule.steps == 1)
 
     def _clipped_gradient(self, loss: Loss, params: Params, images: Tensor, labels: Tensor) -> Update:
         """The mean of the examples' clipped gradients, differentiable; labels (b,) or probabilities (b classes)."""
@@ -94,17 +106,21 @@ class DpSgd(Defense):
         return {name: g.mean(0) for name, g in vmap(of_one)(images, labels).items()}
 
     def _private_gradient(self, task: Task, rng: Generator, params: Params, batch: Batch) -> Update:
+        return self._gradients(task, params, Batch(batch.images[None], batch.labels[None]), [rng])[0]
+
+    def _gradients(self, task: Task, params: Params, batches: Batch, rngs: Sequence[Generator]) -> list[Update]:
+        """The private mean gradient of each of t batches, images (t b c h w), under the same weights."""
         try:
-            return self._opacus_gradient(task, rng, params, batch, "hooks")
+            return self._by_opacus(task, params, batches, rngs, "hooks")
         except RuntimeError as error:
             if "inplace" not in str(error):
                 raise
             # Residual sums in place (torchvision's ResNet, DenseNet) break the hooks; nothing was drawn yet.
-            return self._opacus_gradient(task, rng, params, batch, "ew")
+            return self._by_opacus(task, params, batches, rngs, "ew")
 
-    def _opacus_gradient(
-        self, task: Task, rng: Generator, params: Params, batch: Batch, grad_sample_mode: str
-    ) -> Update:
+    def _by_opacus(
+        self, task: Task, params: Params, batches: Batch, rngs: Sequence[Generator], grad_sample_mode: str
+    ) -> list[Update]:
         private = deepcopy(task.model)
         own = dict(private.named_parameters())
         with torch.no_grad():
@@ -113,6 +129,7 @@ class DpSgd(Defense):
         # Opacus records nothing in eval mode; dropout and the like, which own no weights, stay switched off.
         for module in private.modules():
             module.training = _owns_parameters(module) or module is private
+        size = batches.labels.shape[1]
         with warnings.catch_warnings():
             # torch warns of hooks on inputs that need no gradient, Opacus of a generator that is not secure.
             warnings.simplefilter("ignore")
@@ -121,13 +138,21 @@ class DpSgd(Defense):
                 torch.optim.SGD(wrapped.parameters(), lr=1.0),
                 noise_multiplier=self.noise_multiplier,
                 max_grad_norm=self.clip_norm,
-                expected_batch_size=len(batch),
+                expected_batch_size=size,
                 loss_reduction="mean",
-                generator=rng,
             )
-            F.cross_entropy(wrapped(batch.images), batch.labels).backward()
-            optimizer.pre_step()
-        return {name: p.grad for name, p in own.items() if p.grad is not None}
+            F.cross_entropy(wrapped(batches.images.flatten(0, 1)), batches.labels.flatten()).backward()
+            found = {name: getattr(p, "grad_sample", None) for name, p in own.items()}
+            examples = {name: of_all for name, of_all in found.items() if of_all is not None}
+            sent: list[Update] = []
+            for client, rng in enumerate(rngs):
+                optimizer.zero_grad()
+                for name, of_all in examples.items():
+                    own[name].grad_sample = of_all[client * size : (client + 1) * size]
+                optimizer.generator = rng
+                optimizer.pre_step()
+                sent.append({name: own[name].grad.clone() for name in examples})  # pyright: ignore[reportOptionalMemberAccess]
+        return sent
 
 
 def _owns_parameters(module: nn.Module) -> bool:

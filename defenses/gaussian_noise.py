@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +28,10 @@ class GaussianNoise(Defense):
 
     def transform(self, task: Task, update: Update, rng: Generator) -> Update:
         return {name: u + self.std * torch.randn(u.shape, generator=rng, dtype=u.dtype) for name, u in update.items()}
+
+    def transform_many(self, task: Task, updates: Update, rngs: Sequence[Generator]) -> Update:
+        sent = [self.transform(task, {name: u[i] for name, u in updates.items()}, rng) for i, rng in enumerate(rngs)]
+        return {name: torch.stack([each[name] for each in sent]) for name in updates}
 
     def surrogate(self, task: Task) -> Surrogate:
         return Surrogate(noise_std=self.std)

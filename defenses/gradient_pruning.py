@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Generator, Tensor
+from torch.func import vmap
 
 from defenses.client import Defense, Task, Update, squared_norm
 from defenses.surrogate import Surrogate
@@ -32,6 +34,9 @@ class GradientPruning(Defense):
 
     def transform(self, task: Task, update: Update, rng: Generator) -> Update:
         return self._pruned(update)
+
+    def transform_many(self, task: Task, updates: Update, rngs: Sequence[Generator]) -> Update:
+        return vmap(self._pruned)(updates)
 
     def surrogate(self, task: Task) -> Surrogate:
         return Surrogate(predict=self._pruned, keep=_nonzero, penalty=self._excess)

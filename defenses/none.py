@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Generator
 
 from defenses.client import Batch, Defense, Params, Task, Update, local_training
+from defenses.many import local_training_of_many
 from defenses.surrogate import Surrogate
 
 
@@ -19,6 +21,9 @@ class NoDefense(Defense):
 
     def share(self, task: Task, params: Params, batch: Batch, rng: Generator) -> Update:
         return local_training(task, params, batch, rng, task.gradient)
+
+    def share_many(self, task: Task, params: Params, batches: Batch, rngs: Sequence[Generator]) -> Update:
+        return local_training_of_many(task, params, batches, rngs)
 
     def surrogate(self, task: Task) -> Surrogate:
         return Surrogate()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Generator, Tensor
+from torch.func import vmap
 
 from defenses.client import Defense, Task, Update
 from defenses.surrogate import Surrogate
@@ -30,6 +32,9 @@ class NormClipping(Defense):
 
     def transform(self, task: Task, update: Update, rng: Generator) -> Update:
         return self.clipped(update)
+
+    def transform_many(self, task: Task, updates: Update, rngs: Sequence[Generator]) -> Update:
+        return vmap(self.clipped)(updates)
 
     def surrogate(self, task: Task) -> Surrogate:
         return Surrogate(predict=self.clipped)

@@ -10,7 +10,7 @@ from scipy import integrate
 from scipy.special import ndtr
 from scipy.stats import norm
 
-from defenses.accounting import gaussian_epsilon, gaussian_guarantee, prv_epsilon, rdp_epsilon
+from defenses.accounting import gaussian_epsilon, gaussian_guarantee, prv_epsilon, rdp_epsilon, summed
 from defenses.chain import Chain, DefenseFault
 from defenses.client import Batch, Defense, local_training
 from defenses.dp_sgd import DpSgd
@@ -149,7 +149,7 @@ def test_an_argument_beyond_its_range_is_named(wrong):
 @pytest.mark.parametrize("clip", [0.1, 1.0, 30.0])
 def test_the_guarantee_of_dp_sgd_depends_on_the_noise_over_the_clip_norm_and_counts_rounds(clip):
     found = DpSgd(clip, 4.0).privacy(GRADIENT, rounds=16, delta=DELTA)
-    assert found == gaussian_guarantee(4.0, 16, DELTA)
+    assert found == replace(gaussian_guarantee(4.0, 16, DELTA), summable=True)
     assert found.epsilon == pytest.approx(4.377178, abs=5e-7)  # 16 steps of noise 4 are one of noise 1
     assert (found.delta, found.noise_multiplier, found.steps, found.sampling_rate) == (DELTA, 4.0, 16, 1.0)
     assert (found.unit, found.relation, found.accountant) == ("image", "add or remove one image", "closed form")
@@ -202,9 +202,8 @@ def test_a_chain_has_its_share_s_guarantee_under_its_own_schedule():
     parts = (LargerBatch(4), LocalEpochs(3, batch_size=2), DpSgd(1.0, 2.0), GradientPruning(0.5), GaussianNoise(1.0))
     assert Chain(parts).privacy(GRADIENT, 5, DELTA) == alone
     assert Chain(parts).privacy(Chain(parts).schedule(GRADIENT), 5, DELTA) == alone
-    assert Chain((DpSgd(1.0, 2.0),)).privacy(GRADIENT, 5, DELTA) == replace(alone, steps=5, epsilon=pytest.approx(
-        gaussian_epsilon(2.0, 5, DELTA)
-    ))  # fmt: skip
+    single = replace(alone, steps=5, epsilon=pytest.approx(gaussian_epsilon(2.0, 5, DELTA)), summable=True)
+    assert Chain((DpSgd(1.0, 2.0),)).privacy(GRADIENT, 5, DELTA) == single
 
 
 def test_a_number_is_no_guarantee():
@@ -218,3 +217,33 @@ def test_a_number_is_no_guarantee():
 
     with pytest.raises(DefenseFault, match=r"Promising\.privacy returned float, not a Guarantee"):
         Chain((Promising(),)).privacy(GRADIENT, 1, DELTA)
+
+
+@pytest.mark.parametrize("clients", [1, 7])
+def test_the_noise_of_several_clients_adds_up_in_the_sum_that_a_trusted_aggregator_sees(make_task, clients):
+    """By hand: the sum's deviation over the clipping norm, from many draws of what clients of one image send."""
+    chain, clip, noise = Chain((DpSgd(0.5, 0.8),)), 0.5, 0.8
+    task, params, _ = make_task(GRADIENT)
+    image, label = torch.rand(1, 1, 8, 8, dtype=torch.float64), torch.zeros(1, dtype=torch.int64)
+    batches = Batch(image.expand(clients, 1, 1, 8, 8), label.expand(clients, 1))
+    draws = [
+        chain.updates(task, params, batches, [torch.Generator().manual_seed(99 * i + j) for j in range(clients)])
+        for i in range(8)
+    ]
+    sums = torch.stack([torch.cat([u.sum(0).flatten() for u in draw.values()]) for draw in draws])
+    measured = float(sums.std(0).square().mean().sqrt()) / clip
+    found = summed(chain.privacy(GRADIENT, 3, DELTA), clients)
+    assert found.noise_multiplier == pytest.approx(noise * clients**0.5)
+    assert measured == pytest.approx(found.noise_multiplier, rel=0.05)
+    assert found.epsilon == pytest.approx(gaussian_epsilon(noise * clients**0.5, 3, DELTA))
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [(LocalEpochs(2), DpSgd()), (LargerBatch(4), LocalEpochs(1, 2), DpSgd()), (DpSgd(), GradientPruning(0.5))],
+    ids=["epochs", "batches", "pruned"],
+)
+def test_what_is_more_than_a_sum_and_noise_is_not_amplified_by_other_clients(parts):
+    guarantee = Chain(parts).privacy(GRADIENT, 1, DELTA)
+    assert guarantee is not None
+    assert summed(guarantee, 50) is None

@@ -1,0 +1,202 @@
+"""Federated training: rounds in which clients send what their defense makes of their images, and a server averages."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Generator, Tensor
+
+from bench.checkpoints import read_state, write_state
+from bench.dataset import digest_of
+from bench.memory import COPIES, activations
+from bench.streams import stream
+from bench.training import Progress
+from defenses.chain import Chain, DefenseFault
+from defenses.client import Batch, Params, Task, Update
+
+KEEP_SECONDS = 60.0
+"""How often the state of a training is kept, so that a kill costs no more than that."""
+PROBED = 4
+"""Clients of the first round that also compute their update alone: the slow way is the oracle of the fast one."""
+_FLOATS = 2**26
+"""Numbers that the updates, and the activations, of the clients computed at once may fill."""
+
+
+class TrainingDiverged(RuntimeError):
+    """Federated training left the real numbers; the message says in which round."""
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """`rounds` of `clients` each, drawn from a population that holds `population` clients of `images` images each.
+
+    The clients take part in passes: each pass is a new order of all of them, cut into rounds, its remainder left out.
+    So a client takes part at most once a pass, `participations` times in all, and never twice in a round.
+    """
+
+    rounds: int
+    clients: int
+    population: int
+    images: int
+
+    def __post_init__(self) -> None:
+        if self.clients > self.population:
+            raise ValueError(
+                f"clients must be at most {self.population}, got {self.clients}: the training images make "
+                f"{self.population} clients of {self.images}; take fewer a round"
+            )
+
+    @property
+    def participations(self) -> int:
+        """The most rounds in which one client takes part."""
+        return -(-self.rounds // (self.population // self.clients))
+
+    def chosen(self, number: int, seed: int) -> Tensor:
+        """The clients (clients,) of a round, from the seed alone."""
+        a_pass, position = divmod(number, self.population // self.clients)
+        order = torch.randperm(self.population, generator=Generator().manual_seed(stream("pass", seed, a_pass)))
+        return order[position * self.clients : (position + 1) * self.clients]
+
+
+@dataclass(frozen=True)
+class Server:
+    """What the server does with the mean update: a step of `optimizer` at a rate that falls to 0 in half a cosine.
+
+    "adam" is FedAdam (Reddi et al., "Adaptive Federated Optimization", ICLR 2021), which takes steps of the same length
+    whatever the update's scale, so that a defense that clips or works locally needs no learning rate of its own; "sgd"
+    averages (McMahan et al., AISTATS 2017). The mean is first divided by local learning rate x steps: both move along
+    it in units of a gradient. `momentum` is Adam's first decay, or SGD's momentum.
+    """
+
+    optimizer: str = "adam"
+    learning_rate: float = 0.01
+    momentum: float = 0.9
+
+    def optimiser(self, params: list[Tensor]) -> torch.optim.Optimizer:
+        if self.optimizer == "adam":
+            return torch.optim.Adam(params, self.learning_rate, betas=(self.momentum, 0.999))
+        return torch.optim.SGD(params, self.learning_rate, self.momentum)
+
+
+def train_federated(
+    task: Task,
+    params: Params,
+    chain: Chain,
+    data: tuple[Tensor, Tensor],
+    rounds: Rounds,
+    server: Server,
+    *,
+    seed: int,
+    kept: Path | None = None,
+    progress: Progress | None = None,
+) -> Params:
+    """The weights after all rounds, from uint8 images (m c h w) and labels (m,); `params` are left as they are.
+
+    The images are dealt to clients by the seed. Every client runs `chain` as an attacked client does, with its own
+    generator from images, seed and round. The state is kept now and then in the file `kept`, from which the next call
+    goes on, to the same weights; it is removed at the end. Raises `TrainingDiverged` and `DefenseFault`.
+    """
+    weights = {name: p.detach().clone().requires_grad_(True) for name, p in params.items()}
+    optimiser = server.optimiser(list(weights.values()))
+    first = 0 if kept is None else _resumed(kept, weights, optimiser)
+    deal = torch.randperm(len(data[1]), generator=Generator().manual_seed(stream("deal", seed)))
+    at_once = _clients_at_once(task, params)
+    saved = time.perf_counter()
+    for number in range(first, rounds.rounds):
+        members = rounds.chosen(number, seed)
+        fixed = {name: w.detach() for name, w in weights.items()}
+        if number == first:
+            probe(task, fixed, chain, *_clients(data, deal, members[:PROBED], rounds.images, seed, number))
+        total = {name: torch.zeros_like(w) for name, w in fixed.items()}
+        for some in members.split(at_once):
+            sent = chain.updates(task, fixed, *_clients(data, deal, some, rounds.images, seed, number))
+            total = {name: t + sent[name].sum(0) for name, t in total.items()}
+        for group in optimiser.param_groups:
+            group["lr"] = server.learning_rate * (1 + math.cos(math.pi * number / rounds.rounds)) / 2
+        for name, w in weights.items():
+            w.grad = total[name] / (len(members) * task.schedule.update_scale)
+        optimiser.step()
+        if not all(w.detach().isfinite().all() for w in weights.values()):
+            raise TrainingDiverged(f"the weights are not finite after round {number + 1} of {rounds.rounds}")
+        if progress is not None:
+            progress(number + 1, rounds.rounds)
+        if kept is not None and time.perf_counter() - saved > KEEP_SECONDS and number + 1 < rounds.rounds:
+            _keep(kept, weights, optimiser, number + 1)
+            saved = time.perf_counter()
+    if kept is not None:
+        kept.unlink(missing_ok=True)
+    return {name: w.detach() for name, w in weights.items()}
+
+
+def first_clients(
+    data: tuple[Tensor, Tensor], rounds: Rounds, seed: int, most: int
+) -> tuple[Batch, Callable[[], list[Generator]]]:
+    """Up to `most` clients of the first round: their images (t b c h w) and labels (t b), and their generators anew."""
+    deal = torch.randperm(len(data[1]), generator=Generator().manual_seed(stream("deal", seed)))
+    members = rounds.chosen(0, seed)[:most]
+    batches, _ = _clients(data, deal, members, rounds.images, seed, 0)
+    return batches, lambda: _clients(data, deal, members, rounds.images, seed, 0)[1]
+
+
+def probe(task: Task, params: Params, chain: Chain, batches: Batch, rngs: list[Generator]) -> None:
+    """Raise `DefenseFault` unless clients computed at once send what each of them sends alone."""
+    states = [rng.get_state() for rng in rngs]
+    together = chain.updates(task, params, batches, rngs)
+    for i, state in enumerate(states):
+        alone = chain.update(task, params, Batch(batches.images[i], batches.labels[i]), Generator().set_state(state))
+        scale = max(float(u.abs().max()) for u in alone.values())
+        gap = max(float((alone[name] - together[name][i]).abs().max()) for name in params)
+        if gap > 1e-3 * scale:
+            raise DefenseFault(
+                f"many clients at once send other updates than each alone (by {gap:.2g} of {scale:.2g}): "
+                "what is attacked would not be what is trained; mend share_many or transform_many, or remove it"
+            )
+
+
+def _clients(
+    data: tuple[Tensor, Tensor], deal: Tensor, members: Tensor, images: int, seed: int, number: int
+) -> tuple[Batch, list[Generator]]:
+    """The batches of some clients, images (t b c h w) and labels (t b), and their generators of this round."""
+    numbers = torch.stack([deal[k * images : (k + 1) * images] for k in members.tolist()])
+    pixels, labels = data[0][numbers], data[1][numbers]
+    digests = [digest_of(own, own_labels) for own, own_labels in zip(pixels, labels, strict=True)]
+    rngs = [Generator().manual_seed(stream("client", seed, digest, number)) for digest in digests]
+    return Batch(pixels.float() / 255, labels), rngs
+
+
+def _clients_at_once(task: Task, params: Params) -> int:
+    updates = sum(p.numel() for p in params.values())
+    work = COPIES * activations(task, params) * task.schedule.images
+    return max(1, _FLOATS // max(updates, work))
+
+
+def _keep(path: Path, weights: Params, optimiser: torch.optim.Optimizer, done: int) -> None:
+    state = {f"weights.{name}": w.detach().clone() for name, w in weights.items()}
+    for i, own in optimiser.state_dict()["state"].items():
+        state |= {f"{i}.{key}": torch.as_tensor(value).clone() for key, value in own.items() if value is not None}
+    write_state(path, state, {"rounds": str(done)})
+
+
+def _resumed(path: Path, weights: Params, optimiser: torch.optim.Optimizer) -> int:
+    """Place what is kept, and return the rounds that it stands for; 0 where nothing whole is kept."""
+    try:
+        state, metadata = read_state(path)
+        done = int(metadata["rounds"])
+        placed: Update = {name: state[f"weights.{name}"] for name in weights}
+    except (ValueError, KeyError):
+        return 0
+    with torch.no_grad():
+        for name, w in weights.items():
+            w.copy_(placed[name])
+    own: dict[int, dict[str, Tensor]] = {i: {} for i in range(len(weights))}
+    for name, value in state.items():
+        number, _, key = name.partition(".")
+        if number != "weights":
+            own[int(number)][key] = value
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": {i: s for i, s in own.items() if s}})
+    return done
