@@ -118,6 +118,10 @@ class Block:
         return f"{self.cell.id}-{self.start:05d}-{self.stop:05d}"
 
     @property
+    def title(self) -> str:
+        return self.cell.title
+
+    @property
     def client_key(self) -> str:
         """Blocks with the same key see the same released updates."""
         return _digest([self.cell.client_identity, self.start, self.stop])

@@ -83,6 +83,10 @@ def status(run: RunFolder) -> None:
     for name, count in sorted(counts.items()):
         typer.echo(f"{name:>9}  {count} block{'s' * (count != 1)}")
     said: dict[str, str] = {}
+    for job, state in store.job_states():
+        if state not in ("ok", "pending"):
+            where = f" (traceback in {store.blocks / job['job']}.json)" if state == "error" else ""
+            said.setdefault(f"{state}: {job['kind']} / {job['defense']}: {store.job_reason(job, state)}", where)
     for cell, block, state in store.states():
         if state not in ("ok", "pending"):
             text = f"{state}: {cell['attack']} / {cell['defense']}: {store.reason(cell, block['id'], state)}"

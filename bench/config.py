@@ -25,6 +25,7 @@ from attacks.threat import ThreatModel
 from bench.catalogue import MODELS, check_model
 from bench.errors import ConfigurationError, suggest
 from bench.grid_file import apply_override, explain, read_grid
+from bench.job_settings import Certificate, Utility
 from bench.registry import Registry
 from bench.settings import (
     Client,
@@ -112,10 +113,15 @@ class Grid(Section):
 
 
 class Config(Section):
-    """A whole run; `name` is the preset's or the file's, and the run's folder unless another is asked for."""
+    """A whole run; `name` is the preset's or the file's, and the run's folder unless another is asked for.
+
+    Without `utility` nothing is trained, without `certificate` no proof is put to a test.
+    """
 
     name: StrictStr
     grid: Grid
+    utility: Utility | None = None
+    certificate: Certificate | None = None
     engine: Engine = Engine()
     expect: Expect | None = None
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import torch
 from torch import Generator, Tensor
 
-from bench.checkpoints import read_state, write_state
 from bench.dataset import digest_of
+from bench.kept_training import keep_training, resume_training
 from bench.memory import COPIES, activations
 from bench.streams import stream
 from bench.training import Progress
 from defenses.chain import Chain, DefenseFault
-from defenses.client import Batch, Params, Task, Update
+from defenses.client import Batch, Params, Task
 
 KEEP_SECONDS = 60.0
 """How often the state of a training is kept, so that a kill costs no more than that."""
@@ -103,7 +103,7 @@ def train_federated(
     """
     weights = {name: p.detach().clone().requires_grad_(True) for name, p in params.items()}
     optimiser = server.optimiser(list(weights.values()))
-    first = 0 if kept is None else _resumed(kept, weights, optimiser)
+    first = 0 if kept is None else resume_training(kept, weights, optimiser)
     deal = torch.randperm(len(data[1]), generator=Generator().manual_seed(stream("deal", seed)))
     at_once = _clients_at_once(task, params)
     saved = time.perf_counter()
@@ -126,7 +126,7 @@ def train_federated(
         if progress is not None:
             progress(number + 1, rounds.rounds)
         if kept is not None and time.perf_counter() - saved > KEEP_SECONDS and number + 1 < rounds.rounds:
-            _keep(kept, weights, optimiser, number + 1)
+            keep_training(kept, weights, optimiser, number + 1)
             saved = time.perf_counter()
     if kept is not None:
         kept.unlink(missing_ok=True)
@@ -149,12 +149,14 @@ def probe(task: Task, params: Params, chain: Chain, batches: Batch, rngs: list[G
     together = chain.updates(task, params, batches, rngs)
     for i, state in enumerate(states):
         alone = chain.update(task, params, Batch(batches.images[i], batches.labels[i]), Generator().set_state(state))
-        scale = max(float(u.abs().max()) for u in alone.values())
-        gap = max(float((alone[name] - together[name][i]).abs().max()) for name in params)
-        if gap > 1e-3 * scale:
+        mine = torch.cat([u.flatten() for u in alone.values()])
+        theirs = torch.cat([together[name][i].flatten() for name in alone])
+        # Rounding may swap the last entry that is kept with the first that is pruned: single entries are forgiven.
+        other = float(((mine - theirs).abs() > 1e-4 * mine.abs().max()).double().mean())
+        if other > 0.01:
             raise DefenseFault(
-                f"many clients at once send other updates than each alone (by {gap:.2g} of {scale:.2g}): "
-                "what is attacked would not be what is trained; mend share_many or transform_many, or remove it"
+                f"many clients at once send other updates than each alone, in {other:.0%} of the entries: what is "
+                "attacked would not be what is trained; mend share_many or transform_many, or remove it"
             )
 
 
@@ -173,30 +175,3 @@ def _clients_at_once(task: Task, params: Params) -> int:
     updates = sum(p.numel() for p in params.values())
     work = COPIES * activations(task, params) * task.schedule.images
     return max(1, _FLOATS // max(updates, work))
-
-
-def _keep(path: Path, weights: Params, optimiser: torch.optim.Optimizer, done: int) -> None:
-    state = {f"weights.{name}": w.detach().clone() for name, w in weights.items()}
-    for i, own in optimiser.state_dict()["state"].items():
-        state |= {f"{i}.{key}": torch.as_tensor(value).clone() for key, value in own.items() if value is not None}
-    write_state(path, state, {"rounds": str(done)})
-
-
-def _resumed(path: Path, weights: Params, optimiser: torch.optim.Optimizer) -> int:
-    """Place what is kept, and return the rounds that it stands for; 0 where nothing whole is kept."""
-    try:
-        state, metadata = read_state(path)
-        done = int(metadata["rounds"])
-        placed: Update = {name: state[f"weights.{name}"] for name in weights}
-    except (ValueError, KeyError):
-        return 0
-    with torch.no_grad():
-        for name, w in weights.items():
-            w.copy_(placed[name])
-    own: dict[int, dict[str, Tensor]] = {i: {} for i in range(len(weights))}
-    for name, value in state.items():
-        number, _, key = name.partition(".")
-        if number != "weights":
-            own[int(number)][key] = value
-    optimiser.load_state_dict({**optimiser.state_dict(), "state": {i: s for i, s in own.items() if s}})
-    return done

@@ -13,6 +13,7 @@ from bench.clients import Clients
 from bench.config import Config
 from bench.errors import ConfigurationError
 from bench.fingerprint import block_fingerprints
+from bench.jobs import Job, job_fingerprints, make_jobs
 from bench.plugins import named
 from bench.registry import Registry
 from bench.specs import Chain, MethodSpec, chain_label
@@ -32,7 +33,8 @@ class Plan:
     images: int
     notes: tuple[str, ...]
     fingerprints: dict[str, str]
-    """Block id -> fingerprint of the method that it is to be made by."""
+    """Id of a block or job -> fingerprint of the method that it is to be made by."""
+    jobs: tuple[Job, ...] = ()
 
     def blocks(self) -> Iterator[Block]:
         for cell in self.cells:
@@ -78,7 +80,9 @@ def make_plan(config: Config, registry: Registry, clients: Clients) -> Plan:
         raise ConfigurationError(f"no attack of the grid can run: {why or 'only controls are asked for'}")
     precision = config.engine.precision
     fingerprints = block_fingerprints(cells, grid.images, registry, clients, checkpoints, precision)
-    return Plan(config, tuple(cells), grid.images, tuple(notes), fingerprints)
+    jobs = make_jobs(config, checkpoints, registry, clients)
+    fingerprints |= job_fingerprints(jobs, registry, clients)
+    return Plan(config, tuple(cells), grid.images, tuple(notes), fingerprints, jobs)
 
 
 def _with_controls(config: Config, registry: Registry) -> tuple[list[tuple[MethodSpec, type[Attack]]], list[str]]:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from bench.config import Config, load_config, to_toml
+from bench.config import Config, load_config
 from bench.errors import ConfigurationError, Unwritable, suggest
 from bench.registry import Registry
-from bench.specs import chain_label
-from bench.store import FAILURES, VERSION, Store
-from bench.whole_files import read_arrays
+from bench.store import FAILURES, Store
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from bench.cells import Cell
     from bench.clients import Clients
     from bench.plan import Plan
 
@@ -75,8 +72,10 @@ def run(
     import torch
 
     from bench.devices import choose_device, default_threads
+    from bench.engines.jobs import JobEngine
     from bench.engines.local import LocalEngine
     from bench.engines.watching import Watcher
+    from bench.plan_file import begin
 
     store = Store(output or Path("runs") / config.name)
     chosen = choose_device(device or config.engine.device, config.engine.execution, config.engine.precision)
@@ -91,13 +90,18 @@ def run(
     engine = LocalEngine(plan, registry, clients, store, config.engine, chosen)
     if again := engine.score_again():
         say(f"scoring has changed: {again} stored blocks were scored again")
-    pending = engine.pending(retry, retry_since)
-    if not pending:
+    jobs = JobEngine(plan, clients, store)
+    in_a_job = retry_since in {job.id for job in plan.jobs}
+    pending = engine.pending(() if in_a_job else retry, retry_since)
+    waiting = jobs.pending(retry, retry_since)
+    if not (pending or waiting):
         say(f"nothing left to run in {store.folder}")
-    with Watcher(len(pending), shown=progress) as watcher:
+    with Watcher(len(pending) + len(waiting), shown=progress) as watcher:
         for group in engine.groups(pending):
             for finished in engine.run(group, watcher):
                 watcher.finished(*finished)
+        for job in waiting:
+            watcher.finished(*jobs.run(job, partial(watcher.job, job)))
     return Run(store.folder)
 
 
@@ -114,68 +118,6 @@ def prepare(
     registry = Registry([Path(plugin) for plugin in plugins])
     clients = Clients(registry)
     return config, registry, clients, make_plan(config, registry, clients)
-
-
-def begin(store: Store, plan: Plan, clients: Clients) -> None:
-    """Publish the resolved configuration, the attacked images and the plan; raises `Unwritable`."""
-    import numpy as np
-
-    setting = plan.cells[0].setting
-    dataset = clients.dataset(setting)
-    images = range(plan.images)
-    truth = f"truth-{dataset.digest(images)[:16]}.npz"
-    pixels = dataset.pixels(images).numpy()
-    try:
-        whole = np.array_equal(read_arrays(store.folder / truth)["images"], pixels)
-    except (ConfigurationError, KeyError):
-        whole = False
-    if not whole:
-        store.write_arrays(store.folder / truth, images=pixels)
-    store.write_text("run.toml", to_toml(plan.config))
-    described = {
-        "version": VERSION,
-        "name": plan.config.name,
-        "images": plan.images,
-        "truth": truth,
-        "dataset_title": dataset.title,
-        "dataset_provenance": dataset.provenance,
-        "expect": None if plan.config.expect is None else plan.config.expect.model_dump(),
-        "notes": list(plan.notes),
-        "cells": [_described(cell, plan) for cell in plan.cells],
-    }
-    store.write_text("plan.json", json.dumps(described, indent=1))
-
-
-def _described(cell: Cell, plan: Plan) -> dict[str, Any]:
-    """A cell as every row of its results repeats it."""
-    threat = cell.threat
-    return {
-        "cell": cell.id,
-        "dataset": cell.setting.dataset.name,
-        "model": cell.setting.model_label,
-        "weights": cell.setting.weights.label,
-        "attack": cell.attack.label,
-        "attack_name": cell.attack.name,
-        "attack_parameters": json.dumps(cell.attack.parameters),
-        "attack_order": cell.attack_order,
-        "control": cell.control,
-        "defense": chain_label(cell.defense),
-        "defense_name": " | ".join(part.name for part in cell.defense),
-        "defense_order": cell.defense_order,
-        "audited": cell.audited,
-        "adapts": cell.adapts,
-        "defense_parameters": json.dumps([part.parameters for part in cell.defense]),
-        **asdict(threat),
-        "threat_class": threat.sok_class(local_steps=not cell.schedule.sends_gradient),
-        "seed": cell.seed,
-        "images_per_update": cell.schedule.images,
-        "local_steps": 0 if cell.schedule.sends_gradient else cell.schedule.steps,
-        "skip": cell.skip,
-        "blocks": [
-            {"id": block.id, "start": block.start, "stop": block.stop, "fingerprint": plan.fingerprints[block.id]}
-            for block in cell.blocks(plan.images)
-        ],
-    }
 
 
 def _check_retry(retry: Collection[str]) -> None:

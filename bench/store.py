@@ -6,7 +6,6 @@ import fcntl
 import hashlib
 import io
 import json
-import math
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -14,7 +13,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.costs import made
 from bench.errors import ConfigurationError, Unwritable
 from bench.flights import Flights
 from bench.whole_files import damaged, finite, publish, read_arrays, read_json, sweep
@@ -26,14 +24,6 @@ if TYPE_CHECKING:
 VERSION = 1
 FAILURES = ("diverged", "error", "oom", "timeout", "crashed")
 STATUSES = ("ok", *FAILURES, "skipped")
-FIGURES = (
-    "update_norm", "identification_chance", "mse", "psnr_db", "ssim", "lpips", "label_accuracy", "identified",
-    "recovered", "feature_error", "objective_start", "objective_found", "objective_truth", "seconds",
-)  # fmt: skip
-"""Columns of numbers, null where not measured."""
-COUNTS = ("image", "trial", "true_label", "identification_pool", "chunk")
-"""Columns of whole numbers, null in rows without results."""
-EARLIER = {"audited": True, "adapts": False, "attack_parameters": "{}", "batch_norm": "running"}  # unsaid in old plans
 
 
 class Store:
@@ -86,7 +76,7 @@ class Store:
         publish(self.folder / name, text.encode())
 
     def plan(self) -> dict[str, Any]:
-        """What `bench.runs.begin` wrote; raises ConfigurationError when it is damaged or of another version."""
+        """What `bench.plan_file.begin` wrote; raises ConfigurationError when it is damaged or of another version."""
         path = self.folder / "plan.json"
         plan = read_json(path)
         if plan.get("version") != VERSION:
@@ -136,8 +126,8 @@ class Store:
         return "stale" if record["status"] == "ok" else "pending"
 
     def counts(self) -> Counter[str]:
-        """Blocks by status."""
-        return Counter(status for _, _, status in self.states())
+        """Blocks and jobs by status."""
+        return Counter(status for *_, status in (*self.states(), *self.job_states()))
 
     def reason(self, cell: dict[str, Any], block: str, status: str) -> str:
         """Why a block of this status has no result; empty where there is nothing to say."""
@@ -147,33 +137,28 @@ class Store:
             return "" if status == "pending" else "made by another version of the method or of its data"
         return (self.record(block) or {}).get("reason") or ""
 
+    def job_reason(self, job: dict[str, Any], status: str) -> str:
+        """Why a training or certificate of this status has no result; empty where there is nothing to say."""
+        return self.reason({"skip": None}, job["job"], status)
+
     def unplanned(self) -> int:
         """How many stored blocks the plan does not have: results of another grid in the same folder."""
-        planned = {block["id"] for cell in self.plan()["cells"] for block in cell["blocks"]}
+        plan = self.plan()
+        planned = {block["id"] for cell in plan["cells"] for block in cell["blocks"]}
+        planned |= {job["job"] for job in plan.get("jobs", ())}
         return sum(path.stem not in planned for path in self.blocks.glob("*.json"))
 
     def frame(self) -> DataFrame:
         """One row per attacked image, and one for every block without results; columns in README.md."""
-        import pandas as pd
+        from bench.frames import image_frame
 
-        from bench.statistics import underpowered
+        return image_frame(self)
 
-        rows: list[dict[str, Any]] = []
-        for cell, block, status in self.states():
-            identity = EARLIER | {key: v for key, v in cell.items() if key not in ("blocks", "skip")}
-            if status == "ok":
-                record = self.record(block["id"]) or {}
-                columns = made(record)
-                for image in record["images"]:
-                    figures = {key: value for key, value in image.items() if key != "position"}
-                    rows.append({**identity, "status": status, "reason": "", **figures, **columns})
-                continue
-            rows.append({**identity, "status": status, "reason": self.reason(cell, block["id"], status)})
-        frame = pd.DataFrame(rows)
-        for column in (*FIGURES, *COUNTS):
-            frame[column] = pd.to_numeric(frame[column], errors="coerce") if column in frame else math.nan
-        frame["underpowered"] = underpowered(frame["objective_found"], frame["objective_truth"])
-        return frame.astype(dict.fromkeys(FIGURES, "float64") | dict.fromkeys(COUNTS, "Int64"))
+    def jobs_frame(self) -> DataFrame:
+        """One row per training and certificate of the plan; columns in README.md."""
+        from bench.frames import jobs_frame
+
+        return jobs_frame(self)
 
     def truth(self) -> np.ndarray:
         """The attacked images, uint8 (n h w c), by image number; raises ConfigurationError when they are damaged."""
@@ -182,7 +167,7 @@ class Store:
     def _is_whole(self, block: str, record: dict[str, Any]) -> bool:
         if record.get("status") not in STATUSES or "fingerprint" not in record:
             return False
-        if record["status"] != "ok":
+        if record["status"] != "ok" or "figures" in record:
             return True
         path = self.blocks / f"{block}.npz"
         size = record.get("reconstructions_bytes")
@@ -198,3 +183,8 @@ class Store:
             for block in cell["blocks"]:
                 skipped = cell["skip"] is not None
                 yield cell, block, "skipped" if skipped else self.status_of(block["id"], block["fingerprint"])
+
+    def job_states(self) -> Iterator[tuple[dict[str, Any], str]]:
+        """Every training and certificate of the plan, and its status; plans of older runs have none."""
+        for job in self.plan().get("jobs", ()):
+            yield job, self.status_of(job["job"], job["fingerprint"])

@@ -148,7 +148,7 @@ class DpSgd(Defense):
             for client, rng in enumerate(rngs):
                 optimizer.zero_grad()
                 for name, of_all in examples.items():
-                    own[name].grad_sample = of_all[client * size : (client + 1) * size]
+                    setattr(own[name], "grad_sample", of_all[client * size : (client + 1) * size])  # noqa: B010
                 optimizer.generator = rng
                 optimizer.pre_step()
                 sent.append({name: own[name].grad.clone() for name in examples})  # pyright: ignore[reportOptionalMemberAccess]

@@ -47,6 +47,7 @@ DEFENSES = {
     "norm_clipping": {"clip_norm": 0.1, "scope": "layer"},
     "planted_leak": {},
     "sign_compression": {"scale": 2.0},
+    "zeros": {},
 }
 REGISTRY = Registry(sorted((Path(__file__).parent / "plugins").glob("*.py")))
 GRID = """

@@ -9,6 +9,7 @@ from typing import TextIO
 from tqdm import tqdm
 
 from bench.cells import Block
+from bench.jobs import Job
 
 LINE_SECONDS = 30.0
 """How often a log, which no terminal redraws, gets a line."""
@@ -43,20 +44,25 @@ class Watcher:
 
     def training(self, block: Block, done: int, total: int) -> None:
         """The running block's network is at step `done` of `total` of its training."""
-        self._bar.set_description_str(f"training for {block.cell.title} {done}/{total}", refresh=False)
+        self._bar.set_description_str(f"training for {block.title} {done}/{total}", refresh=False)
         self._bar.update(0)
 
     def iteration(self, block: Block, done: int, total: int, blocks: int = 1) -> None:
         """The running block, with so many others as lanes of one program, is at iteration `done` of `total`."""
         company = f" and {blocks - 1} more" if blocks > 1 else ""
-        self._bar.set_description_str(f"{block.cell.title}{company} {done}/{total}", refresh=False)
+        self._bar.set_description_str(f"{block.title}{company} {done}/{total}", refresh=False)
         self._bar.update(self._finished + blocks * min(done / total, 0.99) - self._bar.n)
 
-    def finished(self, block: Block, status: str, reason: str | None) -> None:
+    def job(self, job: Job, done: int, total: int) -> None:
+        """The running job is at step `done` of `total`."""
+        self._bar.set_description_str(f"{job.title} {done}/{total}", refresh=False)
+        self._bar.update(self._finished + min(done / total, 0.99) - self._bar.n)
+
+    def finished(self, block: Block | Job, status: str, reason: str | None) -> None:
         """A block is over; a failure is said at once, one of many blocks for the same reason once."""
         self._finished += 1
         self._bar.update(self._finished - self._bar.n)
-        text = f"{status}: {block.cell.title}: {reason}"
+        text = f"{status}: {block.title}: {reason}"
         if self._shown and status not in ("ok", "skipped") and text not in self._said:
             self._said.add(text)
             tqdm.write(text, file=sys.stderr)

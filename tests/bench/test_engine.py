@@ -13,7 +13,8 @@ from bench.engines.groups import Group
 from bench.engines.local import LocalEngine
 from bench.errors import Unwritable
 from bench.flights import DEATHS
-from bench.runs import begin, prepare
+from bench.plan_file import begin
+from bench.runs import prepare
 from bench.store import Store
 
 

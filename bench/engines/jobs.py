@@ -1,0 +1,117 @@
+"""Trainings and certificates, one after the other, every result published before the next starts."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from attacks.execution import is_out_of_memory
+from bench.clients import Clients
+from bench.federated import TrainingDiverged
+from bench.flights import DEATHS
+from bench.job_settings import Utility
+from bench.jobs import Job
+from bench.plan import Plan
+from bench.provenance import provenance
+from bench.store import VERSION, Store
+from bench.streams import stream
+from bench.utility import trained_figures
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class JobEngine:
+    """Runs the jobs of a plan in this process, on the CPU, where clients work."""
+
+    plan: Plan
+    clients: Clients
+    store: Store
+
+    def pending(self, retry: Collection[str], since: str | None = None) -> list[Job]:
+        """The jobs to run: those without a result, and those whose status is in `retry`, from the job `since` on."""
+        jobs = self.plan.jobs
+        first = next((i for i, job in enumerate(jobs) if job.id == since), 0)
+        return [job for i, job in enumerate(jobs) if self._status(job) in {"pending", *(retry if i >= first else ())}]
+
+    def run(self, job: Job, progress: Progress) -> tuple[Job, str, str | None]:
+        """Run a job and publish its result, whatever it is; returns its status, and why a bad one.
+
+        Raises `Unwritable` when it cannot be published, and passes KeyboardInterrupt on.
+        """
+        flights = self.store.flights
+        if self._status(job) == "ok":  # Another process was faster.
+            return job, "ok", None
+        if flights.deaths(job.id) >= DEATHS:
+            reason = f"the process died {DEATHS} times in this job, most likely for lack of memory; --retry crashed"
+            return self._publish(job, {"status": "crashed", "reason": reason})
+        flights.start(job.id)
+        try:
+            return self._publish(job, self._attempt(job, progress))
+        finally:
+            flights.end(job.id)
+
+    def _attempt(self, job: Job, progress: Progress) -> dict[str, Any]:
+        """The cell's border: whatever goes wrong inside becomes a status with its reason."""
+        try:
+            figures = self._train(job, progress) if job.kind == "training" else self._certify(job, progress)
+            return {"status": "ok", "reason": None, "figures": figures}
+        except TrainingDiverged as error:
+            return {"status": "diverged", "reason": str(error)}
+        except (Exception, SystemExit) as error:  # A plugin may even try to leave.
+            reason = f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
+            status = "oom" if is_out_of_memory(error) else "error"
+            return {"status": status, "reason": reason, "traceback": traceback.format_exc()}
+
+    def _train(self, job: Job, progress: Progress) -> dict[str, Any]:
+        assert isinstance(job.asked, Utility)
+        model = self.clients.architecture(job.setting, job.seed)
+        return trained_figures(
+            model,
+            self.clients.chain(job.defense),
+            job.schedule,
+            self.clients.dataset(job.setting),
+            job.asked,
+            stream("utility", job.seed),
+            self._kept(job),
+            progress,
+        )
+
+    def _certify(self, job: Job, progress: Progress) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def _kept(self, job: Job) -> Path:
+        """Where an unfinished training is kept; what another version of the method has left there is removed."""
+        folder = self.store.folder / "training"
+        kept = folder / f"{job.id}-{self.plan.fingerprints[job.id]}.safetensors"
+        for old in folder.glob(f"{job.id}-*"):
+            if old != kept:
+                old.unlink(missing_ok=True)
+        return kept
+
+    def _status(self, job: Job) -> str:
+        return self.store.status_of(job.id, self.plan.fingerprints[job.id])
+
+    def _publish(self, job: Job, result: dict[str, Any]) -> tuple[Job, str, str | None]:
+        record = {
+            "version": VERSION,
+            "block": job.id,
+            "kind": job.kind,
+            "title": job.title,
+            "fingerprint": self.plan.fingerprints[job.id],
+            **result,
+            "provenance": provenance(torch.device("cpu")),
+        }
+        with self.store.turn():
+            if self._status(job) != "ok":  # Else another process was faster.
+                self.store.write_record(job.id, record)
+        self.store.flights.forget(job.id)
+        with suppress(OSError):  # Only where no other training is unfinished.
+            (self.store.folder / "training").rmdir()
+        return job, result["status"], result["reason"]

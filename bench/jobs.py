@@ -1,0 +1,127 @@
+"""What a run computes of a defense beside attacking it: federated trainings and certificates, as cells of their own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any
+
+from bench.cells import Setting
+from bench.dataset import Dataset, digest_of
+from bench.fingerprint import ROOT, fingerprint, sources_fingerprint
+from bench.job_settings import Certificate, Utility
+from bench.specs import Chain, chain_label
+from defenses.schedule import Schedule
+
+if TYPE_CHECKING:
+    from bench.clients import Clients
+    from bench.config import Config
+    from bench.registry import Registry
+
+TRAINING = ("bench/federated.py", "bench/utility.py", "bench/models.py", "bench/networks.py", "bench/training.py")
+CERTIFYING = ("bench/certificates.py", "bench/models.py", "bench/networks.py", "bench/weights.py", "bench/training.py")
+"""Files, beside those of the defense, that decide a result."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A defense in a setting, trained with ("training") or put to a test of its proof ("certificate").
+
+    `schedule` is the client's after the defense; `asked` is the section of the grid file. Training starts from the
+    setting's architecture with new weights, whatever weights are attacked: its job is shared by all of them.
+    """
+
+    setting: Setting
+    defense: Chain
+    defense_order: int
+    schedule: Schedule
+    seed: int
+    asked: Utility | Certificate
+
+    @property
+    def kind(self) -> str:
+        return "training" if isinstance(self.asked, Utility) else "certificate"
+
+    @cached_property
+    def id(self) -> str:
+        """The kind and 16 hexadecimal digits of the choices that decide its result."""
+        setting = self.setting.identity
+        if self.kind == "training":
+            del setting["weights"]
+        choices = {
+            "setting": setting,
+            "defense": [part.canonical for part in self.defense],
+            "seed": self.seed,
+            "asked": self.asked.identity,
+        }
+        return f"{self.kind}-{hashlib.sha256(json.dumps(choices, sort_keys=True).encode()).hexdigest()[:16]}"
+
+    @property
+    def title(self) -> str:
+        return f"{self.kind} / {chain_label(self.defense)}, seed {self.seed}"
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What every row of its results repeats."""
+        return {
+            "kind": self.kind,
+            "job": self.id,
+            "dataset": self.setting.dataset.name,
+            "model": self.setting.model_label,
+            "weights": self.setting.weights.label if self.kind == "certificate" else None,
+            "defense": chain_label(self.defense),
+            "defense_name": " | ".join(part.name for part in self.defense),
+            "defense_parameters": json.dumps([part.parameters for part in self.defense]),
+            "defense_order": self.defense_order,
+            "images_per_update": self.schedule.images,
+            "local_steps": 0 if self.schedule.sends_gradient else self.schedule.steps,
+            "seed": self.seed,
+            **self.asked.described,
+        }
+
+
+def make_jobs(config: Config, settings: Iterable[Setting], registry: Registry, clients: Clients) -> tuple[Job, ...]:
+    """The jobs of a grid, in the order in which they run; raises ConfigurationError where one is impossible."""
+    from bench.utility import GAUSSIAN, rounds_of
+
+    chains = [(parts, clients.chain(parts)) for parts in config.grid.defenses]
+    found: dict[str, Job] = {}
+    for setting in settings:
+        dataset = clients.dataset(setting)
+        for order, (parts, chain) in enumerate(chains):
+            schedule = chain.schedule(setting.client)
+            if config.utility is not None:
+                rounds_of(config.utility, dataset, schedule)
+                for seed in config.utility.seeds:
+                    job = Job(setting, parts, order, schedule, seed, config.utility)
+                    found.setdefault(job.id, job)
+            proof = chain.privacy(setting.client, 1, 0.5)
+            if config.certificate is not None and proof is not None and proof.accountant in GAUSSIAN:
+                job = Job(setting, parts, order, schedule, config.grid.seeds[0], config.certificate)
+                found.setdefault(job.id, job)
+    return tuple(found.values())
+
+
+def job_fingerprints(jobs: Iterable[Job], registry: Registry, clients: Clients) -> dict[str, str]:
+    """Of every job, by id: the sources of the defense and of what trains or tests, and the data that it sees."""
+    found: dict[str, str] = {}
+    splits = cache(lambda setting: _digest_of_splits(clients.dataset(setting)))
+    for job in jobs:
+        parts = [*job.defense, *(part for chain in job.setting.preparers for part in chain)]
+        methods = sources_fingerprint(registry.sources("defense", part.name) for part in parts)
+        own = TRAINING if job.kind == "training" else CERTIFYING
+        sources = [(ROOT / file).read_text(encoding="utf-8") for file in own]
+        facts = clients.facts(job.setting)
+        data = [facts.task, splits(job.setting)]
+        if job.kind == "certificate":
+            data += [facts.trained, str(asdict(job.schedule))]
+        found[job.id] = fingerprint(methods, *sources, *data)
+    return found
+
+
+def _digest_of_splits(dataset: Dataset) -> str:
+    """Of all images: those to attack and to test on, and those to train on."""
+    return digest_of(dataset.pixels(range(len(dataset))), dataset.labels, *(dataset.training() or ()))
