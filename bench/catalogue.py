@@ -61,7 +61,7 @@ MODELS: dict[str, str] = {
     "lenet-zhu": "three sigmoid convolutions and a linear layer, weights uniform in (-.5, .5) (Zhu et al., 2019)",
     "convnet64": "eight 3x3 convolutions with batch norm, 64 to 256 channels (Geiping et al., 2020)",
     "mlp": "flatten, then two ReLU layers of 1024 (64 at 224x224 and above)",
-    "resnet20": "CIFAR ResNet of three stages of three basic blocks, width 16",
+    "resnet20": "CIFAR ResNet of three stages of `blocks` (3) basic blocks, of this `width` (16)",
     "resnet20-4": "resnet20 at width 64, as in the paper's tables",
     "resnet32-10": "CIFAR ResNet of three stages of five basic blocks, width 160",
     **{name: f"torchvision's {name}, randomly initialised" for name in TORCHVISION_MODELS},
@@ -72,7 +72,7 @@ MODEL_PARAMETERS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(MODELS, ()),
     "convnet64": ("width", "norm"),
     "mlp": ("hidden",),
-    "resnet20": ("width", "norm"),
+    "resnet20": ("blocks", "width", "norm"),
     "resnet20-4": ("norm",),
     "resnet32-10": ("norm",),
 }
@@ -98,8 +98,9 @@ def check_model(name: str, parameters: Mapping[str, object]) -> None:
     if name not in MODELS:
         raise ConfigurationError(f"unknown model {name!r}; {suggest(name, MODELS)}")
     _check_keys("model", name, parameters, MODEL_PARAMETERS[name])
-    if "width" in parameters and not _is_width(parameters["width"]):
-        raise ConfigurationError(f"model {name}: width must be at least 1, got {parameters['width']!r}")
+    for key in ("blocks", "width"):
+        if key in parameters and not _is_width(parameters[key]):
+            raise ConfigurationError(f"model {name}: {key} must be at least 1, got {parameters[key]!r}")
     if parameters.get("norm", "batch") not in ("batch", "group"):
         raise ConfigurationError(f'model {name}: norm must be "batch" or "group", got {parameters["norm"]!r}')
     hidden = parameters.get("hidden")

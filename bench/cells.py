@@ -11,7 +11,7 @@ from typing import Any
 from attacks.threat import ThreatModel
 from bench.settings import Dataset, Weights
 from bench.specs import Chain, MethodSpec, chain_label
-from defenses.schedule import Schedule
+from defenses.schedule import Mode, Schedule
 
 BLOCK_IMAGES = 20
 """A block holds the smallest multiple of a client's images that is at least this, and two clients: the control
@@ -25,6 +25,7 @@ class Setting:
     """What all attacks and defenses of a comparison share.
 
     `preparers` are the defenses of the grid that changed the architecture; their names alone are part of the identity.
+    `mode` is the client's.
     """
 
     dataset: Dataset
@@ -32,6 +33,7 @@ class Setting:
     weights: Weights
     client: Schedule
     preparers: tuple[Chain, ...] = ()
+    mode: Mode = "eval"
 
     @property
     def prepared_by(self) -> tuple[str, ...]:
@@ -41,14 +43,16 @@ class Setting:
     def model_label(self) -> str:
         """The model as attacked."""
         suffix = f" prepared for {', '.join(self.prepared_by)}" if self.preparers else ""
-        return self.model.label + suffix
+        return self.model.label + suffix + (", client in train mode" if self.mode == "train" else "")
 
     @property
     def identity(self) -> dict[str, Any]:
         dataset: dict[str, Any] = {"name": self.dataset.name, "size": self.dataset.size}
         if self.dataset.name == "folder":
             dataset["root"] = self.dataset.root
+        # Choices that were added later are left out where they are as they always were.
         return {
+            **({"mode": self.mode} if self.mode != "eval" else {}),
             "dataset": dataset,
             "model": self.model.canonical,
             "weights": self.weights.model_dump(exclude={"root", "download"}),

@@ -22,7 +22,7 @@ from bench.registry import Registry
 from bench.streams import stream
 from bench.training import Progress
 from bench.weights import Weights, check_weights, load_weights, training_seconds
-from defenses.batch_norm import batch_statistics
+from defenses.batch_norm import batch_statistics, in_mode
 from defenses.chain import Chain
 from defenses.client import Batch, Classifier, Params, Task, Update
 from defenses.schedule import Schedule
@@ -128,9 +128,9 @@ class Clients:
         return _remember(self._released, block.client_key, 4, lambda: self._release(block, progress))
 
     def _weighted(self, setting: Setting, seed: int, progress: Progress | None) -> tuple[Classifier, Weights]:
-        model, dataset = self.architecture(setting, seed), self.dataset(setting)
-        own = stream("training", seed)
-        return model.eval(), load_weights(model, setting.weights.recipe, dataset=dataset, seed=own, progress=progress)
+        model, dataset, own = self.architecture(setting, seed), self.dataset(setting), stream("training", seed)
+        weights = load_weights(model, setting.weights.recipe, dataset=dataset, seed=own, progress=progress)
+        return in_mode(model, setting.mode), weights
 
     def _release(self, block: Block, progress: Progress | None) -> Released:
         cell, dataset = block.cell, self.dataset(block.cell.setting)

@@ -15,4 +15,5 @@ def made(record: dict[str, Any]) -> dict[str, Any]:
     cost = record["cost"]
     choice = next(iter(cost.get("execution", ())), {})
     columns = {f"engine_{name}": choice.get(name) for name in CHOSEN}
+    columns["weights_accuracy"] = record.get("weights", {}).get("accuracy")
     return {"device": record["provenance"]["device"], "chunk": choice.get("chunk", cost["chunk"]), **columns}

@@ -62,9 +62,9 @@ def block_fingerprints(
     return found
 
 
-def sources_fingerprint(sources: Iterable[Path]) -> str:
-    """16 digits of the methods' files, every file of `attacks` and `defenses` that they import, and the client's."""
-    files = {file for source in sources for file in _closure(source.resolve())} | {ROOT / file for file in CLIENT}
+def sources_fingerprint(sources: Iterable[Path], also: Iterable[str] = CLIENT) -> str:
+    """16 digits of the methods' files, every file of `attacks` and `defenses` that they import, and some more."""
+    files = {file for source in sources for file in _closure(source.resolve())} | {ROOT / file for file in also}
     return fingerprint(*(file.name + _text(file) for file in sorted(files, key=_place)))
 
 

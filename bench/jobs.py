@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 from bench.cells import Setting
 from bench.dataset import Dataset, digest_of
-from bench.fingerprint import ROOT, fingerprint, sources_fingerprint
+from bench.fingerprint import CLIENT, fingerprint, sources_fingerprint
 from bench.job_settings import Certificate, Utility
 from bench.specs import Chain, chain_label
 from defenses.schedule import Schedule
@@ -21,9 +22,19 @@ if TYPE_CHECKING:
     from bench.config import Config
     from bench.registry import Registry
 
-TRAINING = ("bench/federated.py", "bench/utility.py", "bench/models.py", "bench/networks.py", "bench/training.py")
-CERTIFYING = ("bench/certificates.py", "bench/models.py", "bench/networks.py", "bench/weights.py", "bench/training.py")
-"""Files, beside those of the defense, that decide a result."""
+TRAINING = (
+    "bench/federated.py",
+    "bench/utility.py",
+    "bench/models.py",
+    "bench/networks.py",
+    "bench/training.py",
+    "bench/streams.py",
+    "defenses/chain.py",
+    "defenses/many.py",
+    "defenses/none.py",
+)
+CERTIFYING = (*CLIENT, "bench/certificates.py")
+"""Files that decide the result of a training or of a certificate, beside those of the defense."""
 
 
 @dataclass(frozen=True)
@@ -111,14 +122,12 @@ def job_fingerprints(jobs: Iterable[Job], registry: Registry, clients: Clients) 
     splits = cache(lambda setting: _digest_of_splits(clients.dataset(setting)))
     for job in jobs:
         parts = [*job.defense, *(part for chain in job.setting.preparers for part in chain)]
-        methods = sources_fingerprint(registry.sources("defense", part.name) for part in parts)
         own = TRAINING if job.kind == "training" else CERTIFYING
-        sources = [(ROOT / file).read_text(encoding="utf-8") for file in own]
+        methods = sources_fingerprint((registry.sources("defense", part.name) for part in parts), own)
+        made = inspect.getsource(type(clients).architecture)
         facts = clients.facts(job.setting)
-        data = [facts.task, splits(job.setting)]
-        if job.kind == "certificate":
-            data += [facts.trained, str(asdict(job.schedule))]
-        found[job.id] = fingerprint(methods, *sources, *data)
+        trained = [facts.trained] if job.kind == "certificate" else []
+        found[job.id] = fingerprint(methods, made, facts.task, splits(job.setting), *trained)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,6 +18,7 @@ from bench.jobs import Job, job_fingerprints, make_jobs
 from bench.plugins import named
 from bench.registry import Registry
 from bench.specs import Chain, MethodSpec, chain_label
+from defenses.batch_norm import batch_norms
 from defenses.chain import Chain as DefenseChain
 from defenses.chain import DefenseFault
 from defenses.client import Classifier, Task
@@ -50,10 +52,14 @@ def make_plan(config: Config, registry: Registry, clients: Clients) -> Plan:
     cells: list[Cell] = []
     checkpoints: dict[Setting, str | None] = {}
     for model in grid.models:
-        for weights in grid.weights:
-            bare = Setting(grid.dataset, model, weights, grid.client.schedule)
+        for weights, mode in itertools.product(grid.weights, grid.client.mode):
+            bare = Setting(grid.dataset, model, weights, grid.client.schedule, mode=mode)
             _check_images(grid.images, schedules, clients, bare)
             setting, architecture = _prepared(bare, chains, clients)
+            if setting.mode != mode:
+                notes.append(f"{setting.model_label} has no batch norm: in train mode its client does the same")
+            if setting in checkpoints:
+                continue
             checkpoints[setting] = clients.check_weights(setting, architecture)
             task = Task(architecture, clients.dataset(bare).classes, clients.dataset(bare).input_shape)
             tasks = [replace(task, schedule=schedule) for schedule in schedules]
@@ -82,7 +88,7 @@ def make_plan(config: Config, registry: Registry, clients: Clients) -> Plan:
     fingerprints = block_fingerprints(cells, grid.images, registry, clients, checkpoints, precision)
     jobs = make_jobs(config, checkpoints, registry, clients)
     fingerprints |= job_fingerprints(jobs, registry, clients)
-    return Plan(config, tuple(cells), grid.images, tuple(notes), fingerprints, jobs)
+    return Plan(config, tuple(cells), grid.images, tuple(dict.fromkeys(notes)), fingerprints, jobs)
 
 
 def _with_controls(config: Config, registry: Registry) -> tuple[list[tuple[MethodSpec, type[Attack]]], list[str]]:
@@ -182,7 +188,7 @@ def _prepared(
         if repr(prepared) != repr(model):
             preparers.append(parts)
             model = prepared
-    return Setting(setting.dataset, setting.model, setting.weights, setting.client, tuple(preparers)), model
+    return replace(setting, preparers=tuple(preparers), mode=setting.mode if batch_norms(model) else "eval"), model
 
 
 def _impossible(registry: Registry, spec: MethodSpec, task: Task, threat: ThreatModel) -> str | None:

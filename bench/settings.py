@@ -21,7 +21,7 @@ from pydantic import (
 from attacks.threat import ThreatModel
 from bench.catalogue import check_dataset
 from bench.errors import ConfigurationError
-from defenses.schedule import Schedule
+from defenses.schedule import Mode, Schedule
 
 Positive = Annotated[StrictInt, Field(ge=1)]
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
@@ -144,16 +144,25 @@ class Threat(Section):
 
 
 class Client(Section):
-    """The client's published work before any defense changes it, as in `defenses.schedule.Schedule`."""
+    """The client's published work before any defense changes it, as in `defenses.schedule.Schedule`.
+
+    `mode` is an axis: by which statistics the client's batch-norm layers normalise, and with them the attacker's.
+    """
 
     images: Positive = 1
     epochs: Annotated[StrictInt, Field(ge=0)] = 0
     batch_size: Positive | None = None
     learning_rate: Annotated[Number, Field(gt=0)] = 1e-3
+    mode: Annotated[tuple[Mode, ...], BeforeValidator(as_list)] = ("eval",)
+
+    @field_validator("mode")
+    @classmethod
+    def _some_mode(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        return distinct(values)
 
     @property
     def schedule(self) -> Schedule:
-        return Schedule(**self.model_dump())
+        return Schedule(**self.model_dump(exclude={"mode"}))
 
 
 class Engine(Section):

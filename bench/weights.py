@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.checkpoints import State, digest_of_state, place, read_checkpoint, state_of
 from bench.dataset import Dataset
@@ -66,7 +66,7 @@ def load_weights(
         return Weights(wanted.label, digest_of_state(state), None, 0, state)
     source = _training_set(wanted, dataset)
     pixels, labels = _training_split(source, dataset, wanted)
-    recipe = recipe or _recipe(wanted, dataset)
+    recipe = recipe or _recipe(model, wanted, dataset)
     digest = recipe_digest(model, pixels, labels, wanted.epochs, seed, recipe, device)
     path = cache_folder() / f"{digest}.safetensors"
     kept = read_kept(path, model)
@@ -102,7 +102,7 @@ def training_seconds(
     if wanted.epochs is None:
         return 0.0
     pixels, labels = _training_split(_training_set(wanted, dataset), dataset, wanted)
-    recipe = _recipe(wanted, dataset)
+    recipe = _recipe(model, wanted, dataset)
     digest = recipe_digest(model, pixels, labels, wanted.epochs, seed, recipe, "cpu")
     if (cache_folder() / f"{digest}.safetensors").exists():
         return 0.0
@@ -114,9 +114,11 @@ def training_seconds(
     return (time.perf_counter() - started) / steps * wanted.epochs * (len(labels) // size)
 
 
-def _recipe(wanted: WeightsSpec, attacked: Dataset) -> Recipe:
+def _recipe(model: Classifier, wanted: WeightsSpec, attacked: Dataset) -> Recipe:
+    # At the usual rate sigmoids saturate in the first steps: LeNet(Zhu) stayed at chance for 20 epochs.
+    rate = 0.01 if any(isinstance(module, nn.Sigmoid) for module in model.modules()) else Recipe.learning_rate
     # A mirrored digit is another digit.
-    return Recipe(flips=(wanted.dataset or attacked.name) != "SVHN")
+    return Recipe(learning_rate=rate, flips=(wanted.dataset or attacked.name) != "SVHN")
 
 
 def _from_checkpoint(model: Classifier, wanted: WeightsSpec, path: Path, dataset: Dataset, device: str) -> Weights:

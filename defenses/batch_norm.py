@@ -1,21 +1,65 @@
-"""What batch-norm layers see of a batch: their inputs, and the statistics of them that a client may send."""
+"""What batch-norm layers see of a batch: their inputs, its statistics, and layers that normalise by these."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
 
-from defenses.client import Params, Task
+from defenses.client import Classifier, Params, Task
+from defenses.schedule import Mode
 
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+class NormOfTheBatch(nn.Module):
+    """Batch norm in train mode, (n, channels, ...), of the same parameters; it counts nothing, so it has no buffers.
+
+    Written out in plain operations: the derivative of the forward-mode derivative of torch's own operator is wrong
+    (seen in torch 2.14), and attacks take it. Raises ValueError, as torch does, for one value a channel.
+    """
+
+    running_mean: None = None
+    running_var: None = None
+
+    def __init__(self, layer: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) -> None:
+        super().__init__()
+        self.weight, self.bias, self.eps = layer.weight, layer.bias, layer.eps
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if inputs.numel() == inputs.shape[1]:
+            raise ValueError(
+                f"batch norm in train mode needs more than one value a channel, got a batch of shape "
+                f'{tuple(inputs.shape)}; give the client more images, or set client.mode = "eval"'
+            )
+        shape = [-1] + [1] * (inputs.dim() - 2)
+        mean, variance = moments(inputs)
+        value = (inputs - mean.view(shape)) * torch.rsqrt(variance + self.eps).view(shape)
+        value = value if self.weight is None else value * self.weight.view(shape)
+        return value if self.bias is None else value + self.bias.view(shape)
+
+    def extra_repr(self) -> str:
+        return f"eps={self.eps}"
+
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, NormOfTheBatch)
 
 
 def batch_norms(model: nn.Module) -> dict[str, nn.Module]:
     """The batch-norm layers of a model by name; empty for a model without."""
     return {name: module for name, module in model.named_modules() if isinstance(module, BATCH_NORMS)}
+
+
+def in_mode(model: Classifier, mode: Mode) -> Classifier:
+    """The model, in eval mode, as a client in this mode computes with it; a copy where that differs."""
+    if mode == "eval" or not batch_norms(model):
+        return model
+    changed = deepcopy(model)
+    for name, layer in batch_norms(changed).items():
+        if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
+            changed.set_submodule(name, NormOfTheBatch(layer))
+    return changed
 
 
 @contextmanager
@@ -48,9 +92,9 @@ def moments(inputs: Tensor) -> tuple[Tensor, Tensor]:
 def batch_statistics(task: Task, params: Params, images: Tensor) -> dict[str, Tensor]:
     """What t clients send of their batches (t b c h w) in [0, 1]: of every batch-norm layer's input, its moments.
 
-    Named "<layer>.mean" and "<layer>.variance", each (t, channels). They are those of one forward pass in eval mode
-    under `params`: with local steps, of the whole batch under the weights that the client received. No defense changes
-    them.
+    Named "<layer>.mean" and "<layer>.variance", each (t, channels). They are those of one forward pass in the client's
+    mode under `params`: with local steps, of the whole batch under the weights that the client received. No defense
+    changes them.
     """
     sent: dict[str, list[Tensor]] = {}
     for batch in images:

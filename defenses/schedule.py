@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+Mode = Literal["eval", "train"]
+"""By which statistics the client's batch-norm layers normalise: running ones, or those of the batch at hand.
+
+In both, dropout is off.
+"""
 
 
 @dataclass(frozen=True)

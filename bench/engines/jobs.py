@@ -22,6 +22,7 @@ from bench.provenance import provenance
 from bench.store import VERSION, Store
 from bench.streams import stream
 from bench.utility import trained_figures
+from defenses.batch_norm import in_mode
 
 Progress = Callable[[int, int], None]
 
@@ -71,7 +72,7 @@ class JobEngine:
 
     def _train(self, job: Job, progress: Progress) -> dict[str, Any]:
         assert isinstance(job.asked, Utility)
-        model = self.clients.architecture(job.setting, job.seed)
+        model = in_mode(self.clients.architecture(job.setting, job.seed), job.setting.mode)
         return trained_figures(
             model,
             self.clients.chain(job.defense),

@@ -4,6 +4,7 @@ import pytest
 
 from bench.config import Config, from_toml, load_config, to_toml
 from bench.errors import ConfigurationError
+from bench.grid_file import presets
 
 GRID = """
 [grid]
@@ -69,11 +70,20 @@ def test_run_toml_gives_an_equal_config_back(grid):
     assert to_toml(again) == to_toml(config)
 
 
-@pytest.mark.parametrize("preset", ["quick", "paper-lenet"])
+@pytest.mark.parametrize("preset", sorted(presets()))
 def test_a_preset_loads_and_survives_its_own_toml(preset: str):
     config = load_config(preset)
     assert config.name == preset
     assert from_toml(to_toml(config)) == config
+    assert "root" not in to_toml(config), "a preset holds no path of a machine"
+
+
+@pytest.mark.parametrize("claim", ["table1", "fedavg", "batch", "architecture", "imagenet"])
+def test_every_claim_of_the_paper_has_a_preset_for_a_gpu_and_a_small_one(claim: str):
+    whole, small = load_config(f"paper-{claim}"), load_config(f"paper-{claim}-small")
+    assert small.grid.images * small.grid.attacks[0].parameters["iterations"] < (
+        whole.grid.images * whole.grid.attacks[0].parameters["iterations"]
+    )
 
 
 def test_overrides_are_toml_else_strings(grid):

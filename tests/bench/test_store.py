@@ -14,8 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench import store as store_module
-from bench import whole_files
+from bench import frames, whole_files
 from bench.errors import ConfigurationError, Unwritable
 from bench.flights import Flights
 from bench.store import Store
@@ -235,8 +234,8 @@ def test_the_frame_has_one_type_a_column_with_and_without_failures(store):
     assert frame["device"].tolist()[0] == "cpu"
     assert "position" not in frame  # where the store keeps an image is its own affair
     whole = frame[frame["status"] == "ok"]
-    for column in (*store_module.COUNTS, *store_module.FIGURES):
-        wanted = pd.Int64Dtype() if column in store_module.COUNTS else np.dtype("float64")
+    for column in (*frames.COUNTS, *frames.FIGURES):
+        wanted = pd.Int64Dtype() if column in frames.COUNTS else np.dtype("float64")
         assert frame[column].dtype == whole[column].dtype == wanted, column
     assert frame["control"].dtype == bool
 
