@@ -16,7 +16,7 @@ from defenses.client import Batch, Update
 SOK_CLASS = "D"
 """Surrogate data, in the SoK of gradient inversion (USENIX Security 2025): the candidates are granted."""
 _ENTRIES, _LANES = 2**22, 1024
-"""Entries of predicted updates, and candidates, that are computed at once; more were no faster on a CPU."""
+"""Entries of predictions and their images, and candidates, that are computed at once: more were no faster on a CPU."""
 
 
 def most_likely(observation: Observation, candidates: Tensor, labels: Tensor, others: Batch | None = None) -> Tensor:
@@ -37,7 +37,7 @@ def most_likely(observation: Observation, candidates: Tensor, labels: Tensor, ot
     ValueError for shapes that do not fit each other.
     """
     others = _checked(observation, candidates, labels, others)
-    entries = sum(p.numel() for p in observation.params.values())
+    entries = sum(p.numel() for p in observation.params.values()) + observation.images * candidates[0, 0].numel()
     lanes = max(1, min(_LANES, _ENTRIES // entries))
     over_candidates = vmap(partial(_score, observation), in_dims=(None, 0, 0, None), chunk_size=lanes)
     batches = vmap(over_candidates, chunk_size=max(1, lanes // candidates.shape[1]))
