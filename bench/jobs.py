@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.cells import Setting
 from bench.dataset import Dataset, digest_of
-from bench.fingerprint import CLIENT, fingerprint, sources_fingerprint
+from bench.fingerprint import CLIENT, ROOT, fingerprint, sources_fingerprint
 from bench.job_settings import Certificate, Utility
 from bench.specs import Chain, chain_label
 from defenses.schedule import Schedule
@@ -33,8 +33,10 @@ TRAINING = (
     "defenses/many.py",
     "defenses/none.py",
 )
-CERTIFYING = (*CLIENT, "bench/certificates.py")
+CERTIFYING = (*CLIENT, "bench/certificates.py", "bench/identification_trials.py")
 """Files that decide the result of a training or of a certificate, beside those of the defense."""
+UNUSED_DELTA = 0.5
+"""A certificate asks a guarantee for noise and steps alone."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def make_jobs(config: Config, settings: Iterable[Setting], registry: Registry, c
                 for seed in config.utility.seeds:
                     job = Job(setting, parts, order, schedule, seed, config.utility)
                     found.setdefault(job.id, job)
-            proof = chain.privacy(setting.client, 1, 0.5)
+            proof = chain.privacy(setting.client, 1, UNUSED_DELTA)
             if config.certificate is not None and proof is not None and proof.accountant in GAUSSIAN:
                 job = Job(setting, parts, order, schedule, config.grid.seeds[0], config.certificate)
                 found.setdefault(job.id, job)
@@ -122,8 +124,10 @@ def job_fingerprints(jobs: Iterable[Job], registry: Registry, clients: Clients) 
     splits = cache(lambda setting: _digest_of_splits(clients.dataset(setting)))
     for job in jobs:
         parts = [*job.defense, *(part for chain in job.setting.preparers for part in chain)]
-        own = TRAINING if job.kind == "training" else CERTIFYING
-        methods = sources_fingerprint((registry.sources("defense", part.name) for part in parts), own)
+        sources = [registry.sources("defense", part.name) for part in parts]
+        if job.kind == "certificate":
+            sources.append(ROOT / "attacks" / "candidate_pool.py")
+        methods = sources_fingerprint(sources, TRAINING if job.kind == "training" else CERTIFYING)
         made = inspect.getsource(type(clients).architecture)
         facts = clients.facts(job.setting)
         trained = [facts.trained] if job.kind == "certificate" else []

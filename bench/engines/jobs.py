@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,16 @@ from attacks.execution import is_out_of_memory
 from bench.clients import Clients
 from bench.federated import TrainingDiverged
 from bench.flights import DEATHS
-from bench.job_settings import Utility
-from bench.jobs import Job
+from bench.identification_trials import Pool, measure
+from bench.job_settings import Certificate, Utility
+from bench.jobs import UNUSED_DELTA, Job
 from bench.plan import Plan
 from bench.provenance import provenance
 from bench.store import VERSION, Store
 from bench.streams import stream
 from bench.utility import trained_figures
 from defenses.batch_norm import in_mode
+from defenses.client import Task
 
 Progress = Callable[[int, int], None]
 
@@ -61,7 +63,7 @@ class JobEngine:
     def _attempt(self, job: Job, progress: Progress) -> dict[str, Any]:
         """The cell's border: whatever goes wrong inside becomes a status with its reason."""
         try:
-            figures = self._train(job, progress) if job.kind == "training" else self._certify(job, progress)
+            figures = self._train(job, progress) if job.kind == "training" else self._certify(job)
             return {"status": "ok", "reason": None, "figures": figures}
         except TrainingDiverged as error:
             return {"status": "diverged", "reason": str(error)}
@@ -84,8 +86,21 @@ class JobEngine:
             progress,
         )
 
-    def _certify(self, job: Job, progress: Progress) -> dict[str, Any]:
-        raise NotImplementedError
+    def _certify(self, job: Job) -> dict[str, Any]:
+        assert isinstance(job.asked, Certificate)
+        dataset, chain = self.clients.dataset(job.setting), self.clients.chain(job.defense)
+        model, _ = self.clients.model(job.setting, job.seed)
+        params = {name: p.detach() for name, p in model.named_parameters()}
+        found = measure(
+            chain,
+            Task(model, dataset.classes, dataset.input_shape, job.schedule),
+            params,
+            Pool(dataset.pixels(range(len(dataset))), dataset.labels),
+            chain.privacy(job.setting.client, 1, UNUSED_DELTA),
+            **job.asked.model_dump(),
+            seed=stream("certificate", job.seed),
+        )
+        return {**asdict(found), "bound": found.bound}
 
     def _kept(self, job: Job) -> Path:
         """Where an unfinished training is kept; what another version of the method has left there is removed."""
