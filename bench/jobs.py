@@ -121,13 +121,14 @@ def make_jobs(config: Config, settings: Iterable[Setting], registry: Registry, c
 def job_fingerprints(jobs: Iterable[Job], registry: Registry, clients: Clients) -> dict[str, str]:
     """Of every job, by id: the sources of the defense and of what trains or tests, and the data that it sees."""
     found: dict[str, str] = {}
+    digest_of_sources = cache(lambda sources, also: sources_fingerprint(sources, also))
     splits = cache(lambda setting: _digest_of_splits(clients.dataset(setting)))
     for job in jobs:
         parts = [*job.defense, *(part for chain in job.setting.preparers for part in chain)]
         sources = [registry.sources("defense", part.name) for part in parts]
         if job.kind == "certificate":
             sources.append(ROOT / "attacks" / "candidate_pool.py")
-        methods = sources_fingerprint(sources, TRAINING if job.kind == "training" else CERTIFYING)
+        methods = digest_of_sources(tuple(sources), TRAINING if job.kind == "training" else CERTIFYING)
         made = inspect.getsource(type(clients).architecture)
         facts = clients.facts(job.setting)
         trained = [facts.trained] if job.kind == "certificate" else []

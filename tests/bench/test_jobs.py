@@ -1,0 +1,189 @@
+"""Trainings and certificates are cells of a run: planned, stored, resumed, failed and retried like blocks."""
+
+import json
+
+import numpy as np
+import pytest
+
+import bench
+from bench.errors import ConfigurationError
+from bench.runs import prepare
+from bench.store import Store
+from defenses.accounting import gaussian_epsilon
+
+GRID = """
+[grid]
+dataset = "digits"
+models = [{ name = "mlp", hidden = [16] }]
+images = 4
+attacks = [{ name = "inverting_gradients", iterations = 1 }]
+defenses = ["none", "gaussian_noise(std=0.01)", "dp_sgd(noise_multiplier=2.0)"]
+
+[utility]
+rounds = 80
+clients = 20
+learning_rate = 0.02
+seeds = [0, 1]
+
+[certificate]
+candidates = 4
+trials = 6
+
+[engine]
+threads = 1
+"""
+BROKEN = '''
+"""Fails when it is trained, not when it is attacked."""
+
+from dataclasses import dataclass
+
+from leakboard import Defense, Generator, Task, Update
+
+
+@dataclass(frozen=True)
+class Broken(Defense):
+    """Noop in one test, a fault in many clients (no source)."""
+
+    def transform(self, task: Task, update: Update, rng: Generator) -> Update:
+        return update
+
+    def transform_many(self, task, updates, rngs):
+        raise RuntimeError("no more than one")
+'''
+
+
+@pytest.fixture
+def grid(tmp_path):
+    """The path of a grid with jobs."""
+    path = tmp_path / "jobs.toml"
+    path.write_text(GRID)
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a run of that grid."""
+    folder = tmp_path_factory.mktemp("jobs")
+    (folder / "jobs.toml").write_text(GRID)
+    return bench.run(folder / "jobs.toml", output=folder / "run").folder
+
+
+def planned(path, *overrides, plugins=()):
+    return prepare(str(path), overrides=overrides, plugins=plugins)[3]
+
+
+def records(folder):
+    return {path.name: path.stat().st_mtime_ns for path in (folder / "blocks").glob("*.json")}
+
+
+def test_every_defense_is_trained_and_every_proof_tested(finished):
+    frame = Store.existing(finished).jobs_frame()
+    assert set(frame["status"]) == {"ok"}
+    trained = frame[frame["kind"] == "training"]
+    assert trained.groupby("defense")["seed"].apply(list).tolist() == [[0, 1]] * 3
+    undefended = trained[trained["defense"] == "none"]
+    assert (undefended["accuracy"] > 0.6).all()  # ten digits
+    assert undefended["accuracy"].nunique() == 2
+    assert (trained["test_images"] == 360).all()
+    assert trained["chance"].between(0.1, 0.12).all()
+    # 17 x 64 + 10 x 17 weights of four bytes, which deflating shortens a little, more where pixels are always black.
+    assert trained["bytes_sent"].between(500, 4 * 1210 * 1.01).all()
+    assert (trained["update_ms"] > 0).all()
+    certificates = frame[frame["kind"] == "certificate"]
+    assert certificates["defense"].tolist() == ["dp_sgd(noise_multiplier=2.0)"]  # others prove nothing
+    assert certificates["bound"].item() == pytest.approx(0.4308, abs=1e-4)  # Phi(Phi^-1(1/4) + 1/2)
+    assert 0 <= certificates["successes"].item() <= certificates["trials"].item() == 6
+
+
+def test_epsilon_counts_the_rounds_in_which_a_client_takes_part(finished):
+    trained = Store.existing(finished).jobs_frame().query("kind == 'training'").set_index("defense")
+    private = trained.loc["dp_sgd(noise_multiplier=2.0)"].iloc[0]
+    assert (private["population"], private["participations"]) == (1437, 2)  # 71 rounds of 20 a pass, 80 rounds
+    assert private["epsilon"] == pytest.approx(gaussian_epsilon(2.0, 2, 1e-5))
+    assert private["epsilon_central"] == pytest.approx(gaussian_epsilon(2.0 * 20**0.5, 2, 1e-5))
+    assert private["epsilon"] < private["epsilon_prv"] < private["epsilon_rdp"]
+    assert (private["accountant"], private["guarantee_unit"], private["guarantee_steps"]) == ("closed form", "image", 2)
+    for heuristic in ("none", "gaussian_noise(std=0.01)"):
+        assert trained.loc[heuristic, "epsilon"].isna().all()
+        assert set(trained.loc[heuristic, "no_epsilon"]) == {"heuristic: nothing is proven of an image"}
+
+
+def test_what_is_attacked_does_not_change_what_is_trained(grid):
+    first = {job.id for job in planned(grid).jobs if job.kind == "training"}
+    more = [
+        'grid.weights=["untrained", 1]',
+        "grid.threat.defense_known=[false,true]",
+        "grid.images=8",
+        "grid.seeds=[3]",
+    ]
+    assert {job.id for job in planned(grid, *more).jobs if job.kind == "training"} == first
+    assert len({job.id for job in planned(grid, *more).jobs if job.kind == "certificate"}) == 2  # weights change those
+    for override in ("utility.rounds=81", "grid.client.images=2"):
+        assert not first & {job.id for job in planned(grid, override).jobs}
+    relaxed = planned(grid, "utility.delta=1e-6", "utility.least_accuracy=0.5")
+    assert {job.id for job in relaxed.jobs if job.kind == "training"} == first
+
+
+def test_a_run_without_the_sections_trains_and_certifies_nothing(grid_file, tmp_path):
+    run = bench.run(grid_file, output=tmp_path / "run")
+    frame = run.store.jobs_frame()
+    assert frame.empty
+    assert "accuracy" in frame
+
+
+def test_more_seeds_train_only_what_is_new_and_the_same_again_nothing(grid, tmp_path):
+    small = ["utility.rounds=2", 'grid.defenses=["none"]']
+    run = bench.run(grid, output=tmp_path / "run", overrides=small)
+    before = records(run.folder)
+    bench.run(grid, output=tmp_path / "run", overrides=small)
+    assert records(run.folder) == before
+    bench.run(grid, output=tmp_path / "run", overrides=[*small, "utility.seeds=[0,1,2]"])
+    after = records(run.folder)
+    assert {name: after[name] for name in before} == before
+    assert len(after) == len(before) + 1
+
+
+def test_a_defense_that_cannot_be_trained_has_a_reason_and_the_others_go_on(grid, tmp_path):
+    plugin = tmp_path / "broken.py"
+    plugin.write_text(BROKEN)
+    overrides = ["utility.rounds=2", 'grid.defenses=["none","broken"]', "utility.seeds=[0]"]
+    run = bench.run(grid, output=tmp_path / "run", overrides=overrides, plugins=[plugin])
+    frame = run.store.jobs_frame().set_index("defense")
+    assert frame["status"].to_dict() == {"none": "ok", "broken": "error"}
+    assert frame.loc["broken", "reason"] == "RuntimeError: no more than one"
+    assert np.isnan(frame.loc["broken", "accuracy"])
+    assert run.failed == 1
+    job = frame.loc["broken", "job"]
+    assert "Traceback" in json.loads((run.folder / "blocks" / f"{job}.json").read_text())["traceback"]
+    plugin.write_text(BROKEN.replace('raise RuntimeError("no more than one")', "return updates"))
+    again = bench.run(grid, output=tmp_path / "run", overrides=overrides, plugins=[plugin])
+    assert set(again.store.jobs_frame()["status"]) == {"ok"}  # another source is another method: tried without --retry
+
+
+def test_a_training_of_another_method_is_stale_and_out_of_the_tables(grid, tmp_path, plugin_file):
+    overrides = ["utility.rounds=2", 'grid.defenses=["none","my_defense"]', "utility.seeds=[0]"]
+    run = bench.run(grid, output=tmp_path / "run", overrides=overrides, plugins=[plugin_file])
+    plugin_file.write_text(plugin_file.read_text().replace("self.scale * u.sign()", "2 * self.scale * u.sign()"))
+    again = bench.run(grid, output=tmp_path / "run", overrides=overrides, plugins=[plugin_file])
+    frame = again.store.jobs_frame().set_index("defense")
+    assert frame["status"].to_dict() == {"none": "ok", "my_defense": "stale"}
+    assert np.isnan(frame.loc["my_defense", "accuracy"])
+    bench.run(grid, output=tmp_path / "run", overrides=overrides, plugins=[plugin_file], retry=["stale"])
+    assert set(run.store.jobs_frame()["status"]) == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["utility.clients=5000"], r"utility\.clients must be at most 1437, got 5000"),
+        (["grid.dataset=mnist-samples"], r"utility: dataset mnist-samples has no training images.*leave \[utility\]"),
+        (["utility.seeds=[1,1]"], r"utility\.seeds has duplicates"),
+        (["utility.optimizer=lion"], r"utility\.optimizer must be 'adam' or 'sgd'"),
+        (["utility.delta=1.5"], r"utility\.delta"),
+        (["certificate.candidates=1"], r"certificate\.candidates must be at least 2"),
+        (["utility.round=3"], r"utility\.round: unknown key; did you mean 'utility\.rounds'"),
+    ],
+)
+def test_bad_numbers_are_said_before_anything_runs(grid, overrides, message):
+    with pytest.raises(ConfigurationError, match=message):
+        planned(grid, *overrides)
