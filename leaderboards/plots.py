@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from leaderboards.gallery import Images
 
 
-def write_plots(frame: pd.DataFrame, images: Images, folder: Path) -> list[Path]:
+def write_plots(frame: pd.DataFrame, images: Images, folder: Path, jobs: pd.DataFrame | None = None) -> list[Path]:
     """Draw every setting of the store's rows into `folder`; returns the files written.
 
     The files are named leakage-, effort-, curves-, heatmap- and gallery- with dataset, model and weights, and the
