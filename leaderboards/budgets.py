@@ -13,7 +13,7 @@ from leaderboards.costs import BROKEN, NOT_MEASURED, Costs, costs_of
 from leaderboards.evidence import METRICS, QUESTION, Evidence, Question
 from leaderboards.families import families
 from leaderboards.questions import questions
-from leaderboards.ranking import ranking
+from leaderboards.ranking import RANKS, ranking
 from leaderboards.summary import Row, records
 from leaderboards.verdicts import Rule, missing, problems
 
@@ -77,6 +77,18 @@ def ranking_at_budgets(
     # Columns of text without a value for some rows would turn null into a number.
     words = {name: found[name].astype(object).where(found[name].notna(), None) for name in texts}
     return found.astype(dict.fromkeys(numbers, "Int64")).assign(**words)
+
+
+def with_budgets(rows: pd.DataFrame, affordable: pd.DataFrame, budgets: tuple[float, ...] = BUDGETS) -> pd.DataFrame:
+    """The rows of a `ranking`, each with its ranks at budgets: `rank_at_3`, and lowest and highest, at 3 points.
+
+    They are null for a defense that another strength stands for, or that no budget affords.
+    """
+    for budget in budgets:
+        own = affordable.loc[affordable["budget"] == budget, [*QUESTION, "defense", *RANKS]]
+        renamed = own.rename(columns={name: name.replace("rank", f"rank_at_{budget:g}") for name in RANKS})
+        rows = rows.merge(renamed[renamed["defense"].notna()], how="left", on=[*QUESTION, "defense"])
+    return rows
 
 
 def split(frame: pd.DataFrame, share: float = SELECTION) -> tuple[pd.DataFrame, pd.DataFrame]:

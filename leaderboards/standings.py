@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from bench.errors import ConfigurationError, suggest
-from leaderboards.budgets import ranking_at_budgets
+from leaderboards.budgets import ranking_at_budgets, with_budgets
 from leaderboards.evidence import QUESTION
 from leaderboards.formats import Section, Table
 from leaderboards.notes import batch_norm_text, marked
@@ -33,16 +33,19 @@ def render(
     if frame.empty:
         return "No cells yet: run the grid first.\n"
     rows = ranking(frame, rule, jobs)
+    at_any_price = not any(rows["accuracy_seeds"] > 0)
+    affordable = ranking_at_budgets(frame.iloc[:0] if at_any_price else frame, jobs, rule)
+    if format in ("csv", "json"):
+        rows = with_budgets(rows, affordable)
     if format == "csv":
         return rows.to_csv(index=False, lineterminator="\n")
     if format == "json":
         return (rows.to_json(orient="records", indent=2, double_precision=12) or "[]") + "\n"
     asked = [pd.DataFrame(own) for _, own in rows.groupby(QUESTION, sort=False, dropna=False)]
-    if not any(rows["accuracy_seeds"] > 0):
+    if at_any_price:
         return LAYOUTS[format]([_section(records(own), [], rule) for own in asked])
     # Both are cut into questions in the order of the frame.
-    affordable = ranking_at_budgets(frame, jobs, rule).groupby(QUESTION, sort=False, dropna=False)
-    within = [pd.DataFrame(own) for _, own in affordable]
+    within = [pd.DataFrame(own) for _, own in affordable.groupby(QUESTION, sort=False, dropna=False)]
     return LAYOUTS[format]([_section(records(a), records(b), rule) for a, b in zip(asked, within, strict=True)])
 
 

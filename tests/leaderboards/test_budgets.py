@@ -170,3 +170,44 @@ def test_the_minimum_of_images_is_that_of_the_whole_question(lost: Callable) -> 
     assert at_40["rank"].notna().any()
     assert at_41["rank"].isna().all()
     assert at_41["why"].eq("40 images, 41 are needed").all()
+
+
+def test_zeros_and_pure_noise_are_ranked_at_no_budget(make: SimpleNamespace) -> None:
+    place = {"dataset": "d", "model": "m"}
+    reached = {"none": [0.61, 0.62, 0.63], "zeros": [0.1, 0.1, 0.1], "pure_noise": [0.08, 0.13, 0.1]}
+    jobs = make.frame(*(make.training(name, own, **place) for name, own in reached.items()))
+    frame = results({"none": 0.6, "zeros": 0.0, "pure_noise": 0.0})
+    rows = [row for row in records(ranking_at_budgets(frame, jobs, ANY)) if row["family"] != "none"]
+    assert len(rows) == 8
+    assert {(row["why"], row["defense"]) for row in rows} == {("too costly", None)}
+    # However large the budget: what trains nothing is worth nothing.
+    every = records(ranking_at_budgets(frame, jobs, ANY, (100.0,)))
+    assert [row["why"] for row in every if row["family"] != "none"] == ["too costly"] * 2
+
+
+def test_two_seeds_make_nobody_affordable(lost: Callable) -> None:
+    jobs = lost()
+    two = jobs[jobs["defense"].ne("noise(std=0.1)") | jobs["seed"].lt(2)]
+    found = records(ranking_at_budgets(results(dict(GAINS)), two, ANY, (10.0,)))
+    whys = {row["family"]: row["why"] for row in found if row["why"]}
+    assert whys == {"noise(std=0.1)": "accuracy of fewer than 3 seeds", "zeros": "too costly"}
+
+
+def test_a_broken_certificate_of_one_strength_unranks_its_family(lost: Callable, make: SimpleNamespace) -> None:
+    certificate = make.certificate("pruning(ratio=0.9)", 190, dataset="d", model="m", weights="w")
+    jobs = pd.concat([lost(), make.frame(certificate)])
+    found = {row["family"]: row for row in records(ranking_at_budgets(results(dict(GAINS)), jobs, ANY, (10.0,)))}
+    assert (found["pruning"]["why"], found["pruning"]["defense"]) == ("broken certificate", None)
+    assert found["noise(std=0.1)"]["rank"] == 1
+
+
+def test_no_budget_ranks_anybody_where_undefended_training_falls_short(lost: Callable) -> None:
+    found = ranking_at_budgets(results(dict(GAINS)), lost(least_accuracy=0.9), ANY)
+    assert found["rank"].isna().all()
+    assert set(found["why"]) == {"undefended training reaches 0.800, 0.9 is needed"}
+
+
+def test_a_representative_is_named_by_its_strength(at: Callable) -> None:
+    assert {family: row["strength"] for family, row in at(3.0).items() if row["defense"]} == {
+        "none": "", "pruning": "ratio=0.99", "noise(std=0.1)": "",
+    }  # fmt: skip

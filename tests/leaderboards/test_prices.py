@@ -204,6 +204,9 @@ def test_every_format_shows_the_costs(frame: pd.DataFrame, jobs: Callable, forma
     if format == "csv":
         table = pd.read_csv(io.StringIO(text))
         assert of(table, NOISE)["epsilon"] == pytest.approx(14.21)
+        assert len(table) == len(DEFENSES)
+        assert [of(table, NOISE)[f"rank_at_5{end}"] for end in ("", "_low", "_high")] == [2, 2, 3]
+        assert np.isnan([of(table, NOISE)["rank_at_3"], of(table, PRUNED[0])["rank_at_5"]]).all()
     if format == "json":
         found = next(row for row in json.loads(text) if row["defense"] == PRUNED[0])
         assert (found["epsilon"], found["accuracy_lost"]) == (None, pytest.approx(0.5))
