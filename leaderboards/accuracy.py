@@ -125,9 +125,10 @@ def _lacking(rows: list[Row]) -> str:
     why = []
     for row in rows:
         if row["status"] != "ok":
-            why.append(f"seed {row['seed']} is {row['status']}" + (f" ({row['reason']})" if row["reason"] else ""))
+            because = "" if pd.isna(row["reason"]) or not row["reason"] else f" ({row['reason']})"
+            why.append(f"seed {int(row['seed'])} is {row['status']}{because}")
         elif pd.isna(row["accuracy"]):
-            why.append(f"seed {row['seed']} has no accuracy")
+            why.append(f"seed {int(row['seed'])} has no accuracy")
     if len({row["seed"] for row in rows}) < len(rows):
         why.append("a seed was trained in two ways")
     return "; ".join(dict.fromkeys(why))

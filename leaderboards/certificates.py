@@ -43,8 +43,9 @@ def _certificate(rows: list[Row], levels: int) -> Certificate:
     """One certificate of several jobs: each is tested, their trials are added up."""
     done = [row for row in rows if row["status"] == "ok"]
     broken = any(_broken(int(r["successes"]), int(r["trials"]), float(r["bound"]), levels) for r in done)
-    why = [f"seed {row['seed']} is {row['status']}" for row in rows if row["status"] != "ok"]
-    why += [row["reason"] for row in rows if row["status"] != "ok" and row["reason"]]
+    failed = [row for row in rows if row["status"] != "ok"]
+    why = [f"seed {int(row['seed'])} is {row['status']}" for row in failed]
+    why += [str(row["reason"]) for row in failed if not pd.isna(row["reason"]) and row["reason"]]
     stated = {name: {float(row[name]) for row in done} for name in ("bound", "candidates")}
     why += [f"seeds disagree on the {name}" for name, values in stated.items() if len(values) > 1]
     if why:

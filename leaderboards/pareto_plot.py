@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,36 +41,43 @@ def pareto_plot(question: Question, costs: Costs, title: str) -> Figure | None:
         f.title + f": {f.parameter}": {f"{x:g}": own[0]["defense"] for x, own in f.strengths.items()} for f in several
     }
     groups |= {label: {"": label} for label in single}
-    groups = {name: {text: points[d] for text, d in own.items() if d in points} for name, own in groups.items()}
-    groups = {name: own for name, own in groups.items() if own}
-    if not groups:
+    placed = {name: {text: points.get(defense) for text, defense in own.items()} for name, own in groups.items()}
+    placed = {name: own for name, own in placed.items() if any(own.values())}
+    if not placed:
         return None
     undefended = None if question.undefended is None else points.get(question.undefended.row["defense"])
-    figure = empty_figure(WIDTH, HEIGHT + 0.18 * ((len(groups) + 6) // 2), "constrained")
+    figure = empty_figure(WIDTH, HEIGHT + 0.18 * ((len(placed) + 6) // 2), "constrained")
     figure.suptitle(title, x=0.01, ha="left")
     ax = figure.subplots()
-    colours = dict(zip(groups, sns.color_palette("colorblind", len(groups)).as_hex(), strict=True))
-    markers = {name: MARKERS[i % len(MARKERS)] for i, name in enumerate(groups)}
-    for name, own in groups.items():
+    colours = dict(zip(placed, sns.color_palette("colorblind", len(placed)).as_hex(), strict=True))
+    markers = {name: MARKERS[i % len(MARKERS)] for i, name in enumerate(placed)}
+    for name, own in placed.items():
         _draw(ax, list(own.values()), colours[name], markers[name])
     if undefended is not None:
         _draw(ax, [undefended], "black", "*")
-    _draw_front(ax, points)
+    front = _draw_front(ax, points)
     _name_axes(ax, list(points.values()), _chance(question, costs))
     figure.legend(
-        handles=_legend(groups, colours, markers, points, undefended), loc="outside lower left", ncols=2, frameon=False
+        handles=_legend(placed, colours, markers, points, undefended, front),
+        loc="outside lower left",
+        ncols=2,
+        frameon=False,
     )
     labels = [
         (p.lost.mean, p.gain.mean, _text(strength, p), colours[name])
-        for name, own in groups.items()
+        for name, own in placed.items()
         for strength, p in own.items()
+        if p is not None
     ]
     write_beside(ax, [own for own in labels if own[2]], [(p.lost.mean, p.gain.mean) for p in points.values()])
     return figure
 
 
-def _draw(ax: Axes, points: list[Point], colour: str, marker: str) -> None:
-    """A family's points with their intervals, joined in the order of their strengths."""
+def _draw(ax: Axes, strengths: Sequence[Point | None], colour: str, marker: str) -> None:
+    """A family's points with their intervals, joined in the order of their strengths, but across no missing one."""
+    means = [(np.nan, np.nan) if p is None else (p.lost.mean, p.gain.mean) for p in strengths]
+    ax.plot(*np.array(means).T, color=colour, lw=1, alpha=0.6, zorder=2)
+    points = [p for p in strengths if p is not None]
     x, y = np.array([(p.lost.mean, p.gain.mean) for p in points]).T
     bounds = [
         np.array([(f.low, f.high) for f in own]).T for own in ([p.lost for p in points], [p.gain for p in points])
@@ -77,7 +85,6 @@ def _draw(ax: Axes, points: list[Point], colour: str, marker: str) -> None:
     bars = [np.nan_to_num(np.abs(b - mean)) for b, mean in zip(bounds, (x, y), strict=True)]
     size = 10 if marker == "*" else 5.5
     ax.errorbar(x, y, xerr=bars[0], yerr=bars[1], color=colour, ls="none", elinewidth=1, capsize=2, alpha=0.7, zorder=3)
-    ax.plot(x, y, color=colour, lw=1, alpha=0.6, zorder=2)
     for point in points:
         face = colour if point.claims else "white"
         shape = "x" if point.broken else marker
@@ -86,12 +93,13 @@ def _draw(ax: Axes, points: list[Point], colour: str, marker: str) -> None:
         )
 
 
-def _draw_front(ax: Axes, points: dict[str, Point]) -> None:
-    """The steps between the means that no other beats, of those that claim something."""
+def _draw_front(ax: Axes, points: dict[str, Point]) -> bool:
+    """The steps between the means that no other beats, of those that claim something; returns whether there are any."""
     able = [(p.lost.mean, p.gain.mean) for p in points.values() if p.claims]
     front = [able[i] for i in pareto_front(able)]
     if len(front) > 1:
         ax.step(*np.array(front).T, where="post", **FRONT)
+    return len(front) > 1
 
 
 def _name_axes(ax: Axes, points: list[Point], chance: float) -> None:
@@ -112,7 +120,7 @@ def _name_axes(ax: Axes, points: list[Point], chance: float) -> None:
         place: dict[str, Any] = {"xycoords": ax.get_xaxis_transform(), "textcoords": "offset points"}
         ax.annotate("accuracy of chance", (chance, 0.99), (-3, 0), **place, **at_the_top)
     ax.set_xlabel(f"test accuracy lost [percentage points; logarithmic from {LINEAR:g} on; dashed: the budgets]")
-    ax.set_ylabel("SSIM gain of the strongest attack")
+    ax.set_ylabel("SSIM gain of the strongest attack [95% intervals]")
 
 
 def _chance(question: Question, costs: Costs) -> float:
@@ -130,11 +138,12 @@ def _text(strength: str, point: Point) -> str:
 
 
 def _legend(
-    groups: dict[str, dict[str, Point]],
+    placed: Mapping[str, Mapping[str, Point | None]],
     colours: dict[str, str],
     markers: dict[str, str],
     points: dict[str, Point],
     undefended: Point | None,
+    front: bool,
 ) -> list[Line2D]:
     handles = [
         Line2D(
@@ -147,11 +156,12 @@ def _legend(
             ls="-" if len(own) > 1 else "none",
             label=name,
         )
-        for name, own in groups.items()
+        for name, own in placed.items()
     ]
     if undefended is not None:
         handles.append(Line2D([], [], color="black", marker="*", ms=10, ls="none", label="the undefended client"))
-    handles.append(Line2D([], [], label="front: no other mean is better in both", **FRONT))
+    if front:
+        handles.append(Line2D([], [], label="front: no other mean is better in both", **FRONT))
     if any(not p.claims and not p.broken for p in points.values()):
         hollow = "hollow: a lower bound, or fewer than 3 seeds; not in the front"
         handles.append(Line2D([], [], color="0.4", marker="o", mfc="white", ms=5.5, ls="none", label=hollow))

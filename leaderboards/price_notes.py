@@ -43,11 +43,11 @@ def _accuracy(rows: list[Row]) -> list[str]:
     values = lambda name: [row[name] for row in rows]  # noqa: E731
     optimizers = " or ".join(dict.fromkeys(row["optimizer"] for row in rows if row["optimizer"]))
     rates = _range(values("learning_rate"))
-    by = f", by {optimizers}" + (f" (learning rate {rates})" if rates else "") if optimizers else ""
+    by = f", optimizer {optimizers}" + (f" (learning rate {rates})" if rates else "") if optimizers else ""
     return [
         f"Accuracy: share of {_range(values('test_images'))} test images that a model gets right after "
         f"{_range(values('rounds'))} rounds of {_range(values('clients'))} of {_range(values('population'))} clients, "
-        f"every one defended{by}; mean and 95% Student-t interval over {_range(values('accuracy_seeds'))} seeds. It "
+        f"all with the defense{by}; mean and 95% Student-t interval over {_range(values('accuracy_seeds'))} seeds. It "
         "starts untrained, whatever weights were attacked.",
         "Accuracy lost: percentage points against the undefended client, seed by seed.",
         "KiB sent: mean of an update in float32, deflated; ms: median of making one.",

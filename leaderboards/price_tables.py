@@ -130,8 +130,10 @@ def _epsilon(row: Row, reasons: dict[str, int]) -> str:
 def _certificate(row: Row, reasons: dict[str, int]) -> str:
     if np.isnan(row["certificate"]):
         return ("broken" if row["certificate_broken"] else ABSENT) + marked(reasons, row["certificate_reason"])
-    measured = f"measured {row['certificate_measured']:.2f} of {row['certificate_trials']:.0f}"
-    return f"{'BROKEN: ' * bool(row['certificate_broken'])}≤ {row['certificate']:.2f} ({measured})"
+    measured = f"{row['certificate_measured']:.2f} of {row['certificate_trials']:.0f}"
+    if row["certificate_broken"]:
+        return f"BROKEN: {measured}, bound {row['certificate']:.2f}"
+    return f"≤ {row['certificate']:.2f} (measured {measured})"
 
 
 def _kibibytes(row: Row) -> str:

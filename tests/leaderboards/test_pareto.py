@@ -102,6 +102,20 @@ def test_a_defense_without_an_accuracy_is_not_drawn(frame: pd.DataFrame, jobs: C
     assert pareto_plot(questions(frame)[0], costs_of(None), "title") is None
 
 
+def test_no_line_is_drawn_across_a_strength_without_an_accuracy(
+    results: Make, jobs: Callable, make: SimpleNamespace
+) -> None:
+    stronger = "gradient_pruning(ratio=0.99)"
+    defenses = [*DEFENSES, (stronger, [{"ratio": 0.99}])]
+    frame = results(images=8, attacks=[COSINE], controls=["grey_image"], defenses=defenses)
+    rows = pd.concat([jobs(), make.frame(make.training(stronger, [0.7] * 3))])
+    rows = rows[rows["defense"] != DEFENSES[2][0]]
+    figure = pareto_plot(questions(frame)[0], costs_of(rows), "title")
+    assert figure is not None
+    (line,) = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 3]  # type: ignore[arg-type]
+    assert np.isnan(np.asarray(line.get_ydata(), dtype=float)).tolist() == [False, True, False]
+
+
 def test_the_figure_names_strengths_and_proofs(frame: pd.DataFrame, jobs: Callable, make: SimpleNamespace) -> None:
     rows = jobs()
     rows.loc[rows["defense"] == DEFENSES[1][0], list(make.proof(1))] = list(make.proof(14.21).values())

@@ -100,7 +100,7 @@ def test_a_broken_certificate_takes_epsilon_and_rank(frame: pd.DataFrame, jobs: 
     # The others are ranked as if it were not there.
     assert broken["rank"].notna().sum() == len(DEFENSES) - 1
     text = standings.render(frame, "markdown", ANY, jobs(successes=100))
-    assert shown(text, "What it costs")[NOISE]["certificate |"].startswith("BROKEN: ≤ 0.23 (measured 0.50 of 200)")
+    assert shown(text, "What it costs")[NOISE]["certificate |"].startswith("BROKEN: 0.50 of 200, bound 0.23")
     assert "14.3" not in text
     assert shown(text, "Who leaks least")[NOISE]["5 points"] == "broken"
 
