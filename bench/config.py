@@ -22,10 +22,10 @@ from pydantic import (
 )
 
 from attacks.threat import ThreatModel
-from bench.catalogue import MODELS, check_model
 from bench.errors import ConfigurationError, suggest
 from bench.grid_file import apply_override, explain, read_grid
 from bench.job_settings import Certificate, Utility
+from bench.model_specs import models
 from bench.registry import Registry
 from bench.settings import (
     Client,
@@ -39,7 +39,7 @@ from bench.settings import (
     as_list,
     distinct,
 )
-from bench.specs import Chain, MethodSpec, expand, parse
+from bench.specs import Chain, MethodSpec
 from bench.toml import to_toml_text
 
 Spec = InstanceOf[MethodSpec]
@@ -68,7 +68,7 @@ class Grid(Section):
         specs: list[MethodSpec] = []
         for index, value in enumerate(as_list(values)):
             try:
-                specs += _models(value)
+                specs += models(value)
             except ConfigurationError as error:
                 raise ConfigurationError(f"[{index}]: {error}") from error
         return tuple(specs)
@@ -188,18 +188,3 @@ def _validated(table: Mapping[str, Any], source: str, registry: Registry) -> Con
 def _registry(info: ValidationInfo) -> Registry:
     context = info.context or {}
     return context["registry"] if "registry" in context else Registry()
-
-
-def _models(value: object) -> list[MethodSpec]:
-    # A model's name may hold hyphens and dots, so that its call is read with another name in place.
-    if isinstance(value, str) and (match := re.fullmatch(r"\s*([\w.-]+)\s*(\(.*\))\s*", value, re.DOTALL)):
-        name, parameters = match[1], parse(f"model{match[2]}")[0][1]
-    else:
-        (name, parameters), *more = parse(value)
-        if more:
-            raise ConfigurationError(f"models cannot be chained, got {value!r}")
-    specs = expand((name, parameters), sequences={"hidden"})
-    for spec in specs:
-        if name in MODELS:  # Newer names of torchvision are known when the model is built.
-            check_model(name, spec.parameters)
-    return specs

@@ -9,6 +9,7 @@ from typing import Any
 
 from attacks.attack import Attack, UnsupportedPair
 from attacks.threat import ThreatModel
+from bench.architectures import prepared
 from bench.cells import PRIOR_SETTINGS, Block, Cell, Setting
 from bench.clients import Clients
 from bench.config import Config
@@ -18,10 +19,9 @@ from bench.jobs import Job, job_fingerprints, make_jobs
 from bench.plugins import named
 from bench.registry import Registry
 from bench.specs import Chain, MethodSpec, chain_label
-from defenses.batch_norm import batch_norms
 from defenses.chain import Chain as DefenseChain
 from defenses.chain import DefenseFault
-from defenses.client import Classifier, Task
+from defenses.client import Task
 from defenses.schedule import Schedule
 from defenses.surrogate import check_simulation
 
@@ -55,7 +55,7 @@ def make_plan(config: Config, registry: Registry, clients: Clients) -> Plan:
         for weights, mode in itertools.product(grid.weights, grid.client.mode):
             bare = Setting(grid.dataset, model, weights, grid.client.schedule, mode=mode)
             _check_images(grid.images, schedules, clients, bare)
-            setting, architecture = _prepared(bare, chains, clients)
+            setting, architecture = prepared(bare, chains, clients)
             if setting.mode != mode:
                 notes.append(f"{setting.model_label} has no batch norm: in train mode its client does the same")
             if setting in checkpoints:
@@ -165,30 +165,6 @@ def _check_images(images: int, schedules: list[Schedule], clients: Clients, sett
                 f"grid.images = {images} does not divide into clients of {schedule.images} images; "
                 f"the next number that does is {following}"
             )
-
-
-def _prepared(
-    setting: Setting, chains: list[tuple[Chain, DefenseChain]], clients: Clients
-) -> tuple[Setting, Classifier]:
-    """The setting with the architecture that every defense of the grid can work with."""
-    model = clients.architecture(setting, seed=0)
-    preparers: list[Chain] = []
-    for parts, chain in chains:
-        try:
-            with named(f"defense {chain_label(parts)}", passes=ValueError):
-                prepared = chain.prepare(model)
-        except ConfigurationError:
-            raise
-        except ValueError as error:
-            hint = 'leave the defense out, or choose a model without such layers, e.g. with norm = "group"'
-            raise ConfigurationError(f"{setting.model.label} under {chain_label(parts)}: {error}; {hint}") from error
-        if not isinstance(prepared, Classifier):
-            got = type(prepared).__name__
-            raise ConfigurationError(f"defense {chain_label(parts)}: prepare returned {got}; return the model")
-        if repr(prepared) != repr(model):
-            preparers.append(parts)
-            model = prepared
-    return replace(setting, preparers=tuple(preparers), mode=setting.mode if batch_norms(model) else "eval"), model
 
 
 def _impossible(registry: Registry, spec: MethodSpec, task: Task, threat: ThreatModel) -> str | None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
+from leaderboards.accuracy import LostAccuracy
+from leaderboards.costs import BROKEN, NOT_MEASURED, Costs, costs_of
 from leaderboards.evidence import METRICS, QUESTION, Evidence, Question
 from leaderboards.families import families
 from leaderboards.questions import questions
-from leaderboards.ranking import ranking
+from leaderboards.ranking import RANKS, ranking
 from leaderboards.summary import Row, records
 from leaderboards.verdicts import Rule, missing, problems
 
@@ -22,41 +24,30 @@ SELECTION = 0.2
 
 
 FIGURES = ["ssim_gain", "ssim_gain_low", "ssim_gain_high", "rank", "rank_low", "rank_high", "n"]
-Trained = tuple[str, str, str, str]
-"""Dataset, model, weights and defense: what a test accuracy belongs to."""
-
-
-@dataclass(frozen=True)
-class LostAccuracy:
-    """Test accuracy lost against the undefended client, in percentage points: the mean and its upper 95% limit.
-
-    `at_chance` says that the interval of the accuracy itself reaches that of guessing: such a defense trains nothing.
-    """
-
-    mean: float
-    high: float
-    at_chance: bool = False
+TOO_COSTLY, FEW_SEEDS = "too costly", "accuracy of fewer than 3 seeds"
 
 
 def ranking_at_budgets(
     frame: pd.DataFrame,
-    lost: Mapping[Trained, LostAccuracy],
+    jobs: pd.DataFrame | None,
     rule: Rule | None = None,
     budgets: tuple[float, ...] = BUDGETS,
 ) -> pd.DataFrame:
-    """One row per question, budget and family of strengths; `frame` as in `bench.store`.
+    """One row per question, budget and family of strengths; `frame` and `jobs` as in `bench.store`.
 
     A family is represented by its least leaking strength whose upper limit of lost accuracy is within the budget,
-    chosen on images and, of several, seeds that are not scored (`split`); gain and ranks, as in `ranking`, are those of
-    the scored. Without a representative `defense` is null and `why` says "too costly", "accuracy not measured",
-    "incomplete" (of any strength within the budget: what failed might have stood for the family) or why nobody is
-    ranked. An update of zeros or noise loses more than any budget or has an accuracy of chance, and is ranked at none.
+    chosen on images and, of several, seeds that are not scored (`split`); `strength` is its parameter, and gain and
+    ranks, as in `ranking`, are those of the scored. Without a representative `defense` is null and `why` says "too
+    costly", "accuracy not measured", "accuracy of fewer than 3 seeds", "incomplete" (of any strength within the budget:
+    what failed might have stood for the family), "broken certificate" (of any strength: all run the same code) or why
+    nobody is ranked. An update of zeros or noise loses more than any budget or has an accuracy of chance, and is ranked
+    at none.
     """
-    rule, rows = rule or Rule(), []
+    rule, rows, costs = rule or Rule(), [], costs_of(jobs)
     for _, own in frame.groupby(QUESTION, sort=False, dropna=False):
         (whole,) = questions(pd.DataFrame(own))
         about = {name: whole.row[name] for name in QUESTION}
-        reasons = problems(whole, rule)
+        reasons = problems(whole, rule, costs)
         try:
             chosen_on, scored = split(pd.DataFrame(own))
         except ValueError as error:
@@ -70,16 +61,34 @@ def ranking_at_budgets(
             e.row["defense"]: np.nan if missing(whole, e, rule) else float(own.gain(METRICS[0]).mean())
             for e, own in zip(whole.defenses, question.defenses, strict=True)
         }
-        costs = {label: _cost(whole, label, lost) for label in leaks}
+        lost = {label: _cost(whole, label, costs) for label in leaks}
+        broken = {label for label in leaks if costs.broken(about["dataset"], about["model"], label)}
         # The number of images has been judged for all of them.
         alike = replace(rule, minimum_images=1)
+        known: dict[tuple[str, ...], dict[str, Row]] = {}
         for budget in budgets:
-            found = [_represented(family, leaks, costs, budget) for family in _families(whole.defenses)]
-            names = ["none", *(row["defense"] for row in found if row["defense"])]
-            ranked = {row["defense"]: row for row in records(ranking(_of(scored, names), alike))}
-            rows += [about | {"budget": budget} | row | _standing(ranked.get(row["defense"])) for row in found]
-    frame = pd.DataFrame(rows, columns=[*QUESTION, "budget", "family", "defense", "why", *FIGURES])
-    return frame.astype({"rank": "Int64", "rank_low": "Int64", "rank_high": "Int64", "n": "Int64"})
+            found = [_represented(family, leaks, lost, broken, budget) for family in _families(whole.defenses)]
+            names = ("none", *(row["defense"] for row in found if row["defense"]))
+            if names not in known:
+                known[names] = {row["defense"]: row for row in records(ranking(_of(scored, names), alike))}
+            rows += [about | {"budget": budget} | row | _standing(known[names].get(row["defense"])) for row in found]
+    texts, numbers = ["defense", "strength", "why"], ["rank", "rank_low", "rank_high", "n"]
+    found = pd.DataFrame(rows, columns=[*QUESTION, "budget", "family", *texts, *FIGURES])
+    # Columns of text without a value for some rows would turn null into a number.
+    words = {name: found[name].astype(object).where(found[name].notna(), None) for name in texts}
+    return found.astype(dict.fromkeys(numbers, "Int64")).assign(**words)
+
+
+def with_budgets(rows: pd.DataFrame, affordable: pd.DataFrame, budgets: tuple[float, ...] = BUDGETS) -> pd.DataFrame:
+    """The rows of a `ranking`, each with its ranks at budgets: `rank_at_3`, and lowest and highest, at 3 points.
+
+    They are null for a defense that another strength stands for, or that no budget affords.
+    """
+    for budget in budgets:
+        own = affordable.loc[affordable["budget"] == budget, [*QUESTION, "defense", *RANKS]]
+        renamed = own.rename(columns={name: name.replace("rank", f"rank_at_{budget:g}") for name in RANKS})
+        rows = rows.merge(renamed[renamed["defense"].notna()], how="left", on=[*QUESTION, "defense"])
+    return rows
 
 
 def split(frame: pd.DataFrame, share: float = SELECTION) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -106,34 +115,51 @@ def split(frame: pd.DataFrame, share: float = SELECTION) -> tuple[pd.DataFrame, 
     )
 
 
-def _families(defenses: tuple[Evidence, ...]) -> list[tuple[str, list[str]]]:
-    """Title and defenses of every family; a defense of one strength is a family of its own."""
+def _families(defenses: tuple[Evidence, ...]) -> list[tuple[str, dict[str, str]]]:
+    """Title of every family, and its defenses with their strengths in words; who has but one is a family alone."""
     several, single = families([evidence.row for evidence in defenses])
-    titled = [(f.title, [own[0]["defense"] for own in f.strengths.values()]) for f in several]
-    undefended = [(e.row["defense"], [e.row["defense"]]) for e in defenses if e.row["defense_name"] == "none"]
-    return [*undefended, *titled, *((label, [label]) for label in single)]
+    titled = [
+        (f.title, {own[0]["defense"]: f"{f.parameter}={strength:g}" for strength, own in f.strengths.items()})
+        for f in several
+    ]
+    undefended = [e.row["defense"] for e in defenses if e.row["defense_name"] == "none"]
+    return [*((label, {label: ""}) for label in undefended), *titled, *((label, {label: ""}) for label in single)]
 
 
-def _cost(question: Question, defense: str, lost: Mapping[Trained, LostAccuracy]) -> LostAccuracy | None:
+def _cost(question: Question, defense: str, costs: Costs) -> LostAccuracy | None:
     undefended = question.undefended
     if undefended is not None and defense == undefended.row["defense"]:
         return LostAccuracy(0.0, 0.0)
-    return lost.get((question.row["dataset"], question.row["model"], question.row["weights"], defense))
+    return costs.lost(question.row["dataset"], question.row["model"], defense)
 
 
 def _represented(
-    family: tuple[str, list[str]], leaks: Mapping[str, float], costs: Mapping[str, LostAccuracy | None], budget: float
+    family: tuple[str, dict[str, str]],
+    leaks: Mapping[str, float],
+    lost: Mapping[str, LostAccuracy | None],
+    broken: set[str],
+    budget: float,
 ) -> Row:
     title, strengths = family
-    measured = {label: cost for label in strengths if (cost := costs[label]) is not None}
+    if broken.intersection(strengths):
+        return {"family": title, "defense": None, "why": BROKEN}
+    measured = {label: cost for label in strengths if (cost := lost[label]) is not None}
     within = [label for label, cost in measured.items() if cost.high <= budget and not cost.at_chance]
     if within and not any(np.isnan(leaks[label]) for label in within):
-        return {"family": title, "defense": min(within, key=leaks.__getitem__)}
-    why = "incomplete" if within else "too costly" if measured else "accuracy not measured"
-    return {"family": title, "defense": None, "why": why}
+        chosen = min(within, key=leaks.__getitem__)
+        return {"family": title, "defense": chosen, "strength": strengths[chosen]}
+    return {"family": title, "defense": None, "why": "incomplete" if within else _unaffordable(measured)}
 
 
-def _of(frame: pd.DataFrame, defenses: list[str]) -> pd.DataFrame:
+def _unaffordable(measured: Mapping[str, LostAccuracy]) -> str:
+    """Why no strength of a family is known to be within a budget."""
+    if not measured:
+        return NOT_MEASURED
+    few = any(np.isnan(cost.high) and not cost.at_chance for cost in measured.values())
+    return FEW_SEEDS if few else TOO_COSTLY
+
+
+def _of(frame: pd.DataFrame, defenses: tuple[str, ...]) -> pd.DataFrame:
     return pd.DataFrame(frame.loc[frame["defense"].isin(defenses)])
 
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from bench.cli import Device, Execution, Overrides, Plugins, Precision, RunFolder, Spec, add_commands
 from bench.errors import ConfigurationError, Unwritable
-
-if TYPE_CHECKING:
-    from bench.store import Store
+from leaderboards.report import draw, report, say
 
 app = typer.Typer(
     help="Gradient-inversion attacks against federated-learning defenses: how much leaks, and at what cost.",
@@ -65,9 +63,9 @@ def run(
         retry=retry or [],
         retry_since=died_in,
         progress=True,
-        say=_say,
+        say=say,
     )
-    raise typer.Exit(0 if _report(finished.folder, quiet=no_report) else 1)
+    raise typer.Exit(0 if report(finished.folder, quiet=no_report) else 1)
 
 
 @app.command()
@@ -82,7 +80,8 @@ def table(
     from bench.store import Store
     from leaderboards.tables import render
 
-    typer.echo(render(Store.existing(run).frame(), format), nl=False)
+    store = Store.existing(run)
+    typer.echo(render(store.frame(), format, store.jobs_frame()), nl=False)
 
 
 @app.command()
@@ -96,9 +95,10 @@ def rank(
     margin: Annotated[float, typer.Option(help="SSIM by which an undefended attack must beat its floor.")] = 0.05,
     minimum_images: Annotated[int, typer.Option(help="Fewer images are not ranked.")] = 100,
 ) -> None:
-    """Say who leaks least: the worst case over attacks, with verdicts and ranks.
+    """Say who leaks least, and at what cost: the worst case over attacks, with verdicts and ranks.
 
-    csv and json hold every figure.
+    Where the run has trained and certified, accuracy, epsilon and certificates stand beside it. csv and json hold
+    every figure.
     """
     from bench.store import Store
     from leaderboards.standings import render
@@ -108,16 +108,18 @@ def rank(
         rule = Rule(tuple(required) if required else None, margin, minimum_images)
     except ValueError as error:
         raise ConfigurationError(str(error)) from error
-    typer.echo(render(Store.existing(run).frame(), format, rule), nl=False)
+    store = Store.existing(run)
+    typer.echo(render(store.frame(), format, rule, store.jobs_frame()), nl=False)
 
 
 @app.command()
 def plot(run: RunFolder) -> None:
     """Draw a run's results into RUN/plots.
 
-    Strength curves, a heat map and a gallery of every setting, as PNG and SVG.
+    Privacy against accuracy where it was measured, strength curves, a heat map and a gallery of every setting, as PNG
+    and SVG.
     """
-    for path in _plots(run):
+    for path in draw(run):
         typer.echo(str(path))
 
 
@@ -131,67 +133,15 @@ def _default_folder(spec: str, overrides: list[str]) -> Path:
     return Path("runs") / run_name(spec, overrides, Config)
 
 
-def _report(folder: Path, quiet: bool) -> bool:
-    """Print the table, draw the plots, and say what went wrong; returns whether all is well."""
-    from bench.store import FAILURES, Store
-
-    store = Store.existing(folder)
-    if not quiet:
-        from leaderboards.standings import render as render_ranking
-        from leaderboards.tables import render
-
-        frame = store.frame()
-        typer.echo(render(frame, "text"))
-        typer.echo(render_ranking(frame, "text"))
-    counts = store.counts()
-    bad = {status: counts[status] for status in (*FAILURES, "stale", "pending") if counts[status]}
-    if bad:
-        listed = ", ".join(f"{count} {status}" for status, count in bad.items())
-        _say(f"blocks without a result: {listed}; see `leakboard status {folder}`")
-    missed = _missed(store)
-    if missed:
-        _say(missed)
-    if not quiet:
-        names = ", ".join(path.name for path in _plots(folder) if path.suffix == ".png")
-        typer.echo(f"plots: {folder / 'plots'} ({names})")
-    return not (bad or missed)
-
-
-def _missed(store: Store) -> str | None:
-    """How the run falls short of what its grid expects of the undefended attack."""
-    expected = store.plan()["expect"]
-    if expected is None:
-        return None
-    from leaderboards.summary import expectation
-
-    return expectation(store.frame(), expected["attack"], expected["gain_db"])
-
-
-def _plots(folder: Path) -> list[Path]:
-    from bench.store import Store
-    from leaderboards.plots import write_plots
-    from leaderboards.stored_images import StoredImages
-
-    store, plots = Store.existing(folder), folder / "plots"
-    try:
-        return write_plots(store.frame(), StoredImages(store), plots)
-    except OSError as error:
-        raise Unwritable(plots, error) from error
-
-
-def _say(text: str) -> None:
-    typer.echo(f"leakboard: {text}", err=True)
-
-
 def main() -> None:
     """The entry point: a user's mistake is a message and exit code 2, a disk that takes no more is 1."""
     try:
         app(prog_name="leakboard")
     except ConfigurationError as error:
-        _say(str(error))
+        say(str(error))
         sys.exit(2)
     except Unwritable as error:
-        _say(str(error))
+        say(str(error))
         sys.exit(1)
 
 

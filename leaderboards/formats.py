@@ -178,7 +178,7 @@ def _latex_row(cells: Iterable[str]) -> str:
 def _tex(text: str) -> str:
     text = text.replace("\\", r"\textbackslash ")
     text = re.sub(r"([&%$#_{}])", r"\\\1", text)
-    signs = {"±": r"$\pm$", "≥": r"$\geq$", "|": r"$|$", "~": r"\textasciitilde{}", "^": r"\^{}"}
+    signs = {"±": r"$\pm$", "≥": r"$\geq$", "≤": r"$\leq$", "|": r"$|$", "~": r"\textasciitilde{}", "^": r"\^{}"}
     for sign, command in signs.items():
         text = text.replace(sign, command)
     return text

@@ -30,6 +30,11 @@ class Footnotes:
         ]
 
 
+def marked(reasons: dict[str, int], why: str | None) -> str:
+    """What to write behind a figure that is limited by `why`: its number among the reasons; "" without one."""
+    return f" [{reasons.setdefault(why, len(reasons) + 1)}]" if why else ""
+
+
 def extent(rows: list[Row]) -> str:
     """How many images and seeds stand behind the figures of a setting."""
     counts = sorted({row["n"] for row in rows if row["n"]}) or [0]

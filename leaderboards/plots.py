@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,13 +19,13 @@ if TYPE_CHECKING:
     from leaderboards.gallery import Images
 
 
-def write_plots(frame: pd.DataFrame, images: Images, folder: Path) -> list[Path]:
+def write_plots(frame: pd.DataFrame, images: Images, folder: Path, jobs: pd.DataFrame | None = None) -> list[Path]:
     """Draw every setting of the store's rows into `folder`; returns the files written.
 
-    The files are named leakage-, effort-, curves-, heatmap- and gallery- with dataset, model and weights, and the
-    threat model where settings differ in it only. A figure that would be empty is left out: curves without a defense,
-    effort where every attack has one number of iterations, a gallery without a finished attack. The same results give
-    the same bytes.
+    The files are named pareto-, leakage-, effort-, curves-, heatmap- and gallery- with dataset, model and weights, and
+    the threat model where settings differ in it only. A figure that would be empty is left out: pareto without a
+    training among the `jobs` of the store, curves without a defense, effort where every attack has one number of
+    iterations, a gallery without a finished attack. The same results give the same bytes.
     """
     from leaderboards.curves import strength_curves
     from leaderboards.figures import save, style
@@ -32,7 +33,7 @@ def write_plots(frame: pd.DataFrame, images: Images, folder: Path) -> list[Path]
     from leaderboards.heatmap import heat_map
 
     folder.mkdir(parents=True, exist_ok=True)
-    written = _of_questions(frame, folder)
+    written = _of_questions(frame, folder, jobs)
     tables = settings(summarise(frame)) if len(frame) else []
     for name, table in zip(_names(tables), tables, strict=True):
         rows = records(table)
@@ -52,23 +53,26 @@ def write_plots(frame: pd.DataFrame, images: Images, folder: Path) -> list[Path]
     return written
 
 
-def _of_questions(frame: pd.DataFrame, folder: Path) -> list[Path]:
+def _of_questions(frame: pd.DataFrame, folder: Path, jobs: pd.DataFrame | None) -> list[Path]:
     """The figures of the strongest attack: one set for all that a server may know of schedule and defense."""
+    from leaderboards.costs import costs_of
     from leaderboards.effort_plot import effort_curves
     from leaderboards.figures import save, style
     from leaderboards.leakage_plot import leakage_curves
+    from leaderboards.pareto_plot import pareto_plot
     from leaderboards.questions import questions
 
     written: list[Path] = []
+    priced = partial(pareto_plot, costs=costs_of(jobs))
     found = questions(frame) if len(frame) else []
     short = [slug(q.row["dataset"], q.row["model"], q.row["weights"]) for q in found]
     for question, name in zip(found, short, strict=True):
         row, n = question.row, len(question.images)
         title = f"{row['dataset']}, {row['model']}, {row['weights']} weights ({n} image{'s' * (n != 1)})"
         full = name if short.count(name) == 1 else slug(name, f"labels {row['labels']}", _batch_norm(row))
-        for kind, draw in {"leakage": leakage_curves, "effort": effort_curves}.items():
+        for kind, draw in {"pareto": priced, "leakage": leakage_curves, "effort": effort_curves}.items():
             with style():
-                figure = draw(question, title)
+                figure = draw(question, title=title)
                 if figure is not None:
                     written += save(figure, folder, f"{kind}-{full}")
     return written

@@ -7,6 +7,7 @@ import pandas as pd
 
 from bench.comparison import ratio, shared_units, significantly_lower
 from bench.statistics import LEAST_UNITS
+from leaderboards.costs import BROKEN, COLUMNS, TEXTS, Costs, costs_of
 from leaderboards.evidence import METRICS, QUESTION, Evidence, Question
 from leaderboards.questions import questions
 from leaderboards.summary import Row
@@ -17,7 +18,7 @@ ADAPTING = {"not_adapting": False, "adapting": True}
 IDENTITY = ["defense", "defense_name", "defense_parameters", "defense_order", "images_per_update", "local_steps"]
 
 
-def ranking(frame: pd.DataFrame, rule: Rule | None = None) -> pd.DataFrame:
+def ranking(frame: pd.DataFrame, rule: Rule | None = None, jobs: pd.DataFrame | None = None) -> pd.DataFrame:
     """One row per defense and question, in the order of the grid; the rows are those of `bench.store`.
 
     Leakage per image is the largest gain of all attacks, each over the strongest control that belongs to it, seeds
@@ -32,24 +33,29 @@ def ranking(frame: pd.DataFrame, rule: Rule | None = None) -> pd.DataFrame:
     joins what limits claims of protection. `chance` is what as many attacks reach with reconstructions of other images:
     the largest of several is above 0 by luck alone. `incomparable` counts the defenses whose batches cut the images so
     differently that too few independent units are shared: they tie.
+
+    `jobs` holds trainings and certificates (`bench.store`); what they say of a defense stands in the columns
+    `costs.COLUMNS`, null where nothing was measured. They limit ranks in two ways: a defense whose certificate is
+    broken has none, and nobody has one where undefended training misses the accuracy that the run asks of it.
     """
-    rule = rule or Rule()
-    rows = [row for question in questions(frame) for row in _ranked(question, rule)]
+    rule, costs = rule or Rule(), costs_of(jobs)
+    rows = [row for question in questions(frame) for row in _ranked(question, rule, costs)]
     figures = [f"{metric}_{part}" for metric in METRICS for part in ("gain", "gain_low", "gain_high", "at_least")]
     shares = ["chance", "of_undefended", "of_undefended_low", "of_undefended_high"]
     shares += ["not_adapting", "adapting", "underpowered", "identified"]
     numbers = [*RANKS, "incomparable", "n", "units"]
     texts = ["unranked", "incomplete", "verdicts", "strongest"]
-    found = pd.DataFrame(rows, columns=[*QUESTION, *IDENTITY, *numbers, *texts, *figures, *shares])
+    columns = [*QUESTION, *IDENTITY, *numbers, *texts, *figures, *shares, *COLUMNS]
+    found, texts = pd.DataFrame(rows, columns=columns), [*texts, *TEXTS]
     # Columns of text without a value for some rows would turn null into a number.
     words = {name: found[name].astype(object).where(found[name].notna(), None) for name in texts}
     return found.astype(dict.fromkeys(numbers, "Int64")).assign(**words)
 
 
-def _ranked(question: Question, rule: Rule) -> list[Row]:
-    reasons = problems(question, rule)
-    rows = [_row(question, evidence, rule, reasons) for evidence in question.defenses]
-    able = [i for i, row in enumerate(rows) if not (row["unranked"] or row["incomplete"])]
+def _ranked(question: Question, rule: Rule, costs: Costs) -> list[Row]:
+    reasons = problems(question, rule, costs)
+    rows = [_row(question, evidence, rule, reasons, costs) for evidence in question.defenses]
+    able = [i for i, row in enumerate(rows) if not (row["unranked"] or row["incomplete"] or row["broken"])]
     if able:
         chosen = [question.defenses[i] for i in able]
         weak = np.array([rows[i]["underpowered"] > rule.underpowered_share for i in able])
@@ -78,7 +84,7 @@ def _ranks(chosen: list[Evidence], weak: np.ndarray, alpha: float) -> list[Row]:
     ]
 
 
-def _row(question: Question, evidence: Evidence, rule: Rule, reasons: list[str]) -> Row:
+def _row(question: Question, evidence: Evidence, rule: Rule, reasons: list[str], costs: Costs) -> Row:
     absent = missing(question, evidence, rule)
     finished = sound(question, evidence)
     gain = {metric: finished.gain(metric) for metric in METRICS}
@@ -99,7 +105,9 @@ def _row(question: Question, evidence: Evidence, rule: Rule, reasons: list[str])
         "incomplete": bool(absent),
         "unaudited": evidence.row["defense_name"] != "none" and not audited(question, evidence, rule),
         "underpowered": row["underpowered"] > rule.underpowered_share,
+        BROKEN: costs.broken(row["dataset"], row["model"], row["defense"]),
     }
+    row |= costs.of(row) | {"broken": badges[BROKEN]}
     return row | {
         "unranked": "; ".join(reasons) or None,
         "incomplete": absent or None,

@@ -8,71 +8,90 @@ import numpy as np
 import pandas as pd
 
 from bench.errors import ConfigurationError, suggest
+from leaderboards.budgets import ranking_at_budgets, with_budgets
 from leaderboards.evidence import QUESTION
 from leaderboards.formats import Section, Table
-from leaderboards.notes import batch_norm_text
+from leaderboards.notes import batch_norm_text, marked
+from leaderboards.price_notes import explain
+from leaderboards.price_tables import at_budgets, is_priced, overview, rank_text, what_it_costs
 from leaderboards.ranking import ranking
 from leaderboards.summary import Row, records
 from leaderboards.tables import ABSENT, FORMATS, LAYOUTS, number
 from leaderboards.verdicts import Rule
 
 
-def render(frame: pd.DataFrame, format: str = "text", rule: Rule | None = None) -> str:
-    """The ranking of the rows of `bench.store` as tables (text, markdown, latex) or with every figure (csv, json)."""
+def render(
+    frame: pd.DataFrame, format: str = "text", rule: Rule | None = None, jobs: pd.DataFrame | None = None
+) -> str:
+    """The ranking of the rows of `bench.store` as tables (text, markdown, latex) or with every figure (csv, json).
+
+    With `jobs`, what a defense costs and proves stands beside what it leaks.
+    """
     if format not in FORMATS:
         raise ConfigurationError(f"unknown table format {format!r}; {suggest(format, FORMATS)}")
     rule = rule or Rule()
     if frame.empty:
         return "No cells yet: run the grid first.\n"
-    rows = ranking(frame, rule)
+    rows = ranking(frame, rule, jobs)
+    at_any_price = not any(rows["accuracy_seeds"] > 0)
+    affordable = ranking_at_budgets(frame.iloc[:0] if at_any_price else frame, jobs, rule)
+    if format in ("csv", "json"):
+        rows = with_budgets(rows, affordable)
     if format == "csv":
         return rows.to_csv(index=False, lineterminator="\n")
     if format == "json":
         return (rows.to_json(orient="records", indent=2, double_precision=12) or "[]") + "\n"
-    sections = [_section(records(own), rule) for _, own in rows.groupby(QUESTION, sort=False, dropna=False)]
-    return LAYOUTS[format](sections)
+    asked = [pd.DataFrame(own) for _, own in rows.groupby(QUESTION, sort=False, dropna=False)]
+    if at_any_price:
+        return LAYOUTS[format]([_section(records(own), [], rule) for own in asked])
+    # Both are cut into questions in the order of the frame.
+    within = [pd.DataFrame(own) for _, own in affordable.groupby(QUESTION, sort=False, dropna=False)]
+    return LAYOUTS[format]([_section(records(a), records(b), rule) for a, b in zip(asked, within, strict=True)])
 
 
-def _section(rows: list[Row], rule: Rule) -> Section:
-    first = rows[0]
+def _section(rows: list[Row], budgets: list[Row], rule: Rule) -> Section:
+    """`budgets` are the same question's rows at accuracy budgets, none where no accuracy was measured."""
+    first, priced = rows[0], is_priced(rows)
     reasons: dict[str, int] = {}
-    table, parts = [_line(row, reasons) for row in rows], [_parts(row) for row in rows]
-    columns = ["defense", "rank", "SSIM gain", "95% interval", "by chance", "of undefended", "verdicts"]
+    gains = {row["defense"]: _gain(row) for row in rows}
+    tables = [overview(rows, gains, reasons)] if priced else []
+    tables.append(_worst_case(rows, {} if priced else gains, reasons))
     more = ["defense", "not adapting", "adapting", "identified", "underpowered"]
+    made_of = "What it is made of: SSIM gain of attacks that do not adapt and that do"
+    tables.append(Table(made_of, more, [_parts(row) for row in rows]))
+    if priced:
+        tables += [what_it_costs(rows, reasons), *at_budgets(budgets, reasons)]
     ranked = f"Nobody is ranked: {first['unranked']}." if first["unranked"] else "Rank 1 leaks least."
     asked = {"known": "labels known", "recovered": "labels recovered", "joint": "labels optimised"}[first["labels"]]
     asked += batch_norm_text(first["batch_norm"])
     return Section(
         title=f"Leakage: {first['dataset']}, {first['model']}, {first['weights']} weights",
         facts=f"{first['n']} images, {asked}. {ranked}",
-        tables=[
-            Table("Worst case over all attacks", columns, table),
-            Table("What it is made of: SSIM gain of attacks that do not adapt and that do", more, parts),
-        ],
+        tables=tables,
         notes=[f"[{number}] {shorten(reason, 300, placeholder=' ...')}" for reason, number in reasons.items()]
-        + _explanations(rows, rule),
+        + _explanations(rows, rule)
+        + explain(rows, budgets),
     )
 
 
-def _line(row: Row, reasons: dict[str, int]) -> list[str]:
-    why = row["incomplete"]
-    mark = f" [{reasons.setdefault(why, len(reasons) + 1)}]" if why else ""
+def _worst_case(rows: list[Row], gains: dict[str, list[str]], reasons: dict[str, int]) -> Table:
+    """Ranks and verdicts; `gains` where no table above shows them."""
+    shown = ["SSIM gain", "95% interval"] if gains else []
+    columns = ["defense", "rank", *shown, "by chance", "of undefended", "verdicts"]
+    lines = [[row["defense"], rank_text(row), *gains.get(row["defense"], []), *_verdicts(row, reasons)] for row in rows]
+    return Table("Worst case over all attacks", columns, lines)
+
+
+def _gain(row: Row) -> list[str]:
     gain = row["ssim_gain"] if not np.isnan(row["ssim_gain"]) else row["ssim_at_least"]
     bound = "≥ " if row["underpowered"] > 0 or np.isnan(row["ssim_gain"]) else ""
-    rank = ABSENT
-    if not pd.isna(row["rank"]):
-        rank = f"{row['rank']}"
-        if row["rank_low"] != row["rank_high"]:
-            rank += f" ({row['rank_low']} to {row['rank_high']})"
-    return [
-        row["defense"],
-        rank,
-        ABSENT if np.isnan(gain) else f"{bound}{gain:.3f}",
-        _span(row["ssim_gain_low"], row["ssim_gain_high"]),
-        number(row["chance"], ".3f"),
-        number(row["of_undefended"], ".0%"),
-        (row["verdicts"] + mark) or ABSENT,
-    ]
+    figure = ABSENT if np.isnan(gain) else f"{bound}{gain:.3f}"
+    return [figure, _span(row["ssim_gain_low"], row["ssim_gain_high"])]
+
+
+def _verdicts(row: Row, reasons: dict[str, int]) -> list[str]:
+    verdicts = row["verdicts"] + marked(reasons, row["incomplete"])
+    return [number(row["chance"], ".3f"), number(row["of_undefended"], ".0%"), verdicts or ABSENT]
 
 
 def _parts(row: Row) -> list[str]:
@@ -93,7 +112,6 @@ def _explanations(rows: list[Row], rule: Rule) -> list[str]:
         "exceed it comes from no update.",
         "Not adapting: the attacks as published; adapting: the same attacks knowing the defense, where they can.",
         "Of undefended: the ratio to the gain against an undefended client. Identified: the strongest attack's rate.",
-        "What a defense costs in accuracy is not weighed here.",
     ]
     if any(not pd.isna(row["rank"]) for row in rows):
         notes.append(

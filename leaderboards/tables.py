@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from bench.errors import ConfigurationError, suggest
+from leaderboards.costs import costs_of, priced
 from leaderboards.formats import Section, Table, to_latex, to_markdown, to_text
 from leaderboards.notes import Footnotes, explanations, extent, threat
 from leaderboards.summary import Row, records, scored, settings, summarise
@@ -22,11 +23,14 @@ FORMATS = (*LAYOUTS, "csv", "json")
 ABSENT = "-"
 
 
-def render(frame: pd.DataFrame, format: str = "text") -> str:
-    """The rows of `bench.store` as tables (text, markdown, latex) or as the whole summary (csv, json)."""
+def render(frame: pd.DataFrame, format: str = "text", jobs: pd.DataFrame | None = None) -> str:
+    """The rows of `bench.store` as tables (text, markdown, latex) or as the whole summary (csv, json).
+
+    With `jobs` the whole summary holds what every defense costs and proves, too (`costs.COLUMNS`).
+    """
     if format not in FORMATS:
         raise ConfigurationError(f"unknown table format {format!r}; {suggest(format, FORMATS)}")
-    summary = summarise(frame)
+    summary = summarise(frame) if jobs is None else priced(summarise(frame), costs_of(jobs))
     if format == "csv":
         return summary.to_csv(index=False, lineterminator="\n")
     if format == "json":

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from leaderboards.costs import Costs
 from leaderboards.evidence import METRICS, Attempt, Evidence, Question, Variant
 
 
@@ -40,7 +41,7 @@ class Rule:
         return self.required is None or attempt.name in self.required or attempt.variant[0] in self.required
 
 
-def problems(question: Question, rule: Rule) -> list[str]:
+def problems(question: Question, rule: Rule, costs: Costs) -> list[str]:
     """Why nobody is ranked on this question; empty where somebody can be."""
     undefended = question.undefended
     if undefended is None:
@@ -56,6 +57,8 @@ def problems(question: Question, rule: Rule) -> list[str]:
             found.append(invalid)
     if len(question.images) < rule.minimum_images:
         found.append(f"{len(question.images)} images, {rule.minimum_images} are needed")
+    if short := costs.shortfall(question.row["dataset"], question.row["model"], undefended.row["defense"]):
+        found.append(short)
     # What an attack was granted makes no difference on the undefended client.
     return list(dict.fromkeys(found))
 

@@ -11,7 +11,13 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ROOMS = ("leaderboards", "bench", "attacks", "defenses")
 """From left to right: a room imports itself and rooms to its right."""
-COMMAND_LINE = ("leaderboards/cli.py", "leaderboards/supervisor.py", "bench/cli.py", "leakboard.py")
+COMMAND_LINE = (
+    "leaderboards/cli.py",
+    "leaderboards/report.py",
+    "leaderboards/supervisor.py",
+    "bench/cli.py",
+    "leakboard.py",
+)
 PRINTS = (*COMMAND_LINE, "bench/plugins.py")
 """bench/plugins.py: a child process answers its parent on standard output."""
 HEAVY = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,14 @@ LOSS_DB = {label: loss for (label, _), loss in zip(DEFENSES, [0, 1, 3.5, 6, 0.3,
 
 
 FEW = [*DEFENSES[:4], *DEFENSES[7:]]
+JOB_COLUMNS = [
+    "kind", "job", "dataset", "model", "defense", "defense_name", "defense_parameters", "defense_order",
+    "images_per_update", "local_steps", "weights", "seed", "status", "reason", "accuracy", "chance", "test_images",
+    "rounds", "clients", "population", "participations", "optimizer", "learning_rate", "least_accuracy", "epsilon",
+    "delta", "accountant", "epsilon_rdp", "epsilon_prv", "epsilon_central", "guarantee_unit", "guarantee_relation",
+    "guarantee_steps", "noise_multiplier", "no_epsilon", "bytes_sent", "update_ms", "seconds", "candidates", "trials",
+    "successes", "bound", "steps",
+]  # fmt: skip
 
 
 def made_up(
@@ -163,3 +172,46 @@ def without(
     row[FIGURES] = np.nan
     row[["status", "reason"]] = status, reason
     return pd.DataFrame(pd.concat([frame[~chosen], row], ignore_index=True))
+
+
+def training(defense: str, accuracies: list[float], **changes: Any) -> list[dict[str, Any]]:
+    """A training job per seed, as `Store.jobs_frame` yields them: finished, of the frames that `made_up` makes."""
+    row: dict[str, Any] = dict.fromkeys(JOB_COLUMNS)
+    row |= {
+        "kind": "training", "dataset": "cifar10-samples", "model": "lenet-zhu", "defense": defense,
+        "defense_name": defense.split("(")[0], "defense_parameters": "[{}]", "defense_order": 0, "images_per_update": 1,
+        "local_steps": 0, "status": "ok", "reason": "", "chance": 0.1, "test_images": 3000, "rounds": 400,
+        "clients": 32, "population": 2000, "participations": 7, "optimizer": "adam", "learning_rate": 0.001,
+        "delta": 1e-5, "bytes_sent": 2048.0, "update_ms": 12.5, "seconds": 9.0,
+        "no_epsilon": "heuristic: nothing is proven",
+    }  # fmt: skip
+    return [row | {"job": f"{defense}{s}", "seed": s, "accuracy": a} | changes for s, a in enumerate(accuracies)]
+
+
+def proof(epsilon: float) -> dict[str, Any]:
+    """What a training job with a guarantee holds beside its accuracy."""
+    return {
+        "epsilon": epsilon, "epsilon_rdp": 1.2 * epsilon, "epsilon_prv": 1.01 * epsilon, "epsilon_central": epsilon / 6,
+        "accountant": "closed form", "guarantee_unit": "image", "guarantee_relation": "add or remove one image",
+        "guarantee_steps": 7, "noise_multiplier": 1.0, "no_epsilon": None,
+    }  # fmt: skip
+
+
+def certificate(defense: str, successes: int, trials: int = 200, bound: float = 0.23, **changes: Any) -> dict[str, Any]:
+    """A finished certificate job."""
+    (row,) = training(defense, [np.nan])
+    row |= dict.fromkeys(["accuracy", "chance", "test_images", "rounds", "clients", "population", "participations"])
+    row |= {"kind": "certificate", "weights": "untrained", "candidates": 16, "trials": trials, "successes": successes}
+    return row | {"bound": bound, "noise_multiplier": 1.0, "steps": 1} | changes
+
+
+def jobs_frame(*rows: dict[str, Any] | list[dict[str, Any]]) -> pd.DataFrame:
+    """A frame of jobs from rows and lists of them."""
+    flat = [row for own in rows for row in (own if isinstance(own, list) else [own])]
+    return pd.DataFrame(flat, columns=JOB_COLUMNS)
+
+
+@pytest.fixture
+def make() -> SimpleNamespace:
+    """Makes jobs: `training`, `proof`, `certificate`, and the `frame` of them."""
+    return SimpleNamespace(training=training, proof=proof, certificate=certificate, frame=jobs_frame)

@@ -1,0 +1,120 @@
+"""What the jobs of a run say beside its attacks: the price of every defense, and what its noise proves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from leaderboards.accuracy import Estimate, LostAccuracy, Trained, Training, trainings
+from leaderboards.certificates import Certificate, Certified, certificates
+from leaderboards.summary import Row, records
+
+BROKEN = "broken certificate"
+PROVEN = ("epsilon", "epsilon_rdp", "epsilon_prv", "epsilon_central")
+PLAIN = (
+    *PROVEN, "delta", "guarantee_steps", "noise_multiplier", "test_images", "rounds", "clients", "population",
+    "participations", "learning_rate", "least_accuracy", "bytes_sent", "update_ms",
+)  # fmt: skip
+"""Figures of training whose column has their own name."""
+NUMBERS = (
+    "accuracy", "accuracy_low", "accuracy_high", "accuracy_lost", "accuracy_lost_low", "accuracy_lost_high",
+    "accuracy_of_chance", *PLAIN, "training_seconds", "certificate", "certificate_measured", "certificate_trials",
+    "certificate_candidates",
+)  # fmt: skip
+TEXTS = (
+    "accuracy_reason", "accuracy_lost_reason", "at_chance", "accountant", "unit", "relation", "no_epsilon", "conflicts",
+    "optimizer", "certificate_broken", "certificate_reason",
+)  # fmt: skip
+COLUMNS = (*NUMBERS, "accuracy_seeds", *TEXTS)
+"""What `Costs.of` says of a defense: accuracies are fractions, losses percentage points."""
+NOT_MEASURED = "accuracy not measured"
+_UNKNOWN = Training(Estimate(), Estimate(), False, {}, NOT_MEASURED, NOT_MEASURED, "")
+
+
+@dataclass(frozen=True)
+class Costs:
+    """The trainings and certificates of a run, each under what it belongs to; both empty where it has none."""
+
+    trained: Mapping[Trained, Training] = field(default_factory=dict)
+    certified: Mapping[Certified, Certificate] = field(default_factory=dict)
+
+    def of(self, row: Row) -> Row:
+        """`COLUMNS` for the defense of a row with dataset, model, weights and defense; null where not measured."""
+        key = row["dataset"], row["model"], row["defense"]
+        training = self.trained.get(key, _UNKNOWN)
+        facts = training.facts
+        certificate = self.certified.get((row["dataset"], row["model"], row["weights"], row["defense"]))
+        found: Row = {name: facts.get(name, np.nan) for name in PLAIN}
+        # An infinite epsilon proves nothing.
+        found |= {name: np.nan for name in PROVEN if not np.isfinite(found[name]) or self.broken(*key)}
+        no_epsilon = BROKEN if self.broken(*key) else facts.get("no_epsilon")
+        for name, figures in (("accuracy", training.accuracy), ("accuracy_lost", training.lost)):
+            found |= {name: figures.mean, f"{name}_low": figures.low, f"{name}_high": figures.high}
+        return found | {
+            "accuracy_of_chance": facts.get("chance", np.nan),
+            "accuracy_seeds": training.accuracy.n,
+            "accuracy_reason": training.reason or None,
+            "accuracy_lost_reason": training.lost_reason or None,
+            "at_chance": None if training.reason else training.at_chance,
+            "training_seconds": facts.get("seconds", np.nan),
+            "accountant": facts.get("accountant"),
+            "unit": facts.get("guarantee_unit"),
+            "relation": facts.get("guarantee_relation"),
+            "no_epsilon": no_epsilon,
+            "conflicts": training.conflicts or None,
+            "optimizer": facts.get("optimizer"),
+            "certificate": certificate.bound if certificate else np.nan,
+            "certificate_measured": certificate.measured if certificate else np.nan,
+            "certificate_trials": certificate.trials if certificate else np.nan,
+            "certificate_candidates": certificate.candidates if certificate else np.nan,
+            "certificate_broken": certificate.broken if certificate else None,
+            "certificate_reason": certificate.reason or None if certificate else None,
+        }
+
+    def lost(self, dataset: str, model: str, defense: str) -> LostAccuracy | None:
+        return self.trained.get((dataset, model, defense), _UNKNOWN).cost
+
+    def broken(self, dataset: str, model: str, defense: str) -> bool:
+        """Whether a certificate of the defense is broken, under any weights: its code is the same under all."""
+        return any(
+            certificate.broken and (its_dataset, its_model, its_defense) == (dataset, model, defense)
+            for (its_dataset, its_model, _, its_defense), certificate in self.certified.items()
+        )
+
+    def shortfall(self, dataset: str, model: str, undefended: str = "none") -> str | None:
+        """Why accuracies of this model are evidence of nothing: undefended training misses what the run asks of it."""
+        asked = {key: training.facts["least_accuracy"] for key, training in self.trained.items()}
+        own = [least for key, least in asked.items() if key[:2] == (dataset, model)] or list(asked.values())
+        least = float(np.nanmax(own)) if own and not np.isnan(own).all() else np.nan
+        if np.isnan(least):
+            return None
+        reached = self.trained.get((dataset, model, undefended), _UNKNOWN)
+        if reached.reason:
+            return f"undefended training has no accuracy ({reached.reason}), {least:g} is needed"
+        if reached.accuracy.mean >= least:
+            return None
+        return f"undefended training reaches {reached.accuracy.mean:.3f}, {least:g} is needed"
+
+    def alarms(self) -> list[str]:
+        """Every broken certificate in words."""
+        return [
+            f"BROKEN CERTIFICATE: {defense} on {dataset}, {model}, {weights} weights: an attack identified "
+            f"{certificate.measured:.3f} of {certificate.trials:.0f} trials, {certificate.bound:.3f} is the most that "
+            "its noise allows; noise or clipping are not what they claim"
+            for (dataset, model, weights, defense), certificate in self.certified.items()
+            if certificate.broken
+        ]
+
+
+def costs_of(jobs: pd.DataFrame | None) -> Costs:
+    """The costs in the jobs of `bench.store`; without jobs nothing was measured."""
+    return Costs() if jobs is None or jobs.empty else Costs(trainings(jobs), certificates(jobs))
+
+
+def priced(rows: pd.DataFrame, costs: Costs) -> pd.DataFrame:
+    """The rows of a summary, each with what is known of its defense behind it."""
+    known = pd.DataFrame([costs.of(row) for row in records(rows)], rows.index, COLUMNS)
+    return pd.concat([rows, known], axis=1)

@@ -1,0 +1,81 @@
+"""What the end of a run says: tables, figures, and loudly what nobody should trust."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from bench.errors import Unwritable
+
+if TYPE_CHECKING:
+    from bench.store import Store
+
+
+def report(folder: Path, quiet: bool) -> bool:
+    """Print the table, draw the plots, and say what went wrong; returns whether all is well."""
+    from bench.store import FAILURES, Store
+
+    store = Store.existing(folder)
+    if not quiet:
+        from leaderboards.standings import render as render_ranking
+        from leaderboards.tables import render
+
+        frame = store.frame()
+        typer.echo(render(frame, "text"))
+        typer.echo(render_ranking(frame, "text", jobs=store.jobs_frame()))
+    counts = store.counts()
+    bad = {status: counts[status] for status in (*FAILURES, "stale", "pending") if counts[status]}
+    if bad:
+        listed = ", ".join(f"{count} {status}" for status, count in bad.items())
+        say(f"blocks without a result: {listed}; see `leakboard status {folder}`")
+    missed = _missed(store)
+    for message in (*missed, *_shortfalls(store)):
+        say(message)
+    if not quiet:
+        names = ", ".join(path.name for path in draw(folder) if path.suffix == ".png")
+        typer.echo(f"plots: {folder / 'plots'} ({names})")
+    return not (bad or missed)
+
+
+def draw(folder: Path) -> list[Path]:
+    """Draw the run's figures into its folder `plots`; returns the files. Raises Unwritable where that cannot be."""
+    from bench.store import Store
+    from leaderboards.plots import write_plots
+    from leaderboards.stored_images import StoredImages
+
+    store, plots = Store.existing(folder), folder / "plots"
+    try:
+        return write_plots(store.frame(), StoredImages(store), plots, store.jobs_frame())
+    except OSError as error:
+        raise Unwritable(plots, error) from error
+
+
+def say(text: str) -> None:
+    """Print a message beside the output of the command, which may be read by a program."""
+    typer.echo(f"leakboard: {text}", err=True)
+
+
+def _missed(store: Store) -> list[str]:
+    """What the run must not be trusted for: a broken certificate, an undefended attack below what the grid expects."""
+    from leaderboards.costs import costs_of
+
+    found = costs_of(store.jobs_frame()).alarms()
+    expected = store.plan()["expect"]
+    if expected is not None:
+        from leaderboards.summary import expectation
+
+        missed = expectation(store.frame(), expected["attack"], expected["gain_db"])
+        found += [missed] if missed else []
+    return found
+
+
+def _shortfalls(store: Store) -> list[str]:
+    """Where undefended training falls short of what the run asks of it: nobody is ranked there."""
+    from leaderboards.costs import costs_of
+
+    costs = costs_of(store.jobs_frame())
+    trained = dict.fromkeys((dataset, model) for dataset, model, _ in costs.trained)
+    found = {f"{dataset}, {model}": costs.shortfall(dataset, model) for dataset, model in trained}
+    return [f"{place}: {short}; nobody is ranked" for place, short in found.items() if short]
