@@ -21,6 +21,10 @@ from bench.statistics import summarise_metric
 
 CLAIMS = (*NETWORKS, *PROTOCOL)
 ABSENT = "-"
+COLUMNS = (
+    "", "paper", "ours", "ours - paper", "95% interval", "SSIM", "identified @pool", "n", "iterations", "update norm",
+    "test accuracy",
+)  # fmt: skip
 HEAD = """# The paper's claims, measured
 
 Geiping, Bauermeister, Dröge and Moeller, "Inverting Gradients - How easy is it to break privacy in federated
@@ -80,19 +84,7 @@ def _variant(variant: Variant, result: Result, pictures: list[str]) -> list[str]
         f"{', '.join(about['device'])} with {threads}, {about['seconds'] / 60:.0f} minutes.\n"
     )
     lines = [row for line in variant.lines if (row := _row(line, frame)) is not None]
-    head = [
-        "",
-        "paper",
-        "ours",
-        "95% interval",
-        "SSIM",
-        "identified",
-        "n",
-        "iterations",
-        "update norm",
-        "test accuracy",
-    ]
-    head, lines = _without_empty(head, lines)
+    head, lines = _without_empty(list(COLUMNS), lines)
     verdicts = [f"- {sentence(held, judge(held.ordering, frame))}" for held in variant.held]
     shown = [f"![{_alternative(name)}]({name})\n" for name in pictures]
     why = f"**Where and why it differs.** {variant.differs}\n"
@@ -109,10 +101,11 @@ def sentence(held: Held, verdict: Verdict) -> str:
     if np.isnan(verdict.difference):
         return f"**{answer}**: {claim}: {verdict.reason}."
     unit = "dB" if ordering.metric == "psnr_db" else ""
-    between = ABSENT if np.isnan(verdict.low) else f"[{verdict.low:+.2f}, {verdict.high:+.2f}]"
+    between = "" if np.isnan(verdict.low) else f"[{verdict.low:+.2f}, {verdict.high:+.2f}]"
     because = f"; {verdict.reason}" if verdict.reason else ""
+    figures = (f"{verdict.difference:+.2f}", unit, between)
     clients = f"{verdict.units} client{'s' * (verdict.units != 1)}"
-    return f"**{answer}**: {claim}: {verdict.difference:+.2f} {unit} {between}, {clients}{because}.".replace("  ", " ")
+    return f"**{answer}**: {claim}: {' '.join(filter(None, figures))}, {clients}{because}."
 
 
 def _asked(answer: Answer) -> str:
@@ -128,7 +121,7 @@ def _row(line: Line, frame: pd.DataFrame) -> list[str] | None:
     paper = ABSENT if line.paper is None else str(line.paper)
     bad = rows[rows["status"] != "ok"]
     if not bad.empty:
-        return [label, paper, f"{bad['status'].iloc[0]}: {bad['reason'].iloc[0]}", *[ABSENT] * 7]
+        return [label, paper, f"{bad['status'].iloc[0]}: {bad['reason'].iloc[0]}", *[ABSENT] * 8]
     psnr, ssim, found = (summarise_metric(rows, metric) for metric in ("psnr_db", "ssim", "identified"))
     accuracy = first["weights_accuracy"]
     iterations = json.loads(first["attack_parameters"]).get("iterations")
@@ -136,9 +129,10 @@ def _row(line: Line, frame: pd.DataFrame) -> list[str] | None:
         label,
         paper,
         f"{psnr.mean:.2f}" + ("" if np.isnan(psnr.sd) else f" ± {psnr.sd:.2f}"),
+        ABSENT if line.paper is None else f"{psnr.mean - line.paper.mean:+.2f}",
         ABSENT if np.isnan(psnr.low) else f"[{psnr.low:.1f}, {psnr.high:.1f}]",
         f"{ssim.mean:.2f}",
-        f"{found.mean:.0%}",
+        f"{found.mean:.0%} @{first['identification_pool']:.0f}",
         str(psnr.n),
         ABSENT if iterations is None or line.cells.strongest else str(iterations),
         ABSENT if line.cells.strongest else f"{rows['update_norm'].mean():.3g}",
@@ -147,7 +141,7 @@ def _row(line: Line, frame: pd.DataFrame) -> list[str] | None:
 
 
 def _without_empty(head: list[str], rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
-    kept = [i for i in range(len(head)) if i < 3 or any(row[i] != ABSENT for row in rows)]
+    kept = [i for i in range(len(head)) if i in (0, 2) or any(row[i] != ABSENT for row in rows)]
     return [head[i] for i in kept], [[row[i] for i in kept] for row in rows]
 
 
