@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check format slow mutants readme benchmark
+.PHONY: run test check format slow mutants readme paper benchmark
 
 run: $(VENV)/installed
 	$(BIN)/leakboard run quick
@@ -32,6 +32,14 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 readme: run
 	$(BIN)/python docs/refresh.py runs/quick
+
+# The small presets of the paper's claims, an hour at the most on 2 cores, and docs/paper.md. Trained networks need
+# cifar10-jpeg.zip in LEAKBOARD_DATA, paper-batch-small needs Debian's dataset-fashion-mnist.
+PAPER := table1 resnet20-4 fedavg batch architecture imagenet
+paper: $(VENV)/installed
+	for claim in $(PAPER); do $(BIN)/leakboard run paper-$$claim-small || exit 1; done
+	$(BIN)/python docs/published_run.py $(PAPER:%=runs/paper-%-small) leaderboards/published/paper-small
+	$(BIN)/python docs/paper.py $(PAPER:%=runs/paper-%-small)
 
 # ONLY='-k "lenet and eager"' selects cases; the last run stays in .benchmarks/last.json.
 benchmark: $(VENV)/installed

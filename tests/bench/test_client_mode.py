@@ -1,6 +1,9 @@
 """The client's mode as an axis: which cells it makes, and under which names and ids."""
 
+import torch
+
 from bench.runs import prepare, run
+from defenses.client import Batch
 
 MODES = 'grid.client.mode=["eval", "train"]'
 RESNET = 'grid.models=["resnet20(width=2)"]'
@@ -24,6 +27,17 @@ def test_both_modes_are_cells_of_their_own_under_labels_that_tell_them_apart(gri
     assert len({cell.id for cell in plan.cells}) == len(plan.cells)
     alone = planned(grid_file, RESNET, *ONE)
     assert {cell.id for cell in alone.cells} < {cell.id for cell in plan.cells}
+
+
+def test_client_and_server_compute_in_the_mode_that_is_asked_for(grid_file):
+    _, _, clients, plan = prepare(grid_file, overrides=[MODES, RESNET, *ONE])
+    cells = {cell.setting.mode: cell for cell in plan.cells}
+    in_eval, in_train = (clients.release(cells[mode].blocks(2)[0]) for mode in ("eval", "train"))
+    assert in_eval.digest != in_train.digest
+    images, labels = in_train.truth[0].float() / 255, in_train.labels[0]
+    sent = {name: update[0] for name, update in in_train.updates.items()}
+    server = in_train.task.gradient(in_train.params, Batch(images, labels))
+    assert all(torch.equal(sent[name], server[name]) for name in sent)
 
 
 def test_a_model_without_batch_norm_is_planned_once_and_a_note_says_why(grid_file):

@@ -1,0 +1,99 @@
+"""Whether one group of results is above another, by paired differences over independent clients."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from bench.statistics import LEAST_UNITS, interval
+
+Answer = Literal["holds", "does not hold", "not decided", "not run"]
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Rows of a run: `label` in words, and `where` from a column, `attack.x` or `defense.x` to its value.
+
+    `strongest` takes, of the attacks among them, the one with the highest mean PSNR: for controls.
+    """
+
+    label: str
+    where: Mapping[str, Any] = field(default_factory=dict)
+    strongest: bool = False
+
+    def of(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """The rows that are meant, perhaps none."""
+        kept = frame
+        for key, value in self.where.items():
+            column, _, parameter = key.partition(".")
+            found = kept[column] if not parameter else kept[f"{column}_parameters"].map(_reader(parameter))
+            kept = kept[found == value]
+        if self.strongest and not kept.empty:
+            means = kept[kept["status"] == "ok"].groupby("attack", sort=False)["psnr_db"].mean()
+            kept = kept[kept["attack"] == means.idxmax()] if len(means) else kept
+        return kept
+
+
+@dataclass(frozen=True)
+class Ordering:
+    """The claim that `more` is above `less` in `metric`."""
+
+    more: Cells
+    less: Cells
+    metric: str = "psnr_db"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether an ordering holds: the mean paired difference, its 95% interval, and the number of units."""
+
+    answer: Answer
+    reason: str = ""
+    difference: float = np.nan
+    low: float = np.nan
+    high: float = np.nan
+    units: int = 0
+
+
+def judge(ordering: Ordering, frame: pd.DataFrame) -> Verdict:
+    """Decide by the 95% bootstrap interval of the mean difference: above 0, below 0, or over it.
+
+    Images are paired; seeds are averaged first. Where an update holds several images the units are the clients of the
+    larger batch. Fewer than five units decide nothing, and neither does a side with a failed cell.
+    """
+    sides = [ordering.more.of(frame), ordering.less.of(frame)]
+    for cells, rows in zip((ordering.more, ordering.less), sides, strict=True):
+        if rows.empty:
+            return Verdict("not run", f"there is no result of {cells.label}")
+        failed = rows[rows["status"] != "ok"]
+        if not failed.empty:
+            return Verdict("not decided", f"{cells.label} is {failed['status'].iloc[0]}: {failed['reason'].iloc[0]}")
+        if rows[ordering.metric].isna().any():
+            return Verdict("not decided", f"{ordering.metric} of {cells.label} is null")
+    more, less = (rows.groupby("image")[ordering.metric].mean() for rows in sides)
+    difference = (more - less).dropna()
+    larger = max(sides, key=lambda rows: rows["images_per_update"].iloc[0])
+    if larger["images_per_update"].iloc[0] > 1:
+        first = larger[larger["seed"] == larger["seed"].min()].set_index("image")["trial"]
+        difference = difference.groupby(first).mean()
+    mean, units = float(difference.mean()), len(difference)
+    bounds = interval(difference.to_numpy(dtype=np.float64))
+    if bounds is None:
+        return Verdict("not decided", f"fewer than {LEAST_UNITS} independent clients", mean, units=units)
+    low, high = bounds
+    answer: Answer = "holds" if low > 0 else "does not hold" if high < 0 else "not decided"
+    return Verdict(answer, "" if answer != "not decided" else "the interval holds 0", mean, low, high, units)
+
+
+def _reader(parameter: str) -> Any:
+    def read(text: str) -> Any:
+        found = json.loads(text)
+        parts = found if isinstance(found, list) else [found]
+        return next((part[parameter] for part in parts if parameter in part), None)
+
+    return read

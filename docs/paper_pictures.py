@@ -1,0 +1,114 @@
+"""The page's pictures: every line's PSNR beside the paper's, and what was reconstructed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from textwrap import fill
+
+import numpy as np
+import pandas as pd
+from claims import Line, Variant
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bench.statistics import summarise_metric
+from leaderboards.figures import NORMAL, SMALL, empty_figure, style
+from leaderboards.stored_images import StoredImages
+
+DPI = 110
+OURS, PAPERS, FLOOR = "#1f6f9f", "#c44e2b", "0.55"
+
+
+def chart(variant: Variant, frame: pd.DataFrame, path: Path) -> None:
+    """Mean PSNR and its SD over images of every attack; a grey bar is the strongest floor, hollow is the paper."""
+    shown = [(line, below) for line, below in _with_floors(variant.lines, frame) if not line.cells.of(frame).empty]
+    with style():
+        height = 0.95 + 0.27 * len(shown)
+        figure = empty_figure(7.5, height, "constrained")
+        ax = figure.add_subplot()
+        for y, (line, below) in enumerate(shown):
+            rows = line.cells.of(frame)
+            if below is not None:
+                ax.plot([below, below], [y - 0.38, y + 0.38], color=FLOOR, linewidth=3, solid_capstyle="butt")
+            if (rows["status"] == "ok").all():
+                found = summarise_metric(rows, "psnr_db")
+                ax.errorbar(found.mean, y, xerr=np.nan_to_num(found.sd), fmt="o", color=OURS, capsize=2, markersize=5)
+            if line.paper is not None:
+                paper = {"fmt": "o", "color": PAPERS, "markerfacecolor": "white", "capsize": 2, "markersize": 5}
+                ax.errorbar(line.paper.mean, y + 0.22, xerr=line.paper.sd, elinewidth=0.8, **paper)
+        ax.set_yticks(range(len(shown)), [line.cells.label for line, _ in shown])
+        ax.set_ylim(len(shown) - 0.4, -0.6)
+        ax.set_xlabel("PSNR in dB: mean and SD over images")
+        _legend(ax, papers=any(line.paper for line, _ in shown))
+        figure.savefig(path, dpi=DPI, metadata={"Software": None})
+
+
+def gallery(variant: Variant, frame: pd.DataFrame, images: StoredImages, path: Path) -> None:
+    """The private image and every attack's reconstruction: best, median and worst by mean PSNR over the columns."""
+    columns = [(line.cells.label, line.cells.of(frame)) for line in variant.lines if "control" not in line.cells.where]
+    columns += [
+        (line.cells.label, line.cells.of(frame)) for line in variant.lines if line.cells.where.get("control") is False
+    ]
+    columns = [(label, rows[rows["seed"] == rows["seed"].min()]) for label, rows in columns if not rows.empty]
+    scores = pd.concat([rows for _, rows in columns]).groupby("image")["psnr_db"].mean().sort_values()
+    ranked = [int(image) for image in scores.index[::-1]]
+    chosen = dict.fromkeys([ranked[0], ranked[(len(ranked) - 1) // 2], ranked[-1]])
+    headings = [_heading(label) for label in ["private image", *(label for label, _ in columns)]]
+    side, head = 0.95, 0.12 + 0.115 * max(1 + heading.count("\n") for heading in headings)
+    with style():
+        width, height = (len(columns) + 1) * (side + 0.06), head + len(chosen) * (side + 0.17)
+        figure = empty_figure(width, height)
+        for j, (words, rows) in enumerate(zip(headings, [None, *(rows for _, rows in columns)], strict=True)):
+            x = j * (side + 0.06) + 0.03
+            place = ((x + side / 2) / width, 1 - (head - 0.05) / height)
+            figure.text(*place, words, fontsize=6.5, ha="center", va="bottom")
+            for i, image in enumerate(chosen):
+                y = height - head - (i + 1) * side - i * 0.17
+                ax = figure.add_axes((x / width, y / height, side / width, side / height))
+                ax.set_axis_off()
+                if rows is None:
+                    _show(ax, images.truth(image), f"#{image}")
+                    continue
+                own = rows[rows["image"] == image].iloc[0]
+                picture = images.reconstruction(own["cell"], image)
+                if picture is not None:
+                    _show(ax, picture, f"{own['psnr_db']:.1f} dB")
+        figure.savefig(path, dpi=DPI, metadata={"Software": None})
+
+
+def _with_floors(lines: tuple[Line, ...], frame: pd.DataFrame) -> list[tuple[Line, float | None]]:
+    """The attacks' lines, each with the PSNR of the floor that stands next below it in the table, or last before."""
+    paired: list[tuple[Line, float | None]] = []
+    waiting: list[Line] = []
+    value: float | None = None
+    for line in lines:
+        if not line.cells.strongest:
+            waiting.append(line)
+            continue
+        rows = line.cells.of(frame)
+        value = None if rows.empty else float(rows["psnr_db"].mean())
+        paired += [(attack, value) for attack in waiting]
+        waiting = []
+    return paired + [(attack, value) for attack in waiting]
+
+
+def _heading(label: str) -> str:
+    """A label in lines as narrow as a picture, the attack on lines of its own."""
+    return "\n".join(fill(part, 17) for part in label.split(": "))
+
+
+def _legend(ax: Axes, papers: bool) -> None:
+    ax.plot([], [], "o", color=OURS, label="here")
+    if papers:
+        ax.plot([], [], "o", color=PAPERS, markerfacecolor="white", label="the paper")
+    ax.plot([], [], color=FLOOR, linewidth=3, label="strongest floor")
+    figure = ax.figure
+    assert isinstance(figure, Figure)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=NORMAL)
+
+
+def _show(ax: Axes, picture: np.ndarray, caption: str) -> None:
+    pixels = picture[..., 0] if picture.shape[-1] == 1 else picture
+    smooth = "nearest" if max(picture.shape[:2]) <= 128 else "antialiased"
+    ax.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation=smooth)
+    ax.text(0.5, -0.03, caption, transform=ax.transAxes, ha="center", va="top", fontsize=SMALL)
