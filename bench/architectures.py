@@ -1,4 +1,4 @@
-"""The architecture that every defense of a grid can work with: all of a comparison attack and train the same network."""
+"""The architecture that every defense of a grid can work with: a comparison attacks and trains one network."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from timeit import timeit
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from bench.cells import Block
 from bench.clients import Clients, attack_seeds, observe
 from bench.devices import choose_device, default_threads
 from bench.engines.groups import Group, Groups
+from bench.estimate_jobs import describe_jobs
 from bench.memory import budget, trials_that_fit
 from bench.plan import Plan
 from bench.provenance import device_name
@@ -57,13 +59,16 @@ def describe_plan(plan: Plan, registry: Registry, clients: Clients, store: Store
     for status, count in sorted(Counter(states.values()).items()):
         again = f"; --retry {status} runs {'them' if count > 1 else 'it'} again"
         lines.append(f"  {status:<9} {_blocks(count)}{again if status in (*FAILURES, 'stale') else ''}")
-    if not cost.blocks:
+    jobs, of_jobs = describe_jobs(plan, clients, store)
+    lines += jobs
+    if not (cost.blocks or jobs):
         return "\n".join([*lines, "nothing left to run"])
     computer = device_name(chosen) if chosen.type == "cuda" else f"the CPU with {threads} thread{'s' * (threads > 1)}"
     if cost.training:
         lines.append(f"  training  {readable(cost.training)}, once")
+    seconds, also = cost.seconds + of_jobs, " and the jobs" if jobs else ""
     lines.append(
-        f"{readable(cost.seconds)} ({cost.seconds / 3600:.2g} hours) for {_blocks(cost.blocks)} on {computer}, "
+        f"{readable(seconds)} ({seconds / 3600:.2g} hours) for {_blocks(cost.blocks)}{also} on {computer}, "
         "from the first iterations of each attack"
     )
     return "\n".join([*lines, *(f"  not estimated: {reason}" for reason in cost.unknown)])
@@ -108,7 +113,7 @@ class Cost:
                 images = block.stop - block.start
                 key = (own.cell.setting, own.cell.defense)
                 share = self._once(
-                    key, lambda own=own, images=images: _seconds(lambda: self.clients.release(own)) / images
+                    key, lambda own=own, images=images: timeit(lambda: self.clients.release(own), number=1) / images
                 )
                 if self._is_new("client", own.client_key):
                     self.shares += share * images
@@ -182,12 +187,6 @@ def readable(seconds: float) -> str:
     if seconds < 90:
         return "less than a second" if seconds < 1 else f"about {seconds:.0f} seconds"
     return f"about {seconds / 60:.0f} minutes" if seconds < 5400 else f"about {seconds / 3600:.1f} hours"
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
 
 
 def _state(block: Block, plan: Plan, store: Store) -> str:

@@ -101,7 +101,9 @@ def test_the_page_puts_the_paper_s_figure_beside_ours_and_says_what_was_not_run(
     about = {"dataset": "D", "command": "leakboard run", "commits": ["c" * 40], "device": ["cpu"], "threads": [1]}
     frame = pd.concat([rows("high", [12.0] * 5), rows("low", [11.0] * 5)])
     text = page({"paper-x-small": Result("paper-x-small", frame, about | {"seconds": 60}, None)}, {})
-    assert "| the high one | 18.00 ± 3.33 | 12.00 ± 0.00 | -6.00 | [12.0, 12.0] | 0.50 | 100% @20 | 5 | 7 | 3.25 |" in text
+    assert (
+        "| the high one | 18.00 ± 3.33 | 12.00 ± 0.00 | -6.00 | [12.0, 12.0] | 0.50 | 100% @20 | 5 | 7 | 3.25 |" in text
+    )
     assert "9.50 ± 1.00 [from memory]" in text
     assert "### `paper-x`\n\nNot run: no GPU was available." in text
     assert "### `paper-y-small`\n\nNot run.\n" in text
