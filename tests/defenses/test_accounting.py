@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 
+import dp_accounting
 import numpy as np
 import pytest
 import torch
@@ -55,6 +56,22 @@ def test_one_gaussian_step_has_the_known_epsilons(sigma, exact, renyi):
     assert exact < prv_epsilon(sigma, 1, DELTA) < exact + 0.02
     published = gaussian_guarantee(sigma, 1, DELTA)
     assert (published.epsilon, published.accountant) == (gaussian_epsilon(sigma, 1, DELTA), "closed form")
+
+
+@pytest.mark.parametrize(("sigma", "steps", "rate"), CASES)
+def test_a_third_accountant_agrees(sigma, steps, rate):
+    """dp-accounting: its privacy loss distributions, rounded up, and its Renyi accountant."""
+    step = dp_accounting.GaussianDpEvent(sigma)
+    step = step if rate == 1 else dp_accounting.PoissonSampledDpEvent(rate, step)
+    neighbours = dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE
+    by_losses = dp_accounting.pld.PLDAccountant(neighbours).compose(step, steps).get_epsilon(DELTA)
+    by_orders = dp_accounting.rdp.RdpAccountant(neighboring_relation=neighbours).compose(step, steps).get_epsilon(DELTA)
+    if rate == 1:
+        exact = gaussian_epsilon(sigma, steps, DELTA)
+        assert exact <= by_losses + 1e-6
+        assert by_losses == pytest.approx(exact, rel=1e-3)
+    assert by_losses <= rdp_epsilon(sigma, steps, DELTA, rate) + 1e-6
+    assert rdp_epsilon(sigma, steps, DELTA, rate) == pytest.approx(by_orders, rel=5e-3)
 
 
 def test_the_golden_case_of_opacus_is_met():
