@@ -101,14 +101,18 @@ def status(run: RunFolder) -> None:
 def export(
     run: RunFolder,
     to: Annotated[Path, typer.Option(help="A .parquet or .csv file.", show_default=False)],
+    jobs: Annotated[
+        bool, typer.Option("--jobs", help="Trainings and certificates instead of attacked images.")
+    ] = False,
 ) -> None:
-    """Write one row per attacked image to Parquet or CSV."""
+    """Write one row per attacked image, or per training and certificate, to Parquet or CSV."""
     from bench.store import Store
 
     writers = {".parquet": "to_parquet", ".csv": "to_csv"}
     if to.suffix not in writers:
         raise ConfigurationError(f"--to {to}: the file must end in .parquet or .csv")
-    frame = Store.existing(run).frame()
+    store = Store.existing(run)
+    frame = store.jobs_frame() if jobs else store.frame()
     try:
         getattr(frame, writers[to.suffix])(to, index=False)
     except OSError as error:

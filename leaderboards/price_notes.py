@@ -24,10 +24,10 @@ def explain(rows: list[Row], budgets: list[Row]) -> list[str]:
     if certified:
         candidates = sorted({row["certificate_candidates"] for row in certified})
         notes.append(
-            f"Identified at most: told that the private image is one of {_range(candidates)}, no attack whatever can "
-            f"name it more often (chance {1 / candidates[-1]:.3g}); measured: how often one did that is told so. A "
-            "broken certificate says that noise or clipping are not what they claim: its defense has no epsilon and no "
-            "rank."
+            f"Picked / proven: told that the private image is one of {_range(candidates)}, no attack whatever can name "
+            f"it more often than is proven (chance {1 / candidates[-1]:.3g}); picked: how often one did that is told "
+            "so. Luck alone may carry it a little over a bound that holds; what it cannot explain is a broken "
+            "certificate, which says that noise or clipping are not what they claim: no epsilon, no rank."
         )
     return notes
 
@@ -50,7 +50,7 @@ def _accuracy(rows: list[Row]) -> list[str]:
         f"all with the defense{by}; mean and 95% Student-t interval over {_range(values('accuracy_seeds'))} seeds. It "
         "starts untrained, whatever weights were attacked.",
         "Accuracy lost: percentage points against the undefended client, seed by seed.",
-        "KiB sent: mean of an update in float32, deflated; ms: median of making one.",
+        "KiB sent: mean of an update in float32, deflated; ms: the shortest time of making one.",
     ]
 
 

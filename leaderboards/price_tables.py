@@ -31,13 +31,15 @@ def overview(rows: list[Row], gains: dict[str, list[str]], reasons: dict[str, in
     """Leakage, accuracy, proofs and traffic of every defense; `gains` are the leakage's cells."""
     lines = []
     for row in rows:
-        certificate = number(row["certificate"], ".3f") + marked(reasons, row["certificate_reason"])
-        if row["certificate_broken"]:
-            certificate = f"broken: {row['certificate_measured']:.3f}"
-        costs = [_lost(row, reasons), _epsilon(row, reasons), certificate]
+        certificate = ABSENT + marked(reasons, row["certificate_reason"])
+        if not np.isnan(row["certificate"]):
+            broken = "BROKEN: " if row["certificate_broken"] else ""
+            certificate = f"{broken}{row['certificate_measured']:.3f} / {row['certificate']:.3f}"
+        accuracy = ABSENT if np.isnan(row["accuracy"]) else f"{row['accuracy']:.3f}"
+        costs = [accuracy, _lost(row, reasons), _epsilon(row, reasons), certificate]
         costs += [_kibibytes(row), number(row["update_ms"], ".3g")]
         lines.append([row["defense"], *gains[row["defense"]], *costs])
-    columns = ["defense", "SSIM gain", "95% interval", "accuracy lost", "epsilon", "identified at most"]
+    columns = ["defense", "SSIM gain", "95% interval", "accuracy", "accuracy lost", "epsilon", "picked / proven"]
     return Table("Privacy and its price", [*columns, "KiB sent", "ms"], lines)
 
 

@@ -3,13 +3,16 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 import bench
 from bench.errors import ConfigurationError
 from bench.runs import prepare
 from bench.store import Store
 from defenses.accounting import gaussian_epsilon
+from leaderboards.cli import app
 
 GRID = """
 [grid]
@@ -187,3 +190,24 @@ def test_a_training_of_another_method_is_stale_and_out_of_the_tables(grid, tmp_p
 def test_bad_numbers_are_said_before_anything_runs(grid, overrides, message):
     with pytest.raises(ConfigurationError, match=message):
         planned(grid, *overrides)
+
+
+def test_trainings_and_certificates_are_exported_with_their_nulls(finished, tmp_path):
+    target = tmp_path / "jobs.csv"
+    found = CliRunner().invoke(app, ["export", str(finished), "--to", str(target), "--jobs"])
+    assert found.exit_code == 0, found.output
+    table = pd.read_csv(target).set_index("defense")
+    assert len(table) == 7  # three defenses under two seeds, and a certificate
+    assert table.loc["none", "epsilon"].isna().all()
+    stored = Store.existing(finished).jobs_frame().set_index("defense")
+    assert table["accuracy"].tolist() == pytest.approx(stored["accuracy"].tolist(), nan_ok=True)
+
+
+def test_the_end_of_a_run_ranks_by_what_was_trained(finished):
+    found = CliRunner().invoke(app, ["rank", str(finished), "--format", "json"])
+    rows = {row["defense"]: row for row in json.loads(found.output)}
+    trained = Store.existing(finished).jobs_frame().query("kind == 'training'").groupby("defense")["accuracy"].mean()
+    for defense, row in rows.items():
+        assert row["accuracy"] == pytest.approx(trained[defense])
+        assert row["accuracy_lost"] == pytest.approx(100 * (trained["none"] - trained[defense]))
+    assert rows["dp_sgd(noise_multiplier=2.0)"]["certificate"] == pytest.approx(0.4308, abs=1e-4)

@@ -140,9 +140,9 @@ def test_the_first_table_joins_leakage_accuracy_proof_certificate_and_cost(frame
     ranked = of(ranking(frame, ANY, jobs()), NOISE)
     assert row["SSIM gain"] == f"{ranked['ssim_gain']:.3f}"
     assert row["95% interval"] == f"[{ranked['ssim_gain_low']:.3f}, {ranked['ssim_gain_high']:.3f}]"
-    assert row["accuracy lost"] == "4.0 [4.0, 4.0]"
+    assert (row["accuracy"], row["accuracy lost"]) == (f"{ranked['accuracy']:.3f}", "4.0 [4.0, 4.0]")
     # An upper bound is rounded up.
-    assert (row["epsilon"], row["identified at most"]) == ("14.3", "0.230")
+    assert (row["epsilon"], row["picked / proven"]) == ("14.3", "0.180 / 0.230")
     assert (row["KiB sent"], row["ms |"]) == ("2.0", "12.5 |")
     assert shown(text, "Privacy and its price")[PRUNED[0]]["epsilon"] == "-"
     costs = shown(text, "What it costs")[NOISE]
