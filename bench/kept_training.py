@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import torch
@@ -12,11 +13,14 @@ from defenses.client import Params, Update
 
 
 def keep_training(path: Path, weights: Params, optimiser: torch.optim.Optimizer, done: int) -> None:
-    """Write weights, optimiser and the rounds done in one step; raises OSError."""
+    """Write weights, optimiser and the rounds done in one step; warns where that cannot be."""
     state = {f"weights.{name}": w.detach().clone() for name, w in weights.items()}
     for i, own in optimiser.state_dict()["state"].items():
         state |= {f"{i}.{key}": torch.as_tensor(value).clone() for key, value in own.items() if value is not None}
-    write_state(path, state, {"rounds": str(done)})
+    try:
+        write_state(path, state, {"rounds": str(done)})
+    except OSError as error:
+        warnings.warn(f"an unfinished training cannot be kept in {path.parent}: {error}; it goes on", stacklevel=3)
 
 
 def resume_training(path: Path, weights: Params, optimiser: torch.optim.Optimizer) -> int:

@@ -1,4 +1,4 @@
-"""Publish a finished run with its trainings: tables, figures and data in a folder, and its first table in the README."""
+"""Publish a run with its trainings: tables, figures and data in a folder, and its first table in the README."""
 
 import json
 import re

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-import bench.federated as federated
+from bench import federated, kept_training
 from bench.federated import Rounds, Server, TrainingDiverged, train_federated
 from defenses.chain import Chain, DefenseFault
 from defenses.client import Classifier, Defense, Normalise, Task
@@ -128,6 +128,22 @@ def test_the_noise_of_every_client_and_round_is_its_own():
     batches, rngs = federated.first_clients(data, rounds, 5, 3)
     assert len(batches.images) == 3
     assert len({torch.randn((), generator=rng).item() for rng in rngs()}) == 3
+    of_two_rounds = [
+        federated._clients(data, torch.arange(60), torch.arange(1), 1, 5, number)[1][0] for number in (0, 1)
+    ]
+    assert len({torch.randn((), generator=rng).item() for rng in of_two_rounds}) == 2
+
+
+def test_a_state_that_cannot_be_kept_is_said_and_the_training_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(federated, "KEEP_SECONDS", 0.0)
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(kept_training, "write_state", full)
+    with pytest.warns(UserWarning, match=r"cannot be kept in .*No space left.*it goes on"):
+        found = trained((NoDefense(),), Rounds(3, 4, 60, 1), kept=tmp_path / "kept.safetensors")
+    assert same(found, trained((NoDefense(),), Rounds(3, 4, 60, 1)))
 
 
 class Cheat(Defense):
