@@ -13,6 +13,7 @@ from bench.runs import prepare
 from bench.store import Store
 from defenses.accounting import gaussian_epsilon
 from leaderboards.cli import app
+from leaderboards.report import report
 
 GRID = """
 [grid]
@@ -211,3 +212,42 @@ def test_the_end_of_a_run_ranks_by_what_was_trained(finished):
         assert row["accuracy"] == pytest.approx(trained[defense])
         assert row["accuracy_lost"] == pytest.approx(100 * (trained["none"] - trained[defense]))
     assert rows["dp_sgd(noise_multiplier=2.0)"]["certificate"] == pytest.approx(0.4308, abs=1e-4)
+
+
+TWICE = '''
+"""Noise divided by the number of images once more than the sum: a mistake that its proof does not know of."""
+
+from dataclasses import dataclass
+
+from defenses.dp_sgd import DpSgd
+from leakboard import Batch, Defense, Generator, Params, Task, Update
+
+
+@dataclass(frozen=True)
+class Twice(Defense):
+    """DP-SGD with a mistake (Abadi et al., CCS 2016, algorithm 1, misread)."""
+
+    noise_multiplier: float = 1.0
+
+    def share(self, task: Task, params: Params, batch: Batch, rng: Generator) -> Update:
+        return DpSgd(1.0, self.noise_multiplier / len(batch)).share(task, params, batch, rng)
+
+    def privacy(self, schedule, rounds, delta):
+        return DpSgd(1.0, self.noise_multiplier).privacy(schedule, rounds, delta)
+
+    def surrogate(self, task):
+        return DpSgd(1.0, self.noise_multiplier).surrogate(task)
+'''
+
+
+def test_a_run_whose_noise_is_divided_twice_fails_loudly(grid, tmp_path, capsys):
+    plugin = tmp_path / "twice.py"
+    plugin.write_text(TWICE)
+    grid.write_text(GRID.partition("[utility]")[0] + "[certificate]\ncandidates = 20\ntrials = 40\n")
+    overrides = ['grid.defenses=["none","twice","dp_sgd"]', "grid.client.images=4", "grid.images=8"]
+    run = bench.run(grid, output=tmp_path / "run", overrides=overrides, plugins=[plugin])
+    assert run.failed == 0
+    assert not report(run.folder, quiet=True)
+    said = capsys.readouterr().err
+    assert "BROKEN CERTIFICATE: twice" in said
+    assert "dp_sgd" not in said
