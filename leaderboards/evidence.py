@@ -66,8 +66,12 @@ class Evidence:
         return next((a for a in self.attempts if a.variant == variant), None)
 
     def gain(self, metric: str, adaptive: bool | None = None) -> np.ndarray:
-        """Per image (n,) the largest gain `among` the attempts; NaN without."""
-        return _largest([a.gain(metric) for a in self.among(adaptive)], self.groups.shape[1])
+        """Per image (n,) the largest gain `among` the attempts, at least 0; NaN without.
+
+        Whoever gets less from an update than from no update at all submits that: a reconstruction below its floor
+        leaks nothing, and one further below leaks no less.
+        """
+        return np.maximum(_largest([a.gain(metric) for a in self.among(adaptive)], self.groups.shape[1]), 0)
 
     def score(self, metric: str, adaptive: bool | None = None) -> np.ndarray:
         """Per image (n,) the score of the attempt with the largest gain."""
@@ -82,7 +86,7 @@ class Evidence:
     @property
     def floor(self) -> float:
         """The mean headline score of the controls that the strongest attempts stand above; NaN without."""
-        return float((self.score(METRICS[0]) - self.gain(METRICS[0])).mean())
+        return float(self._of_strongest(METRICS[0], [a.floor[METRICS[0]] for a in self.attempts]).mean())
 
     def among(self, adaptive: bool | None) -> list[Attempt]:
         """All attempts (None); each attack as published, with the least that it was granted; or with the most.
@@ -101,8 +105,8 @@ class Evidence:
 
     @property
     def chance(self) -> np.ndarray:
-        """Per image (n,) what as many attacks gain without having looked at it: the largest of their `chance`."""
-        return _largest([a.chance for a in self.attempts], self.groups.shape[1])
+        """Per image (n,) what as many attacks gain without having looked at it: the largest `chance`, at least 0."""
+        return np.maximum(_largest([a.chance for a in self.attempts], self.groups.shape[1]), 0)
 
     @property
     def underpowered(self) -> np.ndarray:
