@@ -65,13 +65,17 @@ class Evidence:
     def attempt(self, variant: Variant) -> Attempt | None:
         return next((a for a in self.attempts if a.variant == variant), None)
 
+    def excess(self, metric: str, adaptive: bool | None = None) -> np.ndarray:
+        """Per image (n,) the largest gain `among` the attempts, below 0 where all of them stay under their floors."""
+        return _largest([a.gain(metric) for a in self.among(adaptive)], self.groups.shape[1])
+
     def gain(self, metric: str, adaptive: bool | None = None) -> np.ndarray:
-        """Per image (n,) the largest gain `among` the attempts, at least 0; NaN without.
+        """Per image (n,) the `excess`, at least 0; NaN without.
 
         Whoever gets less from an update than from no update at all submits that: a reconstruction below its floor
         leaks nothing, and one further below leaks no less.
         """
-        return np.maximum(_largest([a.gain(metric) for a in self.among(adaptive)], self.groups.shape[1]), 0)
+        return np.maximum(self.excess(metric, adaptive), 0)
 
     def score(self, metric: str, adaptive: bool | None = None) -> np.ndarray:
         """Per image (n,) the score of the attempt with the largest gain."""

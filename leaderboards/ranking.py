@@ -127,6 +127,9 @@ def _of_undefended(evidence: Evidence, undefended: Evidence) -> Row:
     mine, whole = evidence.gain(METRICS[0]), undefended.gain(METRICS[0])
     if not len(mine) or np.isnan(mine).any() or np.isnan(whole).any():
         return {}
+    beyond = undefended.summarised(undefended.excess(METRICS[0]))
+    if beyond is None or not beyond.low > 0:
+        return {}
     found = ratio(mine, whole, evidence.groups, undefended.groups)
     names = ("of_undefended", "of_undefended_low", "of_undefended_high")
     return {} if found is None else dict(zip(names, found, strict=True))
