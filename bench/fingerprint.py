@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("attacks", "defenses")
 CLIENT = (
+    "bench/architectures.py",
+    "bench/dataset.py",
     "bench/models.py",
     "bench/networks.py",
     "bench/weights.py",
@@ -24,6 +26,9 @@ CLIENT = (
     "bench/training.py",
     "bench/streams.py",
     "bench/clients.py",
+    "defenses/batch_norm.py",
+    "defenses/chain.py",
+    "defenses/none.py",
 )
 SCORING = (
     "bench/metrics.py",
@@ -52,6 +57,7 @@ def block_fingerprints(
         paths += [registry.sources("defense", part.name) for part in parts]
         facts = clients.facts(cell.setting)
         also = [facts.task, facts.trained, checkpoints[cell.setting] or ""]
+        also += [str([part.canonical for chain in cell.setting.preparers for part in chain])]
         if precision != "float32" and not (cell.borrows or cell).control:
             also.append(precision)
         if cell.attack.name == "class_mean":

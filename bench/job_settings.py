@@ -54,10 +54,7 @@ class Certificate(Section):
 
     @property
     def described(self) -> dict[str, Any]:
-        """What a row of results repeats."""
+        """What a row of results repeats, and what decides the result."""
         return self.model_dump()
 
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What decides the result."""
-        return self.model_dump()
+    identity = described

@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 from bench.cells import Setting
 from bench.dataset import Dataset, digest_of
+from bench.errors import ConfigurationError
 from bench.fingerprint import CLIENT, ROOT, fingerprint, sources_fingerprint
 from bench.job_settings import Certificate, Utility
+from bench.plugins import named
 from bench.specs import Chain, chain_label
 from defenses.schedule import Schedule
 
@@ -23,18 +25,26 @@ if TYPE_CHECKING:
     from bench.registry import Registry
 
 TRAINING = (
+    "bench/architectures.py",
+    "bench/dataset.py",
+    "bench/engines/jobs.py",
     "bench/federated.py",
-    "bench/utility.py",
+    "bench/kept_training.py",
+    "bench/memory.py",
     "bench/models.py",
     "bench/networks.py",
-    "bench/training.py",
     "bench/streams.py",
+    "bench/training.py",
+    "bench/utility.py",
+    "defenses/batch_norm.py",
     "defenses/chain.py",
     "defenses/many.py",
     "defenses/none.py",
 )
-CERTIFYING = (*CLIENT, "bench/certificates.py", "bench/identification_trials.py")
-"""Files that decide the result of a training or of a certificate, beside those of the defense."""
+CERTIFYING = (*CLIENT, "bench/certificates.py", "bench/engines/jobs.py", "bench/identification_trials.py")
+"""Files that decide the result of a training or of a certificate, beside those of the defense and the adversary."""
+POOL = 10_000
+"""The most images of the attacked split among which an adversary's candidates are drawn."""
 UNUSED_DELTA = 0.5
 """A certificate asks a guarantee for noise and steps alone."""
 
@@ -96,46 +106,68 @@ class Job:
         }
 
 
-def make_jobs(config: Config, settings: Iterable[Setting], registry: Registry, clients: Clients) -> tuple[Job, ...]:
+def make_jobs(config: Config, settings: Iterable[Setting], clients: Clients) -> tuple[Job, ...]:
     """The jobs of a grid, in the order in which they run; raises ConfigurationError where one is impossible."""
-    from bench.utility import GAUSSIAN, rounds_of
-
-    chains = [(parts, clients.chain(parts)) for parts in config.grid.defenses]
+    if config.utility is None and config.certificate is None:
+        return ()
     found: dict[str, Job] = {}
     for setting in settings:
-        dataset = clients.dataset(setting)
-        for order, (parts, chain) in enumerate(chains):
-            schedule = chain.schedule(setting.client)
-            if config.utility is not None:
-                rounds_of(config.utility, dataset, schedule)
-                for seed in config.utility.seeds:
-                    job = Job(setting, parts, order, schedule, seed, config.utility)
+        for order, parts in enumerate(config.grid.defenses):
+            with named(f"defense {chain_label(parts)}"):
+                for job in _of_one(config, setting, parts, order, clients):
                     found.setdefault(job.id, job)
-            proof = chain.privacy(setting.client, 1, UNUSED_DELTA)
-            if config.certificate is not None and proof is not None and proof.accountant in GAUSSIAN:
-                job = Job(setting, parts, order, schedule, config.grid.seeds[0], config.certificate)
-                found.setdefault(job.id, job)
     return tuple(found.values())
 
 
-def job_fingerprints(jobs: Iterable[Job], registry: Registry, clients: Clients) -> dict[str, str]:
+def _of_one(config: Config, setting: Setting, parts: Chain, order: int, clients: Clients) -> Iterator[Job]:
+    from bench.utility import rounds_of
+
+    chain, dataset = clients.chain(parts), clients.dataset(setting)
+    schedule = chain.schedule(setting.client)
+    if config.utility is not None:
+        rounds_of(config.utility, dataset, schedule)
+        for seed in config.utility.seeds:
+            yield Job(setting, parts, order, schedule, seed, config.utility)
+    proof = chain.privacy(setting.client, 1, UNUSED_DELTA)
+    if config.certificate is not None and proof is not None and proof.mechanism == "gaussian":
+        needed, there = config.certificate.candidates + schedule.images - 1, min(len(dataset), POOL)
+        if needed > there:
+            raise ConfigurationError(
+                f"certificate.candidates = {config.certificate.candidates} and {schedule.images - 1} other images of a "
+                f"client need {needed} images, {dataset.name} has {there}; take fewer candidates"
+            )
+        yield Job(setting, parts, order, schedule, config.grid.seeds[0], config.certificate)
+
+
+def job_fingerprints(
+    jobs: Iterable[Job], registry: Registry, clients: Clients, checkpoints: dict[Setting, str | None]
+) -> dict[str, str]:
     """Of every job, by id: the sources of the defense and of what trains or tests, and the data that it sees."""
     found: dict[str, str] = {}
     digest_of_sources = cache(lambda sources, also: sources_fingerprint(sources, also))
     splits = cache(lambda setting: _digest_of_splits(clients.dataset(setting)))
+    attacked = cache(lambda setting: _digest_of_attacked(clients.dataset(setting), POOL))
     for job in jobs:
-        parts = [*job.defense, *(part for chain in job.setting.preparers for part in chain)]
-        sources = [registry.sources("defense", part.name) for part in parts]
+        preparers = [part for chain in job.setting.preparers for part in chain]
+        sources = [registry.sources("defense", part.name) for part in (*job.defense, *preparers)]
+        facts, made = clients.facts(job.setting), inspect.getsource(type(clients).architecture)
         if job.kind == "certificate":
             sources.append(ROOT / "attacks" / "candidate_pool.py")
+            data = [attacked(job.setting), facts.trained, checkpoints[job.setting] or ""]
+        else:
+            data = [splits(job.setting)]
         methods = digest_of_sources(tuple(sources), TRAINING if job.kind == "training" else CERTIFYING)
-        made = inspect.getsource(type(clients).architecture)
-        facts = clients.facts(job.setting)
-        trained = [facts.trained] if job.kind == "certificate" else []
-        found[job.id] = fingerprint(methods, made, facts.task, splits(job.setting), *trained)
+        prepared = str([part.canonical for part in preparers])
+        found[job.id] = fingerprint(methods, made, prepared, facts.task, *data)
     return found
 
 
 def _digest_of_splits(dataset: Dataset) -> str:
-    """Of all images: those to attack and to test on, and those to train on."""
-    return digest_of(dataset.pixels(range(len(dataset))), dataset.labels, *(dataset.training() or ()))
+    """Of all images: those to test on and those to train on."""
+    return fingerprint(_digest_of_attacked(dataset, len(dataset)), digest_of(*(dataset.training() or ())))
+
+
+def _digest_of_attacked(dataset: Dataset, most: int) -> str:
+    """Of the first images to attack and to test on, a thousand at a time: all of them may not fit into memory."""
+    count = min(most, len(dataset))
+    return fingerprint(*(dataset.digest(range(i, min(i + 1000, count))) for i in range(0, count, 1000)))

@@ -52,8 +52,10 @@ def activations(task: Task, params: Params) -> int:
     handles = [m.register_forward_hook(count) for m in task.model.modules() if not list(m.children())]
     try:
         with torch.no_grad():
-            task.logits(params, torch.zeros(1, *task.input_shape))
+            # A batch norm that takes the batch's statistics may not work on one.
+            images = min(2, task.schedule.images)
+            task.logits(params, torch.zeros(images, *task.input_shape))
     finally:
         for handle in handles:
             handle.remove()
-    return floats
+    return floats // images

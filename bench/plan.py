@@ -86,8 +86,8 @@ def make_plan(config: Config, registry: Registry, clients: Clients) -> Plan:
         raise ConfigurationError(f"no attack of the grid can run: {why or 'only controls are asked for'}")
     precision = config.engine.precision
     fingerprints = block_fingerprints(cells, grid.images, registry, clients, checkpoints, precision)
-    jobs = make_jobs(config, checkpoints, registry, clients)
-    fingerprints |= job_fingerprints(jobs, registry, clients)
+    jobs = make_jobs(config, checkpoints, clients)
+    fingerprints |= job_fingerprints(jobs, registry, clients, checkpoints)
     return Plan(config, tuple(cells), grid.images, tuple(dict.fromkeys(notes)), fingerprints, jobs)
 
 

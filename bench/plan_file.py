@@ -11,6 +11,7 @@ import numpy as np
 from bench.config import to_toml
 from bench.errors import ConfigurationError
 from bench.job_settings import Utility
+from bench.plugins import named
 from bench.specs import chain_label
 from bench.store import VERSION, Store
 from bench.utility import proven, rounds_of
@@ -89,5 +90,6 @@ def _described_job(job: Job, plan: Plan, clients: Clients) -> dict[str, Any]:
     described = {**job.described, "fingerprint": plan.fingerprints[job.id]}
     if isinstance(job.asked, Utility):
         rounds = rounds_of(job.asked, clients.dataset(job.setting), job.schedule)
-        described |= proven(clients.chain(job.defense), job.setting.client, rounds, job.asked.delta)
+        with named(f"defense {chain_label(job.defense)}"):
+            described |= proven(clients.chain(job.defense), job.setting.client, rounds, job.asked.delta)
     return described

@@ -9,6 +9,8 @@ from statistics import fmean
 from typing import Any
 
 import torch
+from torch import Generator
+from torch.optim.swa_utils import update_bn
 
 from bench.dataset import Dataset
 from bench.errors import ConfigurationError
@@ -16,14 +18,15 @@ from bench.federated import Rounds, Server, first_clients, train_federated
 from bench.job_settings import Utility
 from bench.training import Progress, accuracy
 from defenses.accounting import prv_epsilon, rdp_epsilon, summed
+from defenses.batch_norm import in_mode
 from defenses.chain import Chain
 from defenses.client import Batch, Classifier, Task
-from defenses.schedule import Schedule
+from defenses.schedule import Mode, Schedule
 
 COUNTED = 16
 """Clients of the first round whose bytes and milliseconds are counted."""
-GAUSSIAN = ("closed form", "RDP")
-"""Accountants of `defenses.accounting.gaussian_guarantee`: only of these the noise multiplier says all."""
+STATISTICS = 5_000
+"""Training images from which batch norm's statistics are taken for the test of a network trained in train mode."""
 MOST_EPSILON_BY_PRV = 50.0
 """Beyond it Opacus' PRV accountant takes gigabytes, and no epsilon that large protects anybody."""
 
@@ -44,6 +47,7 @@ def rounds_of(asked: Utility, dataset: Dataset, schedule: Schedule) -> Rounds:
 
 def trained_figures(
     model: Classifier,
+    mode: Mode,
     chain: Chain,
     schedule: Schedule,
     dataset: Dataset,
@@ -52,7 +56,9 @@ def trained_figures(
     kept: Path,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Train `model`, which is changed, under a defense; its test accuracy, and what each client's update costs.
+    """Train `model`, which is changed, by clients in a mode under a defense; its test accuracy and the update's cost.
+
+    Clients in train mode send no statistics of their batches; for the test those of training images are taken.
 
     `bytes_sent` is the mean size of an update, float32 and deflated; `update_ms` the time of one client's update,
     computed alone: the shortest of a few, since other work on the machine only adds. Raises `TrainingDiverged` and
@@ -60,11 +66,11 @@ def trained_figures(
     """
     data = dataset.training()
     assert data is not None, "the plan has checked this"
-    task = Task(model, dataset.classes, dataset.input_shape, schedule)
+    task = Task(in_mode(model, mode), dataset.classes, dataset.input_shape, schedule)
     params = {name: p.detach().clone() for name, p in model.named_parameters()}
     rounds = rounds_of(asked, dataset, schedule)
     server = Server(asked.optimizer, asked.learning_rate, asked.momentum)
-    started = time.perf_counter()
+    resumed, started = kept.exists(), time.perf_counter()
     batches, rngs = first_clients(data, rounds, seed, COUNTED)
     sizes, times = [], []
     for images, labels, rng in zip(batches.images, batches.labels, rngs(), strict=True):
@@ -77,6 +83,11 @@ def trained_figures(
     with torch.no_grad():
         for name, p in model.named_parameters():
             p.copy_(trained[name])
+    if mode == "train":
+        with torch.random.fork_rng(devices=[]):
+            some = torch.randperm(len(data[1]), generator=Generator().manual_seed(seed))[:STATISTICS].split(250)
+            update_bn((data[0][part].float() / 255 for part in some), model)
+            model.eval()
     counts = torch.bincount(dataset.labels, minlength=dataset.classes)
     return {
         "accuracy": accuracy(model, dataset, len(dataset)),
@@ -84,7 +95,8 @@ def trained_figures(
         "test_images": len(dataset),
         "bytes_sent": fmean(sizes),
         "update_ms": min(times),
-        "seconds": time.perf_counter() - started,
+        # What an earlier process spent is not known.
+        "seconds": None if resumed else time.perf_counter() - started,
     }
 
 
@@ -100,7 +112,7 @@ def proven(chain: Chain, client: Schedule, rounds: Rounds, delta: float) -> dict
         return {**about, "no_epsilon": "heuristic: nothing is proven of an image"}
     about |= {"epsilon": found.epsilon, "accountant": found.accountant, "guarantee_steps": found.steps}
     about |= {"guarantee_unit": found.unit, "guarantee_relation": found.relation}
-    if found.accountant not in GAUSSIAN:
+    if found.mechanism != "gaussian":
         return about
     central = summed(found, rounds.clients)
     settings = found.noise_multiplier, found.steps, delta, found.sampling_rate

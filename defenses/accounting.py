@@ -28,8 +28,9 @@ class Guarantee:
     server can predict (a seeded run imitates a client, it does not protect one); what floating-point numbers give away
     (Mironov, CCS 2012); images that enter more rounds than were counted; the number of images, which is public.
 
-    `summable` says that each release is a bounded sum plus independent Gaussian noise and nothing else, so that the
-    noise of several clients adds up in their sum (`summed`).
+    `mechanism` is "gaussian" where every release is a Gaussian mechanism of this noise multiplier: then Opacus'
+    accountants and the bound on identification hold for it. `summable` says that each release is a bounded sum plus
+    independent Gaussian noise and nothing else, so that the noise of several clients adds up in their sum (`summed`).
     """
 
     epsilon: float
@@ -40,6 +41,7 @@ class Guarantee:
     sampling_rate: float = 1.0
     unit: str = "image"
     relation: str = "add or remove one image"
+    mechanism: str | None = None
     summable: bool = False
 
 
@@ -54,7 +56,7 @@ def gaussian_guarantee(noise_multiplier: float, steps: int, delta: float, sampli
         epsilon, accountant = gaussian_epsilon(noise_multiplier, steps, delta), "closed form"
     else:
         epsilon, accountant = rdp_epsilon(noise_multiplier, steps, delta, sampling_rate), "RDP"
-    return Guarantee(epsilon, delta, accountant, steps, noise_multiplier, sampling_rate)
+    return Guarantee(epsilon, delta, accountant, steps, noise_multiplier, sampling_rate, mechanism="gaussian")
 
 
 def summed(guarantee: Guarantee, clients: int) -> Guarantee | None:

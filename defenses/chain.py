@@ -21,6 +21,10 @@ class DefenseFault(RuntimeError):
     """A defense broke its contract while it ran; the message names it and the rule."""
 
 
+class NotFinite(DefenseFault):
+    """An update left the real numbers: by a fault, or because the weights of the training did."""
+
+
 @dataclass(frozen=True)
 class Chain:
     """Schedules, at most one share, then transforms; without a share the client trains undefended.
@@ -170,7 +174,7 @@ def _checked(part: Defense, update: Update, params: Params) -> Update:
                 f"{_name(part)} returned {got} for {name!r}; the parameter is {tuple(p.shape)} {p.dtype}"
             )
         if not torch.isfinite(u).all():
-            raise DefenseFault(f"{_name(part)} returned infinite or undefined values for {name!r}")
+            raise NotFinite(f"{_name(part)} returned infinite or undefined values for {name!r}")
     return {name: update[name].detach().to(p.dtype) for name, p in params.items()}
 
 

@@ -58,11 +58,13 @@ def ranking_at_budgets(
             continue
         (question,) = questions(chosen_on)
         leaks = {
-            e.row["defense"]: np.nan if missing(whole, e, rule) else float(own.gain(METRICS[0]).mean())
+            e.row["defense"]: np.nan
+            if missing(whole, e, rule) or costs.untested(e.row)
+            else float(own.gain(METRICS[0]).mean())
             for e, own in zip(whole.defenses, question.defenses, strict=True)
         }
         lost = {label: _cost(whole, label, costs) for label in leaks}
-        broken = {label for label in leaks if costs.broken(about["dataset"], about["model"], label)}
+        broken = {e.row["defense"] for e in whole.defenses if costs.broken(e.row)}
         # The number of images has been judged for all of them.
         alike = replace(rule, minimum_images=1)
         known: dict[tuple[str, ...], dict[str, Row]] = {}
@@ -144,7 +146,8 @@ def _represented(
     if broken.intersection(strengths):
         return {"family": title, "defense": None, "why": BROKEN}
     measured = {label: cost for label in strengths if (cost := lost[label]) is not None}
-    within = [label for label, cost in measured.items() if cost.high <= budget and not cost.at_chance]
+    # 86.0% less 85.0% is a little more than one point in binary.
+    within = [label for label, cost in measured.items() if cost.high <= budget + 1e-9 and not cost.at_chance]
     if within and not any(np.isnan(leaks[label]) for label in within):
         chosen = min(within, key=leaks.__getitem__)
         return {"family": title, "defense": chosen, "strength": strengths[chosen]}

@@ -28,6 +28,7 @@ class Certificate:
     candidates: float = np.nan
     broken: bool = False
     reason: str = ""
+    defense_name: str = ""
 
 
 def certificates(jobs: pd.DataFrame) -> dict[Certified, Certificate]:
@@ -50,8 +51,8 @@ def _certificate(rows: list[Row], levels: int) -> Certificate:
     stated = {name: {float(row[name]) for row in done} for name in ("bound", "candidates")}
     why += [f"seeds disagree on the {name}" for name, values in stated.items() if len(values) > 1]
     if why:
-        return Certificate(broken=broken, reason="; ".join(dict.fromkeys(why)))
+        return Certificate(broken=broken, reason="; ".join(dict.fromkeys(why)), defense_name=rows[0]["defense_name"])
     trials = sum(int(row["trials"]) for row in rows)
     measured = sum(int(row["successes"]) for row in rows) / trials
     (bound,), (candidates,) = stated.values()
-    return Certificate(bound, measured, trials, candidates, broken)
+    return Certificate(bound, measured, trials, candidates, broken, defense_name=rows[0]["defense_name"])

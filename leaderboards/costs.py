@@ -49,8 +49,9 @@ class Costs:
         certificate = self.certified.get((row["dataset"], row["model"], row["weights"], row["defense"]))
         found: Row = {name: facts.get(name, np.nan) for name in PLAIN}
         # An infinite epsilon proves nothing.
-        found |= {name: np.nan for name in PROVEN if not np.isfinite(found[name]) or self.broken(*key)}
-        no_epsilon = BROKEN if self.broken(*key) else facts.get("no_epsilon")
+        doubt = BROKEN if self.broken(row) else self.untested(row)
+        found |= {name: np.nan for name in PROVEN if not np.isfinite(found[name]) or doubt}
+        no_epsilon = doubt or facts.get("no_epsilon")
         for name, figures in (("accuracy", training.accuracy), ("accuracy_lost", training.lost)):
             found |= {name: figures.mean, f"{name}_low": figures.low, f"{name}_high": figures.high}
         return found | {
@@ -77,12 +78,16 @@ class Costs:
     def lost(self, dataset: str, model: str, defense: str) -> LostAccuracy | None:
         return self.trained.get((dataset, model, defense), _UNKNOWN).cost
 
-    def broken(self, dataset: str, model: str, defense: str) -> bool:
-        """Whether a certificate of the defense is broken, under any weights: its code is the same under all."""
-        return any(
-            certificate.broken and (its_dataset, its_model, its_defense) == (dataset, model, defense)
-            for (its_dataset, its_model, _, its_defense), certificate in self.certified.items()
-        )
+    def broken(self, row: Row) -> bool:
+        """Whether a certificate of the defense is broken, at any strength, under any weights: the code is the same."""
+        key = row["dataset"], row["model"], row["defense_name"]
+        return any(own.broken and (*name[:2], own.defense_name) == key for name, own in self.certified.items())
+
+    def untested(self, row: Row) -> str | None:
+        """Why a proof that was to be put to a test was not, under any weights: a test that fails must not help."""
+        key = row["dataset"], row["model"], row["defense"]
+        why = [own.reason for (*setting, _, defense), own in self.certified.items() if (*setting, defense) == key]
+        return next((f"certificate not measured: {reason}" for reason in why if reason), None)
 
     def shortfall(self, dataset: str, model: str, undefended: str = "none") -> str | None:
         """Why accuracies of this model are evidence of nothing: undefended training misses what the run asks of it."""

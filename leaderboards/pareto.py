@@ -52,9 +52,9 @@ def points_of(question: Question, costs: Costs, rule: Rule | None = None) -> dic
         training = costs.trained.get((row["dataset"], row["model"], row["defense"]))
         if gain is None or training is None or training.lost_reason:
             continue
-        broken = costs.broken(row["dataset"], row["model"], row["defense"])
+        broken = costs.broken(row)
         powered = float(finished.underpowered.mean()) <= rule.underpowered_share
-        whole = not missing(question, evidence, rule) and training.lost.n >= LEAST_SEEDS
+        whole = not (missing(question, evidence, rule) or costs.untested(row)) and training.lost.n >= LEAST_SEEDS
         epsilon = costs.of(row)["epsilon"]
         found[row["defense"]] = Point(
             row["defense"], training.lost, gain, epsilon, whole and powered and not broken, broken

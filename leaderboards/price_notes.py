@@ -79,8 +79,8 @@ def _epsilon(rows: list[Row]) -> list[str]:
     ]
     if not all(np.isnan(row["epsilon_central"]) for row in rows):
         notes.append(
-            "Central, trusted aggregator: epsilon against another adversary, who sees only the mean of all clients' "
-            "updates; it says nothing of the server that is attacked here."
+            "Central, trusted aggregator: epsilon against another adversary, who sees only the mean of a round's "
+            "updates, all of honest clients; it says nothing of the server that is attacked here."
         )
     return notes
 

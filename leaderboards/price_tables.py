@@ -47,9 +47,9 @@ def what_it_costs(rows: list[Row], reasons: dict[str, int]) -> Table:
     """Accuracy itself, epsilon by another accountant and against another adversary, and how certificates fared."""
     lines = []
     for row in rows:
-        others = [epsilon_text(row[name]) for name in ("epsilon_rdp", "epsilon_central")]
+        others = [epsilon_text(row[name]) for name in ("epsilon_rdp", "epsilon_prv", "epsilon_central")]
         lines.append([row["defense"], _accuracy(row, reasons), *others, _certificate(row, reasons)])
-    columns = ["accuracy", "epsilon by RDP", "central, trusted aggregator", "certificate"]
+    columns = ["accuracy", "epsilon by RDP", "by PRV", "central, trusted aggregator", "certificate"]
     return Table("What it costs", ["defense", *columns], lines)
 
 

@@ -101,11 +101,12 @@ def _row(question: Question, evidence: Evidence, rule: Rule, reasons: list[str],
         row |= _of_undefended(evidence, undefended)
     if not absent and np.isnan(gain[METRICS[0]]).any():
         absent = "no SSIM, or no floor"
+    absent = absent or costs.untested(row) or ""
     badges = {
         "incomplete": bool(absent),
         "unaudited": evidence.row["defense_name"] != "none" and not audited(question, evidence, rule),
         "underpowered": row["underpowered"] > rule.underpowered_share,
-        BROKEN: costs.broken(row["dataset"], row["model"], row["defense"]),
+        BROKEN: costs.broken(row),
     }
     row |= costs.of(row) | {"broken": badges[BROKEN]}
     return row | {

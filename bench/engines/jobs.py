@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import traceback
 from collections.abc import Callable, Collection
 from contextlib import suppress
@@ -17,16 +18,16 @@ from bench.federated import TrainingDiverged
 from bench.flights import DEATHS
 from bench.identification_trials import Pool, measure
 from bench.job_settings import Certificate, Utility
-from bench.jobs import UNUSED_DELTA, Job
+from bench.jobs import POOL, UNUSED_DELTA, Job
 from bench.plan import Plan
 from bench.provenance import provenance
 from bench.store import VERSION, Store
 from bench.streams import stream
 from bench.utility import trained_figures
-from defenses.batch_norm import in_mode
 from defenses.client import Task
 
 Progress = Callable[[int, int], None]
+A_DAY = 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,9 @@ class JobEngine:
 
     def _train(self, job: Job, progress: Progress) -> dict[str, Any]:
         assert isinstance(job.asked, Utility)
-        model = in_mode(self.clients.architecture(job.setting, job.seed), job.setting.mode)
         return trained_figures(
-            model,
+            self.clients.architecture(job.setting, job.seed),
+            job.setting.mode,
             self.clients.chain(job.defense),
             job.schedule,
             self.clients.dataset(job.setting),
@@ -89,18 +90,20 @@ class JobEngine:
     def _certify(self, job: Job) -> dict[str, Any]:
         assert isinstance(job.asked, Certificate)
         dataset, chain = self.clients.dataset(job.setting), self.clients.chain(job.defense)
+        shown = range(min(len(dataset), POOL))
         model, _ = self.clients.model(job.setting, job.seed)
         params = {name: p.detach() for name, p in model.named_parameters()}
         found = measure(
             chain,
             Task(model, dataset.classes, dataset.input_shape, job.schedule),
             params,
-            Pool(dataset.pixels(range(len(dataset))), dataset.labels),
+            Pool(dataset.pixels(shown), dataset.labels[: len(shown)]),
             chain.privacy(job.setting.client, 1, UNUSED_DELTA),
             **job.asked.model_dump(),
             seed=stream("certificate", job.seed),
         )
-        return {**asdict(found), "bound": found.bound}
+        figures = {name: value for name, value in asdict(found).items() if name != "seed"}
+        return {**figures, "bound": found.bound}
 
     def _kept(self, job: Job) -> Path:
         """Where an unfinished training is kept; what another version of the method has left there is removed."""
@@ -109,6 +112,9 @@ class JobEngine:
         for old in folder.glob(f"{job.id}-*"):
             if old != kept:
                 old.unlink(missing_ok=True)
+        for half in folder.glob(".*.partial"):  # of a process that died while it wrote
+            if time.time() - half.stat().st_mtime > A_DAY:
+                half.unlink(missing_ok=True)
         return kept
 
     def _status(self, job: Job) -> str:

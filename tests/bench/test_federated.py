@@ -156,6 +156,24 @@ class Cheat(Defense):
         return updates
 
 
+class Biasless(Defense):
+    """Biases are sent when attacked and zero when trained: few entries, which tell most."""
+
+    def transform(self, task, update, rng):
+        return update
+
+    def transform_many(self, task, updates, rngs):
+        return {name: torch.zeros_like(u) if name.endswith("bias") else u for name, u in updates.items()}
+
+
+class Drifting(Defense):
+    """Updates that are finite as long as the weights are those at the start."""
+
+    def share(self, task, params, batch, rng):
+        grown = max(float(p.abs().max()) for p in params.values()) > 100
+        return {name: torch.full_like(p, math.inf if grown else 1e3) for name, p in params.items()}
+
+
 class Explosive(Defense):
     """Finite updates that no weights survive."""
 
@@ -163,9 +181,17 @@ class Explosive(Defense):
         return {name: torch.full_like(u, 3e38) for name, u in update.items()}
 
 
-def test_a_defense_that_trains_otherwise_than_it_is_attacked_is_found_out():
-    with pytest.raises(DefenseFault, match=r"in \d+% of the entries.*mend share_many or transform_many"):
-        trained((Cheat(),), Rounds(2, 4, 60, 1))
+@pytest.mark.parametrize("cheat", [Cheat(), Biasless()], ids=["noise", "biases"])
+def test_a_defense_that_trains_otherwise_than_it_is_attacked_is_found_out(cheat):
+    with pytest.raises(DefenseFault, match=r"send another '\S+' than each alone.*mend share_many or transform_many"):
+        trained((cheat,), Rounds(2, 4, 60, 1))
+
+
+def test_rounding_that_swaps_the_last_entry_kept_is_no_difference():
+    mine = torch.tensor([0.0, 1.0, 0.5, 0.0, 0.25])
+    theirs = torch.tensor([0.0, 1.0, 0.5, 0.2500001, 0.0])
+    assert not federated._differ(mine, theirs, 1.0)
+    assert federated._differ(mine, torch.tensor([0.0, 1.0, 0.0, 0.0, 0.25]), 1.0)
 
 
 def test_pruning_passes_as_the_same_at_once_and_alone():
@@ -175,3 +201,5 @@ def test_pruning_passes_as_the_same_at_once_and_alone():
 def test_weights_that_leave_the_numbers_are_a_divergence_with_its_round():
     with pytest.raises(TrainingDiverged, match=r"not finite after round \d of 4"):
         trained((Explosive(),), Rounds(4, 4, 60, 1), Server("sgd", 10.0, 0.0))
+    with pytest.raises(TrainingDiverged, match=r"in round 2 of 4: .*infinite or undefined"):
+        trained((Drifting(),), Rounds(4, 4, 60, 1), Server("sgd", 1.0, 0.0))
