@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from claims import COSINE, EUCLIDEAN, Claim, Held, Line, Published, Variant, floor
+from claims import COSINE, EUCLIDEAN, Claim, Held, Line, Published, Variant, above_floor, floor
 from orderings import Cells, Ordering
 
 LENET, UNTRAINED, FIVE = "LeNet(Zhu)", "untrained", "epochs=5 on cifar10-jpeg"
@@ -130,7 +130,7 @@ def _shapes(
         for s, w in states.items()
     ]
     held = [Held(Ordering(cells[a, s], cells[b, s])) for a, b in orders for s in states]
-    held += [Held(Ordering(cell, below)) for cell, below in zip(cells.values(), floors, strict=True)]
+    held += [one for cell in cells.values() for one in above_floor(cell)]
     lines = [Line(c) for pair in zip(cells.values(), floors, strict=True) for c in pair]
     return Variant(preset, tuple(lines), tuple(held), differs)
 
@@ -170,7 +170,7 @@ _SHAPES = Claim(
 def _large(preset: str, models: dict[str, str], differs: str) -> Variant:
     cells = [Cells(net, {"model": m, **COSINE}) for m, net in models.items()]
     floors = [floor(f"{net}: strongest floor", model=m) for m, net in models.items()]
-    held = tuple(Held(Ordering(c, f)) for c, f in zip(cells, floors, strict=True))
+    held = tuple(one for cell in cells for one in above_floor(cell))
     return Variant(preset, tuple(Line(c) for pair in zip(cells, floors, strict=True) for c in pair), held, differs)
 
 

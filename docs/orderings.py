@@ -19,12 +19,12 @@ Answer = Literal["holds", "does not hold", "not decided", "not run"]
 class Cells:
     """Rows of a run: `label` in words, and `where` from a column, `attack.x` or `defense.x` to its value.
 
-    `strongest` takes, of the attacks among them, the one with the highest mean PSNR: for controls.
+    `strongest` names a metric: of the attacks among them the one with the highest mean is taken, as for controls.
     """
 
     label: str
     where: Mapping[str, Any] = field(default_factory=dict)
-    strongest: bool = False
+    strongest: str | None = None
 
     def of(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The rows that are meant, perhaps none."""
@@ -33,8 +33,8 @@ class Cells:
             column, _, parameter = key.partition(".")
             found = kept[column] if not parameter else kept[f"{column}_parameters"].map(_reader(parameter))
             kept = kept[found == value]
-        if self.strongest and not kept.empty:
-            means = kept[kept["status"] == "ok"].groupby("attack", sort=False)["psnr_db"].mean()
+        if self.strongest is not None and not kept.empty:
+            means = kept[kept["status"] == "ok"].groupby("attack", sort=False)[self.strongest].mean()
             kept = kept[kept["attack"] == means.idxmax()] if len(means) else kept
         return kept
 

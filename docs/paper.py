@@ -21,9 +21,15 @@ from bench.statistics import summarise_metric
 
 CLAIMS = (*NETWORKS, *PROTOCOL)
 ABSENT = "-"
+METRICS = {
+    "psnr_db": ("", "dB", 1),
+    "identified": (" in images identified", "percentage points", 100),
+    "update_norm": (" in the update's norm", "", 1),
+}
+"""Metric of an ordering -> how a sentence names it, its unit, and what a difference is multiplied by."""
 COLUMNS = (
-    "", "paper", "ours", "ours - paper", "95% interval", "SSIM", "identified @pool", "n", "iterations", "update norm",
-    "test accuracy",
+    "", "paper", "ours", "ours - paper", "95% interval", "SSIM", "identified @pool", "n", "iterations", "underpowered",
+    "update norm", "test accuracy",
 )  # fmt: skip
 HEAD = """# The paper's claims, measured
 
@@ -36,9 +42,11 @@ ones and the page); those shown here are kept in
 **How to read it.** PSNR in dB, mean ± SD over images; intervals are 95% bootstrap intervals of the mean over
 independent clients, from five on. An ordering *holds* where the interval of the paired difference lies above 0,
 *does not hold* where it lies below, and is *not decided* where it contains 0 or there are fewer than five clients.
-The strongest floor is the best of the controls that use no gradient. The update's norm is that of what the client
-sent: where it is small, little is left to leak. The paper's first claim beside these, that the input of a fully
-connected layer is recovered exactly, is a test: `tests/attacks/test_linear_layer.py`.
+The strongest floor is the best of the controls that use no gradient. *Underpowered* is the share of images where
+the attack ended above its own objective at the private image: a better optimiser or more iterations might get more.
+The update's norm is that of what the client sent: where it is small, little is left to leak. The paper's first
+claim beside these, that the input of a fully connected layer is recovered exactly, is a test:
+`tests/attacks/test_linear_layer.py`.
 """
 
 
@@ -94,16 +102,15 @@ def _variant(variant: Variant, result: Result, pictures: list[str]) -> list[str]
 def sentence(held: Held, verdict: Verdict) -> str:
     """What a comparison comes to, in words."""
     ordering = held.ordering
-    what = "" if ordering.metric == "psnr_db" else f" in {ordering.metric.replace('_', ' ')}"
+    what, unit, scale = METRICS[ordering.metric]
     below = "the strongest floor" if ordering.less.strongest else ordering.less.label
     claim = f"{ordering.more.label}, above {below}{what}"
     answer = verdict.answer if not held.asked else _asked(verdict.answer)
     if np.isnan(verdict.difference):
         return f"**{answer}**: {claim}: {verdict.reason}."
-    unit = "dB" if ordering.metric == "psnr_db" else ""
-    between = "" if np.isnan(verdict.low) else f"[{verdict.low:+.2f}, {verdict.high:+.2f}]"
+    between = "" if np.isnan(verdict.low) else f"[{verdict.low * scale:+.2f}, {verdict.high * scale:+.2f}]"
     because = f"; {verdict.reason}" if verdict.reason else ""
-    figures = (f"{verdict.difference:+.2f}", unit, between)
+    figures = (f"{verdict.difference * scale:+.2f}", unit, between)
     clients = f"{verdict.units} client{'s' * (verdict.units != 1)}"
     return f"**{answer}**: {claim}: {' '.join(filter(None, figures))}, {clients}{because}."
 
@@ -121,7 +128,7 @@ def _row(line: Line, frame: pd.DataFrame) -> list[str] | None:
     paper = ABSENT if line.paper is None else str(line.paper)
     bad = rows[rows["status"] != "ok"]
     if not bad.empty:
-        return [label, paper, f"{bad['status'].iloc[0]}: {bad['reason'].iloc[0]}", *[ABSENT] * 8]
+        return [label, paper, f"{bad['status'].iloc[0]}: {bad['reason'].iloc[0]}", *[ABSENT] * 9]
     psnr, ssim, found = (summarise_metric(rows, metric) for metric in ("psnr_db", "ssim", "identified"))
     accuracy = first["weights_accuracy"]
     iterations = json.loads(first["attack_parameters"]).get("iterations")
@@ -135,6 +142,7 @@ def _row(line: Line, frame: pd.DataFrame) -> list[str] | None:
         f"{found.mean:.0%} @{first['identification_pool']:.0f}",
         str(psnr.n),
         ABSENT if iterations is None or line.cells.strongest else str(iterations),
+        ABSENT if rows["underpowered"].isna().any() else f"{rows['underpowered'].mean():.0%}",
         ABSENT if line.cells.strongest else f"{rows['update_norm'].mean():.3g}",
         ABSENT if accuracy is None or pd.isna(accuracy) else f"{float(accuracy):.1%}",
     ]

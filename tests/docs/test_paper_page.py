@@ -26,7 +26,7 @@ def rows(attack, psnr, *, images_per_update=1, status="ok", **also):
             "defense_parameters": "[{}]", "control": False, "status": status, "reason": "" if status == "ok" else "why",
             "seed": 0, "image": range(count), "trial": [i // images_per_update for i in range(count)],
             "images_per_update": images_per_update, "psnr_db": psnr, "ssim": 0.5, "identified": 1.0,
-            "identification_pool": 20, "update_norm": 3.25, "weights_accuracy": None, **also,
+            "identification_pool": 20, "update_norm": 3.25, "underpowered": 0.0, "weights_accuracy": None, **also,
         }
     )  # fmt: skip
 
@@ -67,7 +67,7 @@ def test_a_side_that_is_absent_or_failed_decides_nothing():
 
 def test_the_strongest_control_is_that_of_the_highest_mean():
     frame = pd.concat([rows("grey", [1.0, 9.0], control=True), rows("mean", [6.0, 6.0], control=True)])
-    assert set(Cells("floor", {"control": True}, strongest=True).of(frame)["attack"]) == {"mean"}
+    assert set(Cells("floor", {"control": True}, strongest="psnr_db").of(frame)["attack"]) == {"mean"}
 
 
 def test_cells_can_be_chosen_by_the_parameters_of_attack_and_defense():
@@ -101,7 +101,10 @@ def test_the_page_puts_the_paper_s_figure_beside_ours_and_says_what_was_not_run(
     about = {"dataset": "D", "command": "leakboard run", "commits": ["c" * 40], "device": ["cpu"], "threads": [1]}
     frame = pd.concat([rows("high", [12.0] * 5), rows("low", [11.0] * 5)])
     text = page({"paper-x-small": Result("paper-x-small", frame, about | {"seconds": 60}, None)}, {})
-    assert "| the high one | 18.00 ± 3.33 | 12.00 ± 0.00 | -6.00 | [12.0, 12.0] | 0.50 | 100% @20 | 5 | 7 | 3.25 |" in text
+    assert (
+        "| the high one | 18.00 ± 3.33 | 12.00 ± 0.00 | -6.00 | [12.0, 12.0] | 0.50 | 100% @20 | 5 | 7 | 0% | 3.25 |"
+        in text
+    )
     assert "9.50 ± 1.00 [from memory]" in text
     assert "### `paper-x`\n\nNot run: no GPU was available." in text
     assert "### `paper-y-small`\n\nNot run.\n" in text
