@@ -22,11 +22,11 @@ from bench.statistics import summarise_metric
 CLAIMS = (*NETWORKS, *PROTOCOL)
 ABSENT = "-"
 METRICS = {
-    "psnr_db": ("", "dB", 1),
-    "identified": (" in images identified", "percentage points", 100),
-    "update_norm": (" in the update's norm", "", 1),
+    "psnr_db": ("", "dB", 1, "+.2f"),
+    "identified": (" in images identified", "percentage points", 100, "+.0f"),
+    "update_norm": (" in the update's norm", "", 1, "+.3g"),
 }
-"""Metric of an ordering -> how a sentence names it, its unit, and what a difference is multiplied by."""
+"""Metric of an ordering -> how a sentence names it, its unit, and what a difference is multiplied by and written as."""
 COLUMNS = (
     "", "paper", "ours", "ours - paper", "95% interval", "SSIM", "identified @pool", "n", "iterations", "underpowered",
     "update norm", "test accuracy",
@@ -102,15 +102,16 @@ def _variant(variant: Variant, result: Result, pictures: list[str]) -> list[str]
 def sentence(held: Held, verdict: Verdict) -> str:
     """What a comparison comes to, in words."""
     ordering = held.ordering
-    what, unit, scale = METRICS[ordering.metric]
+    what, unit, scale, digits = METRICS[ordering.metric]
     below = "the strongest floor" if ordering.less.strongest else ordering.less.label
     claim = f"{ordering.more.label}, above {below}{what}"
     answer = verdict.answer if not held.asked else _asked(verdict.answer)
     if np.isnan(verdict.difference):
         return f"**{answer}**: {claim}: {verdict.reason}."
-    between = "" if np.isnan(verdict.low) else f"[{verdict.low * scale:+.2f}, {verdict.high * scale:+.2f}]"
+    mean, low, high = (format(scale * value, digits) for value in (verdict.difference, verdict.low, verdict.high))
+    between = "" if np.isnan(verdict.low) else f"[{low}, {high}]"
     because = f"; {verdict.reason}" if verdict.reason else ""
-    figures = (f"{verdict.difference * scale:+.2f}", unit, between)
+    figures = (mean, unit, between)
     clients = f"{verdict.units} client{'s' * (verdict.units != 1)}"
     return f"**{answer}**: {claim}: {' '.join(filter(None, figures))}, {clients}{because}."
 
