@@ -87,8 +87,10 @@ def _section(claim: Claim, results: dict[str, Result], pictures: dict[str, list[
 def _variant(variant: Variant, result: Result, pictures: list[str]) -> list[str]:
     about, frame = result.about, result.frame
     threads = ", ".join(f"{n} thread{'s' * (n != 1)}" for n in about["threads"])
+    commits = ", ".join(commit[:10] for commit in about["commits"])
+    weights = ", ".join(dict.fromkeys(frame["weights"]))
     facts = (
-        f"**Ours.** {about['dataset']}; `{about['command']}`, commit {', '.join(c[:10] for c in about['commits'])}, "
+        f"**Ours.** {about['dataset']}; weights: {weights}; `{about['command']}`, commit {commits}, "
         f"{', '.join(about['device'])} with {threads}, {about['seconds'] / 60:.0f} minutes.\n"
     )
     lines = [row for line in variant.lines if (row := _row(line, frame)) is not None]

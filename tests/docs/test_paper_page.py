@@ -26,7 +26,8 @@ def rows(attack, psnr, *, images_per_update=1, status="ok", **also):
             "defense_parameters": "[{}]", "control": False, "status": status, "reason": "" if status == "ok" else "why",
             "seed": 0, "image": range(count), "trial": [i // images_per_update for i in range(count)],
             "images_per_update": images_per_update, "psnr_db": psnr, "ssim": 0.5, "identified": 1.0,
-            "identification_pool": 20, "update_norm": 3.25, "underpowered": 0.0, "weights_accuracy": None, **also,
+            "identification_pool": 20, "update_norm": 3.25, "weights": "untrained",
+            "underpowered": 0.0, "weights_accuracy": None, **also,
         }
     )  # fmt: skip
 
