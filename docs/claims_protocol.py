@@ -49,7 +49,8 @@ def _batch(preset: str, net: dict[str, str], differs: str) -> Variant:
     }
     floors = {size: floor(f"{cells[size].label}: strongest floor", **where[size]) for size in sizes}
     held = [one for size in sizes for one in above_floor(cells[size])]
-    held += [Held(Ordering(cells[a], cells[b])) for a, b in ((1, 4), (4, 8), (8, 100))]
+    pairs = ((1, 4), (4, 8), (8, 100))
+    held += [Held(Ordering(cells[a], cells[b], metric)) for a, b in pairs for metric in ("psnr_db", "identified")]
     return Variant(preset, tuple(Line(c[size]) for size in sizes for c in (cells, floors)), tuple(held), differs)
 
 

@@ -64,7 +64,8 @@ def judge(ordering: Ordering, frame: pd.DataFrame) -> Verdict:
     """Decide by the 95% bootstrap interval of the mean difference: above 0, below 0, or over it.
 
     Images are paired; seeds are averaged first. Where an update holds several images the units are the clients of the
-    larger batch. Fewer than five units decide nothing, and neither does a side with a failed cell.
+    larger batch. Nothing is decided by fewer than five units, by a side with a failed cell, or by two attacks whose
+    PSNR is under that of the strongest control: between two failures decibels measure noise.
     """
     sides = [ordering.more.of(frame), ordering.less.of(frame)]
     for cells, rows in zip((ordering.more, ordering.less), sides, strict=True):
@@ -83,11 +84,24 @@ def judge(ordering: Ordering, frame: pd.DataFrame) -> Verdict:
         difference = difference.groupby(first).mean()
     mean, units = float(difference.mean()), len(difference)
     bounds = interval(difference.to_numpy(dtype=np.float64))
+    if ordering.metric == "psnr_db" and all(_is_under_floor(c, frame) for c in (ordering.more, ordering.less)):
+        return Verdict(
+            "not decided", "both are under the strongest floor", mean, *(bounds or (np.nan,) * 2), units=units
+        )
     if bounds is None:
         return Verdict("not decided", f"fewer than {LEAST_UNITS} independent clients", mean, units=units)
     low, high = bounds
     answer: Answer = "holds" if low > 0 else "does not hold" if high < 0 else "not decided"
     return Verdict(answer, "" if answer != "not decided" else "the interval holds 0", mean, low, high, units)
+
+
+def _is_under_floor(cells: Cells, frame: pd.DataFrame) -> bool:
+    """Whether the mean PSNR is under that of the strongest control of the same setting; a control never is."""
+    if cells.where.get("control"):
+        return False
+    where = {key: value for key, value in cells.where.items() if not key.startswith("attack")}
+    controls = Cells("", {**where, "control": True}, strongest="psnr_db").of(frame)
+    return bool(cells.of(frame)["psnr_db"].mean() < controls["psnr_db"].mean())
 
 
 def _reader(parameter: str) -> Any:

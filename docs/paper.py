@@ -41,11 +41,11 @@ ones and the page); those shown here are kept in
 
 **How to read it.** PSNR in dB, mean ± SD over images; intervals are 95% bootstrap intervals of the mean over
 independent clients, from five on. An ordering *holds* where the interval of the paired difference lies above 0,
-*does not hold* where it lies below, and is *not decided* where it contains 0 or there are fewer than five clients.
-The strongest floor is the best of the controls that use no gradient. *Underpowered* is the share of images where
-the attack ended above its own objective at the private image: a better optimiser or more iterations might get more.
-The update's norm is that of what the client sent: where it is small, little is left to leak. The paper's first
-claim beside these, that the input of a fully connected layer is recovered exactly, is a test:
+*does not hold* where it lies below, and is *not decided* where it contains 0 or there are fewer than five clients,
+or two attacks both under the floor. The strongest floor is the best of the controls that use no gradient.
+*Underpowered* is the share of images where the attack ended above its own objective at the private image: a better
+optimiser or more iterations might get more. The update's norm is that of what the client sent. The paper's claim
+beside these, that the input of a fully connected layer is recovered exactly, is a test:
 `tests/attacks/test_linear_layer.py`.
 """
 

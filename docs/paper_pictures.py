@@ -39,7 +39,7 @@ def chart(variant: Variant, frame: pd.DataFrame, path: Path) -> None:
                 norms = line.cells.of(frame)["update_norm"]
                 axes[1].plot(norms, [y] * len(norms), "o", color=OURS, markersize=3, alpha=0.6)
             axes[1].set_xscale("log")
-            axes[1].set_xlabel("update's norm, each image")
+            axes[1].set_xlabel("update's norm")
         _legend(axes[0], papers=any(line.paper for line, _ in shown))
         figure.savefig(path, dpi=DPI, metadata={"Software": None})
 

@@ -66,6 +66,17 @@ def test_a_side_that_is_absent_or_failed_decides_nothing():
     assert (found.answer, found.reason) == ("not decided", "the low one is oom: why")
 
 
+def test_two_attacks_under_the_floor_decide_nothing():
+    low, high, floor = np.arange(6.0), np.arange(6.0) + 1, np.full(6, 9.0)
+    frame = pd.concat([rows("high", high), rows("low", low), rows("floor", floor, control=True)])
+    found = judge(Ordering(HIGH, LOW), frame)
+    assert (found.answer, found.reason) == ("not decided", "both are under the strongest floor")
+    assert (
+        judge(Ordering(HIGH, LOW), frame.assign(psnr_db=frame["psnr_db"].where(~frame["control"], 3.0))).answer
+        == "holds"
+    )
+
+
 def test_the_strongest_control_is_that_of_the_highest_mean():
     frame = pd.concat([rows("grey", [1.0, 9.0], control=True), rows("mean", [6.0, 6.0], control=True)])
     assert set(Cells("floor", {"control": True}, strongest="psnr_db").of(frame)["attack"]) == {"mean"}
