@@ -58,17 +58,14 @@ def page(results: dict[str, Result], pictures: dict[str, list[str]]) -> str:
 
 def _overview(results: dict[str, Result]) -> str:
     rows = []
-    for claim in CLAIMS:
-        for variant in claim.variants:
-            if variant.preset not in results:
-                rows.append([f"[{claim.title}](#{claim.slug})", f"`{variant.preset}`", "not run", "", ""])
-                continue
+    answers: tuple[Answer, ...] = ("holds", "does not hold", "not decided")
+    for claim, variant in _tested():
+        counts = ["not run", "", ""]
+        if variant.preset in results:
             frame = results[variant.preset].frame
-            count = Counter(judge(h.ordering, frame).answer for h in variant.held if not h.asked)
-            answers: tuple[Answer, ...] = ("holds", "does not hold", "not decided")
-            rows.append(
-                [f"[{claim.title}](#{claim.slug})", f"`{variant.preset}`", *(str(count[answer]) for answer in answers)]
-            )
+            found = Counter(judge(h.ordering, frame).answer for h in variant.held if not h.asked)
+            counts = [str(found[answer]) for answer in answers]
+        rows.append([f"[{claim.title}](#{claim.slug})", f"`{variant.preset}`", *counts])
     head = ["claim", "preset", "orderings that hold", "do not hold", "not decided"]
     return _table(head, rows, left=2)
 
@@ -166,27 +163,35 @@ def _alternative(name: str) -> str:
     return ("Reconstructions of " if "gallery" in name else "PSNR in ") + preset
 
 
-def draw(results: dict[str, Result], folder: Path) -> dict[str, list[str]]:
-    """Draw what the results allow into `folder`; returns all pictures that are there, relative to its parent."""
+def draw(results: dict[str, Result], folder: Path) -> None:
+    """Draw what the results allow into `folder`: galleries need the run's own folder."""
     folder.mkdir(exist_ok=True)
-    found: dict[str, list[str]] = {}
-    for claim in CLAIMS:
-        for variant in claim.variants:
-            if (result := results.get(variant.preset)) is None:
-                continue
-            names = [f"psnr-{claim.slug}-{variant.preset}.png", f"gallery-{claim.slug}-{variant.preset}.png"]
-            chart(variant, result.frame, folder / names[0])
+    for claim, variant in _tested():
+        if (result := results.get(variant.preset)) is not None:
+            chart(variant, result.frame, folder / f"psnr-{claim.slug}-{variant.preset}.png")
             if result.images is not None:
-                gallery(variant, result.frame, result.images, folder / names[1])
-            own = [f"{folder.name}/{name}" for name in names if (folder / name).is_file()]
-            found[f"{claim.slug} {variant.preset}"] = own
+                gallery(variant, result.frame, result.images, folder / f"gallery-{claim.slug}-{variant.preset}.png")
+
+
+def drawn(folder: Path) -> dict[str, list[str]]:
+    """All pictures in `folder`, relative to its parent, by "claim preset"."""
+    found: dict[str, list[str]] = {}
+    for claim, variant in _tested():
+        names = [f"{kind}-{claim.slug}-{variant.preset}.png" for kind in ("psnr", "gallery")]
+        there = [f"{folder.name}/{name}" for name in names if (folder / name).is_file()]
+        found[f"{claim.slug} {variant.preset}"] = there
     return found
+
+
+def _tested() -> list[tuple[Claim, Variant]]:
+    return [(claim, variant) for claim in CLAIMS for variant in claim.variants]
 
 
 def main(folders: Iterable[Path], page_file: Path) -> None:
     """Make the page and its pictures of the runs in these folders."""
     results = {result.name: result for result in map(read, folders)}
-    page_file.write_text(page(results, draw(results, page_file.with_suffix(""))), encoding="utf-8")
+    draw(results, page_file.with_suffix(""))
+    page_file.write_text(page(results, drawn(page_file.with_suffix(""))), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import pytest
 from claims import Claim, Held, Line, Published, Variant
 from claims_networks import TABLE1
 from orderings import Cells, Ordering, judge
-from paper import CLAIMS, page, sentence
+from paper import CLAIMS, drawn, page, sentence
 from published_run import Result, read, write
 
 from bench.config import load_config
@@ -152,3 +152,11 @@ def test_a_published_run_gives_the_rows_of_its_folder(tmp_path: Path):
         np.testing.assert_array_equal(back.frame[column], there.frame[column])
     for column in ("attack", "defense", "status", "reason", "control"):
         assert back.frame[column].tolist() == there.frame[column].tolist()
+
+
+def test_the_committed_page_is_that_of_the_published_runs():
+    root = Path(__file__).parents[2]
+    folders = sorted((root / "leaderboards" / "published" / "paper-small").iterdir())
+    results = {result.name: result for result in map(read, folders)}
+    committed = root / "docs" / "paper.md"
+    assert page(results, drawn(committed.with_suffix(""))) == committed.read_text(encoding="utf-8")
