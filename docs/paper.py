@@ -1,4 +1,4 @@
-"""Write docs/paper.md: the paper's figures beside ours, from stored runs given as folders. Numbers are never typed."""
+"""Write docs/paper.md, the paper's figures beside ours, from the runs in the folders given, or from those published."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from published_run import Result, read
 from bench.statistics import summarise_metric
 
 CLAIMS = (*NETWORKS, *PROTOCOL)
+PUBLISHED = Path(__file__).parents[1] / "leaderboards" / "published" / "paper-small"
 ABSENT = "-"
 METRICS = {
     "psnr_db": ("", "dB", 1, "+.2f"),
-    "identified": (" in images identified", "percentage points", 100, "+.0f"),
-    "update_norm": (" in the update's norm", "", 1, "+.3g"),
+    "identified": (", in images identified", "percentage points", 100, "+.0f"),
+    "update_norm": (", in the update's norm", "", 1, "+.3g"),
 }
 """Metric of an ordering -> how a sentence names it, its unit, and what a difference is multiplied by and written as."""
 COLUMNS = (
@@ -103,7 +104,7 @@ def sentence(held: Held, verdict: Verdict) -> str:
     ordering = held.ordering
     what, unit, scale, digits = METRICS[ordering.metric]
     below = "the strongest floor" if ordering.less.strongest else ordering.less.label
-    claim = f"{ordering.more.label}, above {below}{what}"
+    claim = f"*{ordering.more.label}* above *{below}*{what}"
     answer = verdict.answer if not held.asked else _asked(verdict.answer)
     if np.isnan(verdict.difference):
         return f"**{answer}**: {claim}: {verdict.reason}."
@@ -195,4 +196,5 @@ def main(folders: Iterable[Path], page_file: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(map(Path, sys.argv[1:]), Path(__file__).with_name("paper.md"))
+    given = [Path(folder) for folder in sys.argv[1:]]
+    main(given or sorted(PUBLISHED.iterdir()), Path(__file__).with_name("paper.md"))

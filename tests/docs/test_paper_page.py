@@ -8,7 +8,7 @@ import pytest
 from claims import Claim, Held, Line, Published, Variant
 from claims_networks import TABLE1
 from orderings import Cells, Ordering, judge
-from paper import CLAIMS, drawn, page, sentence
+from paper import CLAIMS, PUBLISHED, drawn, page, sentence
 from published_run import Result, read, write
 
 from bench.config import load_config
@@ -97,7 +97,7 @@ def test_a_sentence_says_what_was_found_and_of_how_many():
     wide = np.array([10.0, 20, 30, 40, 50])
     held = Held(Ordering(HIGH, LOW))
     said = sentence(held, verdict(wide + 2, wide))
-    assert said == "**holds**: the high one, above the low one: +2.00 dB [+2.00, +2.00], 5 clients."
+    assert said == "**holds**: *the high one* above *the low one*: +2.00 dB [+2.00, +2.00], 5 clients."
     asked = sentence(Held(Ordering(HIGH, LOW), asked=True), verdict(wide - 2, wide))
     assert asked.startswith("**the other way round (our question)**")
 
@@ -155,8 +155,6 @@ def test_a_published_run_gives_the_rows_of_its_folder(tmp_path: Path):
 
 
 def test_the_committed_page_is_that_of_the_published_runs():
-    root = Path(__file__).parents[2]
-    folders = sorted((root / "leaderboards" / "published" / "paper-small").iterdir())
-    results = {result.name: result for result in map(read, folders)}
-    committed = root / "docs" / "paper.md"
+    results = {result.name: result for result in map(read, PUBLISHED.iterdir())}
+    committed = Path(__file__).parents[2] / "docs" / "paper.md"
     assert page(results, drawn(committed.with_suffix(""))) == committed.read_text(encoding="utf-8")
