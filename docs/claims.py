@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from orderings import Cells, Ordering
 
+UNTRAINED, FIVE = "untrained", "epochs=5 on cifar10-jpeg"
+"""Labels of weights that several presets share."""
 COSINE, EUCLIDEAN = {"attack_name": "inverting_gradients"}, {"attack_name": "euclidean"}
 
 

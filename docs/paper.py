@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from claims import Claim, Held, Line, Variant
+from claims_attacks import ATTACKS
 from claims_networks import NETWORKS
 from claims_protocol import PROTOCOL
 from orderings import Answer, Verdict, judge
@@ -19,7 +20,7 @@ from published_run import Result, read
 
 from bench.statistics import summarise_metric
 
-CLAIMS = (*NETWORKS, *PROTOCOL)
+CLAIMS = (ATTACKS, *NETWORKS, *PROTOCOL)
 PUBLISHED = Path(__file__).parents[1] / "leaderboards" / "published" / "paper-small"
 ABSENT = "-"
 METRICS = {
@@ -196,5 +197,4 @@ def main(folders: Iterable[Path], page_file: Path) -> None:
 
 
 if __name__ == "__main__":
-    given = [Path(folder) for folder in sys.argv[1:]]
-    main(given or sorted(PUBLISHED.iterdir()), Path(__file__).with_name("paper.md"))
+    main([Path(name) for name in sys.argv[1:]] or sorted(PUBLISHED.iterdir()), Path(__file__).with_name("paper.md"))

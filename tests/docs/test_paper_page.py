@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from claims import Claim, Held, Line, Published, Variant
-from claims_networks import TABLE1
+from claims_attacks import TABLE1
 from orderings import Cells, Ordering, judge
 from paper import CLAIMS, PUBLISHED, drawn, page, sentence
 from published_run import Result, read, write
