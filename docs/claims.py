@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from orderings import Cells, Ordering
 
+UNTRAINED, FIVE = "untrained", "epochs=5 on cifar10-jpeg"
+"""Labels of weights that several presets share."""
 COSINE, EUCLIDEAN = {"attack_name": "inverting_gradients"}, {"attack_name": "euclidean"}
 
 
@@ -57,6 +59,14 @@ class Claim:
     variants: tuple[Variant, ...]
 
 
-def floor(label: str, **where: object) -> Cells:
-    """The strongest control, by mean PSNR, among these rows."""
-    return Cells(label, {"control": True, **where}, strongest=True)
+def floor(label: str, *, metric: str = "psnr_db", **where: object) -> Cells:
+    """The strongest control, by the mean of this metric, among these rows."""
+    return Cells(label, {"control": True, **where}, strongest=metric)
+
+
+def above_floor(cells: Cells) -> tuple[Held, Held]:
+    """That the attack of these cells is above the strongest control, in PSNR and in images identified."""
+    where = {key: value for key, value in cells.where.items() if key not in ("attack_name", "control")}
+    label = f"{cells.label}: strongest floor"
+    psnr, identified = (floor(label, metric=metric, **where) for metric in ("psnr_db", "identified"))
+    return Held(Ordering(cells, psnr)), Held(Ordering(cells, identified, "identified"))

@@ -19,12 +19,12 @@ Answer = Literal["holds", "does not hold", "not decided", "not run"]
 class Cells:
     """Rows of a run: `label` in words, and `where` from a column, `attack.x` or `defense.x` to its value.
 
-    `strongest` takes, of the attacks among them, the one with the highest mean PSNR: for controls.
+    `strongest` names a metric: of the attacks among them the one with the highest mean is taken, as for controls.
     """
 
     label: str
     where: Mapping[str, Any] = field(default_factory=dict)
-    strongest: bool = False
+    strongest: str | None = None
 
     def of(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The rows that are meant, perhaps none."""
@@ -33,8 +33,8 @@ class Cells:
             column, _, parameter = key.partition(".")
             found = kept[column] if not parameter else kept[f"{column}_parameters"].map(_reader(parameter))
             kept = kept[found == value]
-        if self.strongest and not kept.empty:
-            means = kept[kept["status"] == "ok"].groupby("attack", sort=False)["psnr_db"].mean()
+        if self.strongest is not None and not kept.empty:
+            means = kept[kept["status"] == "ok"].groupby("attack", sort=False)[self.strongest].mean()
             kept = kept[kept["attack"] == means.idxmax()] if len(means) else kept
         return kept
 
@@ -64,7 +64,8 @@ def judge(ordering: Ordering, frame: pd.DataFrame) -> Verdict:
     """Decide by the 95% bootstrap interval of the mean difference: above 0, below 0, or over it.
 
     Images are paired; seeds are averaged first. Where an update holds several images the units are the clients of the
-    larger batch. Fewer than five units decide nothing, and neither does a side with a failed cell.
+    larger batch. Nothing is decided by fewer than five units, by a side with a failed cell, or by two attacks whose
+    PSNR is under that of the strongest control: between two failures decibels measure noise.
     """
     sides = [ordering.more.of(frame), ordering.less.of(frame)]
     for cells, rows in zip((ordering.more, ordering.less), sides, strict=True):
@@ -83,11 +84,24 @@ def judge(ordering: Ordering, frame: pd.DataFrame) -> Verdict:
         difference = difference.groupby(first).mean()
     mean, units = float(difference.mean()), len(difference)
     bounds = interval(difference.to_numpy(dtype=np.float64))
+    if ordering.metric == "psnr_db" and all(_is_under_floor(c, frame) for c in (ordering.more, ordering.less)):
+        return Verdict(
+            "not decided", "both are under the strongest floor", mean, *(bounds or (np.nan,) * 2), units=units
+        )
     if bounds is None:
         return Verdict("not decided", f"fewer than {LEAST_UNITS} independent clients", mean, units=units)
     low, high = bounds
     answer: Answer = "holds" if low > 0 else "does not hold" if high < 0 else "not decided"
     return Verdict(answer, "" if answer != "not decided" else "the interval holds 0", mean, low, high, units)
+
+
+def _is_under_floor(cells: Cells, frame: pd.DataFrame) -> bool:
+    """Whether the mean PSNR is under that of the strongest control of the same setting; a control never is."""
+    if cells.where.get("control"):
+        return False
+    where = {key: value for key, value in cells.where.items() if not key.startswith("attack")}
+    controls = Cells("", {**where, "control": True}, strongest="psnr_db").of(frame)
+    return bool(cells.of(frame)["psnr_db"].mean() < controls["psnr_db"].mean())
 
 
 def _reader(parameter: str) -> Any:

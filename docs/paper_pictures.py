@@ -20,27 +20,39 @@ OURS, PAPERS, FLOOR = "#1f6f9f", "#c44e2b", "0.55"
 
 
 def chart(variant: Variant, frame: pd.DataFrame, path: Path) -> None:
-    """Mean PSNR and its SD over images of every attack; a grey bar is the strongest floor, hollow is the paper."""
+    """Mean PSNR and its SD over images of every attack; a grey bar is the strongest floor, hollow is the paper.
+
+    Beside it the update's norm of every image, where the claim is about norms too.
+    """
     shown = [(line, below) for line, below in _with_floors(variant.lines, frame) if not line.cells.of(frame).empty]
+    with_norms = any(held.ordering.metric == "update_norm" for held in variant.held)
     with style():
-        height = 0.95 + 0.27 * len(shown)
-        figure = empty_figure(7.5, height, "constrained")
-        ax = figure.add_subplot()
+        figure = empty_figure(7.5, 0.95 + 0.27 * len(shown), "constrained")
+        axes = figure.subplots(1, 1 + with_norms, sharey=True, squeeze=False, width_ratios=[3, 1][: 1 + with_norms])[0]
         for y, (line, below) in enumerate(shown):
-            rows = line.cells.of(frame)
-            if below is not None:
-                ax.plot([below, below], [y - 0.38, y + 0.38], color=FLOOR, linewidth=3, solid_capstyle="butt")
-            if (rows["status"] == "ok").all():
-                found = summarise_metric(rows, "psnr_db")
-                ax.errorbar(found.mean, y, xerr=np.nan_to_num(found.sd), fmt="o", color=OURS, capsize=2, markersize=5)
-            if line.paper is not None:
-                paper = {"fmt": "o", "color": PAPERS, "markerfacecolor": "white", "capsize": 2, "markersize": 5}
-                ax.errorbar(line.paper.mean, y + 0.22, xerr=line.paper.sd, elinewidth=0.8, **paper)
-        ax.set_yticks(range(len(shown)), [line.cells.label for line, _ in shown])
-        ax.set_ylim(len(shown) - 0.4, -0.6)
-        ax.set_xlabel("PSNR in dB: mean and SD over images")
-        _legend(ax, papers=any(line.paper for line, _ in shown))
+            _draw_line(axes[0], y, line, line.cells.of(frame), below)
+        axes[0].set_yticks(range(len(shown)), [line.cells.label for line, _ in shown])
+        axes[0].set_ylim(len(shown) - 0.4, -0.6)
+        axes[0].set_xlabel("PSNR in dB: mean and SD over images")
+        if with_norms:
+            for y, (line, _) in enumerate(shown):
+                norms = line.cells.of(frame)["update_norm"]
+                axes[1].plot(norms, [y] * len(norms), "o", color=OURS, markersize=3, alpha=0.6)
+            axes[1].set_xscale("log")
+            axes[1].set_xlabel("update's norm")
+        _legend(axes[0], papers=any(line.paper for line, _ in shown))
         figure.savefig(path, dpi=DPI, metadata={"Software": None})
+
+
+def _draw_line(ax: Axes, y: int, line: Line, rows: pd.DataFrame, below: float | None) -> None:
+    if below is not None:
+        ax.plot([below, below], [y - 0.38, y + 0.38], color=FLOOR, linewidth=3, solid_capstyle="butt")
+    if (rows["status"] == "ok").all():
+        found = summarise_metric(rows, "psnr_db")
+        ax.errorbar(found.mean, y, xerr=np.nan_to_num(found.sd), fmt="o", color=OURS, capsize=2, markersize=5)
+    if line.paper is not None:
+        paper = {"fmt": "o", "color": PAPERS, "markerfacecolor": "white", "capsize": 2, "markersize": 5}
+        ax.errorbar(line.paper.mean, y + 0.22, xerr=line.paper.sd, elinewidth=0.8, **paper)
 
 
 def gallery(variant: Variant, frame: pd.DataFrame, images: StoredImages, path: Path) -> None:

@@ -11,7 +11,7 @@ TWENTY = ['grid.dataset="cifar10-samples"', "grid.images=20", UNTRAINED]
 @pytest.mark.parametrize(
     ("preset", "overrides", "models", "attacked"),
     [
-        ("paper-table1-small", [UNTRAINED], 2, 6),
+        ("paper-table1-small", [UNTRAINED], 2, 8),
         ("paper-architecture-small", [UNTRAINED], 3, 6),
         ("paper-fedavg-small", [], 1, 8),
         ("paper-resnet20-4-small", [], 1, 1),

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from claims import Claim, Held, Line, Published, Variant
-from claims_networks import TABLE1
+from claims_attacks import TABLE1
 from orderings import Cells, Ordering, judge
-from paper import CLAIMS, page, sentence
+from paper import CLAIMS, PUBLISHED, drawn, page, sentence
 from published_run import Result, read, write
 
 from bench.config import load_config
@@ -26,7 +26,8 @@ def rows(attack, psnr, *, images_per_update=1, status="ok", **also):
             "defense_parameters": "[{}]", "control": False, "status": status, "reason": "" if status == "ok" else "why",
             "seed": 0, "image": range(count), "trial": [i // images_per_update for i in range(count)],
             "images_per_update": images_per_update, "psnr_db": psnr, "ssim": 0.5, "identified": 1.0,
-            "identification_pool": 20, "update_norm": 3.25, "weights_accuracy": None, **also,
+            "identification_pool": 20, "update_norm": 3.25, "weights": "untrained",
+            "underpowered": 0.0, "weights_accuracy": None, **also,
         }
     )  # fmt: skip
 
@@ -65,9 +66,20 @@ def test_a_side_that_is_absent_or_failed_decides_nothing():
     assert (found.answer, found.reason) == ("not decided", "the low one is oom: why")
 
 
+def test_two_attacks_under_the_floor_decide_nothing():
+    low, high, floor = np.arange(6.0), np.arange(6.0) + 1, np.full(6, 9.0)
+    frame = pd.concat([rows("high", high), rows("low", low), rows("floor", floor, control=True)])
+    found = judge(Ordering(HIGH, LOW), frame)
+    assert (found.answer, found.reason) == ("not decided", "both are under the strongest floor")
+    assert (
+        judge(Ordering(HIGH, LOW), frame.assign(psnr_db=frame["psnr_db"].where(~frame["control"], 3.0))).answer
+        == "holds"
+    )
+
+
 def test_the_strongest_control_is_that_of_the_highest_mean():
     frame = pd.concat([rows("grey", [1.0, 9.0], control=True), rows("mean", [6.0, 6.0], control=True)])
-    assert set(Cells("floor", {"control": True}, strongest=True).of(frame)["attack"]) == {"mean"}
+    assert set(Cells("floor", {"control": True}, strongest="psnr_db").of(frame)["attack"]) == {"mean"}
 
 
 def test_cells_can_be_chosen_by_the_parameters_of_attack_and_defense():
@@ -85,7 +97,7 @@ def test_a_sentence_says_what_was_found_and_of_how_many():
     wide = np.array([10.0, 20, 30, 40, 50])
     held = Held(Ordering(HIGH, LOW))
     said = sentence(held, verdict(wide + 2, wide))
-    assert said == "**holds**: the high one, above the low one: +2.00 dB [+2.00, +2.00], 5 clients."
+    assert said == "**holds**: *the high one* above *the low one*: +2.00 dB [+2.00, +2.00], 5 clients."
     asked = sentence(Held(Ordering(HIGH, LOW), asked=True), verdict(wide - 2, wide))
     assert asked.startswith("**the other way round (our question)**")
 
@@ -102,7 +114,8 @@ def test_the_page_puts_the_paper_s_figure_beside_ours_and_says_what_was_not_run(
     frame = pd.concat([rows("high", [12.0] * 5), rows("low", [11.0] * 5)])
     text = page({"paper-x-small": Result("paper-x-small", frame, about | {"seconds": 60}, None)}, {})
     assert (
-        "| the high one | 18.00 ± 3.33 | 12.00 ± 0.00 | -6.00 | [12.0, 12.0] | 0.50 | 100% @20 | 5 | 7 | 3.25 |" in text
+        "| the high one | 18.00 ± 3.33 | 12.00 ± 0.00 | -6.00 | [12.0, 12.0] | 0.50 | 100% @20 | 5 | 7 | 0% | 3.25 |"
+        in text
     )
     assert "9.50 ± 1.00 [from memory]" in text
     assert "### `paper-x`\n\nNot run: no GPU was available." in text
@@ -139,3 +152,9 @@ def test_a_published_run_gives_the_rows_of_its_folder(tmp_path: Path):
         np.testing.assert_array_equal(back.frame[column], there.frame[column])
     for column in ("attack", "defense", "status", "reason", "control"):
         assert back.frame[column].tolist() == there.frame[column].tolist()
+
+
+def test_the_committed_page_is_that_of_the_published_runs():
+    results = {result.name: result for result in map(read, PUBLISHED.iterdir())}
+    committed = Path(__file__).parents[2] / "docs" / "paper.md"
+    assert page(results, drawn(committed.with_suffix(""))) == committed.read_text(encoding="utf-8")
