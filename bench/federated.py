@@ -106,7 +106,7 @@ def train_federated(
     optimiser = server.optimiser(list(weights.values()))
     first = 0 if kept is None else resume_training(kept, weights, optimiser)
     deal = torch.randperm(len(data[1]), generator=Generator().manual_seed(stream("deal", seed)))
-    at_once = _clients_at_once(task, params)
+    at_once = clients_at_once(task, params)
     saved = time.perf_counter()
     for number in range(first, rounds.rounds):
         members = rounds.chosen(number, seed)
@@ -184,7 +184,8 @@ def _clients(
     return Batch(pixels.float() / 255, labels), rngs
 
 
-def _clients_at_once(task: Task, params: Params) -> int:
+def clients_at_once(task: Task, params: Params) -> int:
+    """Clients whose updates are computed together, so that neither these nor their activations fill the memory."""
     # An example's gradient is as large as an update, and DP-SGD holds those of all examples.
     updates = sum(p.numel() for p in params.values()) * task.schedule.images
     work = COPIES * activations(task, params) * task.schedule.images

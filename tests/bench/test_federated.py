@@ -87,7 +87,7 @@ def test_a_local_step_of_any_rate_moves_the_server_as_its_gradient_does():
 def test_clients_computed_in_parts_train_the_same_network(monkeypatch, chunk):
     parts, rounds = (DpSgd(0.5, 0.3),), Rounds(3, 7, 30, 2)
     whole = trained(parts, rounds, schedule=Schedule(images=2))
-    monkeypatch.setattr(federated, "_clients_at_once", lambda task, params: chunk)
+    monkeypatch.setattr(federated, "clients_at_once", lambda task, params: chunk)
     assert same(trained(parts, rounds, schedule=Schedule(images=2)), whole, 1e-5)
 
 

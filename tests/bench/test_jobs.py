@@ -1,17 +1,29 @@
 """Trainings and certificates are cells of a run: planned, stored, resumed, failed and retried like blocks."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from torch import nn
 from typer.testing import CliRunner
 
 import bench
+from bench.dataset import in_memory
+from bench.datasets import load_dataset
 from bench.errors import ConfigurationError
+from bench.estimate_jobs import describe_jobs
+from bench.job_settings import Utility
 from bench.runs import prepare
 from bench.store import Store
+from bench.utility import trained_figures
 from defenses.accounting import gaussian_epsilon
+from defenses.chain import Chain
+from defenses.client import Classifier, Normalise
+from defenses.none import NoDefense
+from defenses.schedule import Schedule
 from leaderboards.cli import app
 from leaderboards.report import report
 
@@ -251,3 +263,92 @@ def test_a_run_whose_noise_is_divided_twice_fails_loudly(grid, tmp_path, capsys)
     said = capsys.readouterr().err
     assert "BROKEN CERTIFICATE: twice" in said
     assert "dp_sgd" not in said
+
+
+OWN_PROOF = '''
+"""A defense with a proof of its own."""
+
+from leakboard import Batch, Defense, Generator, Params, Task, Update, local_training
+from defenses.accounting import Guarantee
+
+
+class OwnProof(Defense):
+    """Proves something by other means than Gaussian noise (no source)."""
+
+    def share(self, task: Task, params: Params, batch: Batch, rng: Generator) -> Update:
+        return local_training(task, params, batch, rng, task.gradient)
+
+    def privacy(self, schedule, rounds, delta):
+        return Guarantee(1.5 * rounds, delta, "RDP", rounds, 1.0)
+'''
+
+
+def test_a_proof_that_is_not_of_gaussian_noise_is_stated_and_not_put_to_the_gaussian_test(grid, tmp_path):
+    plugin = tmp_path / "own_proof.py"
+    plugin.write_text(OWN_PROOF)
+    overrides = ['grid.defenses=["none","own_proof"]', "utility.rounds=2", "utility.seeds=[0]"]
+    run = bench.run(grid, output=tmp_path / "run", overrides=overrides, plugins=[plugin])
+    frame = run.store.jobs_frame()
+    assert set(frame["kind"]) == {"training"}
+    own = frame[frame["defense"] == "own_proof"].iloc[0]
+    assert (own["epsilon"], own["accountant"]) == (1.5, "RDP")
+    assert frame[["epsilon_rdp", "epsilon_prv", "epsilon_central"]].isna().all().all()
+
+
+def test_a_proof_that_raises_is_named_where_it_is_asked_for_and_stops_nobody_else(grid, grid_file, tmp_path):
+    plugin = tmp_path / "own_proof.py"
+    plugin.write_text(
+        OWN_PROOF.replace('return Guarantee(1.5 * rounds, delta, "RDP", rounds, 1.0)', "raise KeyError(7)")
+    )
+    with pytest.raises(ConfigurationError, match=r"defense own_proof: KeyError: 7 .*own_proof\.py"):
+        planned(grid, 'grid.defenses=["none","own_proof"]', plugins=[plugin])
+    assert planned(grid_file, 'grid.defenses=["none","own_proof"]', plugins=[plugin]).jobs == ()
+
+
+def test_too_few_images_for_a_certificate_are_said_before_anything_runs(grid):
+    small = ["grid.dataset=cifar10-samples", 'grid.models=["lenet-zhu"]', "grid.client.images=4", "grid.images=8"]
+    grid.write_text(GRID.partition("[utility]")[0] + "[certificate]\n")
+    with pytest.raises(
+        ConfigurationError, match=r"certificate\.candidates = 20 and 3 other images.*has 20; take fewer"
+    ):
+        planned(grid, *small)
+
+
+def test_a_network_of_clients_in_train_mode_is_tested_whatever_the_order_of_images(tmp_path):
+    """Statistics come from training images: a test of one class after the other would have others in every batch."""
+    dataset = load_dataset("digits")
+    order = dataset.labels.argsort()
+    pixels, labels = dataset.pixels(order.tolist()), dataset.labels[order]
+    by_class = replace(dataset, labels=labels, read=in_memory(pixels))
+    asked = Utility(rounds=60, clients=20, learning_rate=0.02, seeds=(0,))
+    found = []
+    for attacked in (dataset, by_class):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            network = nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 10))
+        model = Classifier(Normalise(dataset.mean, dataset.std), network).eval()
+        kept = tmp_path / "kept.safetensors"
+        schedule = Schedule(images=4)
+        found.append(trained_figures(model, "train", Chain((NoDefense(),)), schedule, attacked, asked, 0, kept))
+    assert found[0]["accuracy"] == pytest.approx(found[1]["accuracy"], abs=1e-9)
+    assert found[0]["accuracy"] > 0.6
+
+
+def test_a_plan_says_what_jobs_are_left_and_what_they_take(grid, finished, tmp_path):
+    _, _, clients, plan = prepare(str(grid))
+    lines, seconds = describe_jobs(plan, clients, Store(tmp_path / "run"))
+    assert [line.partition(", about")[0] for line in lines] == [
+        "  job       6 trainings of 3 defenses",
+        "  job       1 certificate of 1 defense",
+    ]
+    assert seconds > 0
+    assert describe_jobs(plan, clients, Store.existing(finished)) == ([], 0.0)
+
+
+def test_a_job_that_cannot_be_estimated_leaves_the_plan_readable(grid, tmp_path):
+    plugin = tmp_path / "broken.py"
+    plugin.write_text(BROKEN)
+    overrides = ["utility.rounds=2", 'grid.defenses=["none","broken"]', "utility.seeds=[0]"]
+    _, _, clients, plan = prepare(str(grid), overrides=overrides, plugins=[plugin])
+    lines, _ = describe_jobs(plan, clients, Store(tmp_path / "run"))
+    assert lines[1] == "  not estimated: training / broken, seed 0: RuntimeError: no more than one"

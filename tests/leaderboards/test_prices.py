@@ -105,6 +105,21 @@ def test_a_broken_certificate_takes_epsilon_and_rank(frame: pd.DataFrame, jobs: 
     assert shown(text, "Who leaks least")[NOISE]["5 points"] == "broken"
 
 
+def test_a_certificate_that_was_not_measured_helps_nobody(frame: pd.DataFrame, jobs: Callable) -> None:
+    made = jobs()
+    failed = made["kind"] == "certificate"
+    made.loc[failed, ["status", "reason"]] = "error", "it broke"
+    made.loc[failed, ["successes", "bound"]] = np.nan
+    row = of(ranking(frame, ANY, made), NOISE)
+    assert pd.isna(row["rank"])
+    assert "incomplete" in row["verdicts"]
+    assert np.isnan([row[name] for name in ("epsilon", "epsilon_rdp", "epsilon_prv", "epsilon_central")]).all()
+    assert row["no_epsilon"].startswith("certificate not measured: ")
+    assert "it broke" in row["incomplete"]
+    text = standings.render(frame, "markdown", ANY, made)
+    assert shown(text, "Who leaks least")[NOISE]["5 points"] == "incomplete"
+
+
 def test_a_broken_certificate_is_broken_under_all_weights(frame: pd.DataFrame, jobs: Callable) -> None:
     trained = frame.assign(weights="5 epochs")
     rows = ranking(pd.concat([frame, trained]), ANY, jobs(successes=100))
@@ -179,7 +194,7 @@ def test_notes_say_how_accuracy_and_epsilon_were_made(frame: pd.DataFrame, jobs:
     for said in (
         "3,000 test images", "400 rounds of 32 of 2,000 clients", "adam (learning rate 0.001)", "over 3 seeds",
         "one image (add or remove one image) at delta 1e-05", "in 7 of which the client takes part", "q = 1",
-        "sees only the mean of all clients' updates", "one of 16", "a heuristic, of which nothing is proven",
+        "only the mean of a round's updates", "one of 16", "a heuristic, of which nothing is proven",
     ):  # fmt: skip
         assert said in text
 
