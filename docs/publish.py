@@ -5,11 +5,11 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 from published_run import DIGITS, write
 
 from bench.store import Store
-from leaderboards.ranking import ranking
 from leaderboards.standings import render
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,14 +23,18 @@ def main(run: Path, target: Path, command: str) -> None:
     about = target / "about.json"
     told = json.loads(about.read_text(encoding="utf-8"))
     jobs = store.jobs_frame()
-    records = [store.record(job) for job in jobs.loc[jobs["status"] == "ok", "job"]]
-    made = [record["provenance"] for record in records if record is not None]
-    told |= {"command": command, "commits": sorted({*told["commits"], *(str(m["commit"]) for m in made)})}
+    records = [record for job in jobs.loc[jobs["status"] == "ok", "job"] if (record := store.record(job))]
+    del told["seconds"]  # From the last start to the last result: this may have been made in pieces.
+    told |= {
+        "command": command,
+        "commits": sorted({*told["commits"], *(str(record["provenance"]["commit"]) for record in records)}),
+        "seconds_of_attacks": round(float(store.frame()["seconds"].sum())),
+        "seconds_of_jobs": round(sum(record["figures"].get("seconds") or 0 for record in records)),
+    }
     about.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     jobs.to_csv(target / "jobs.csv", index=False, float_format=DIGITS, lineterminator="\n")
     frame = store.frame()
-    rows = ranking(frame, jobs=jobs)
-    (target / "ranking.json").write_text((rows.to_json(orient="records", indent=1) or "[]") + "\n", encoding="utf-8")
+    (target / "ranking.json").write_text(render(frame, "json", jobs=jobs), encoding="utf-8")
     for kind in PICTURES:
         [picture] = (run / "plots").glob(f"{kind}-*.png")
         shutil.copy(picture, target / f"{kind}.png")
@@ -42,14 +46,17 @@ def main(run: Path, target: Path, command: str) -> None:
     readme.write_text(text, encoding="utf-8")
 
 
-def page(told: dict[str, object], tables: str) -> str:
+def page(told: dict[str, Any], tables: str) -> str:
     """The folder's own page: what was run, its figures, its tables."""
     pictures = "\n\n".join(f"![{kind}]({kind}.png)" for kind in PICTURES)
     return (
-        f"# {told['name']}\n\nMade by `{told['command']}` on {_listed(told['device'])}, {_listed(told['threads'])} "
-        f"thread, at commit {_listed(told['commits'])}. `results.csv` has a row for every attacked image, `about.json` "
-        "what the rows of a cell share, `jobs.csv` a row for every training and certificate, `ranking.json` every "
-        f"figure of the tables; `docs/publish.py` made this folder.\n\n{pictures}\n\n{tables}"
+        f"# {told['name']}\n\nMade by `{told['command']}` on {_listed(told['device'])} with {_listed(told['threads'])} "
+        f"thread, shared with other work: {told['seconds_of_attacks'] / 60:.0f} minutes of attacks and "
+        f"{told['seconds_of_jobs'] / 60:.0f} of training. It was stopped and went on, at the commits "
+        f"{', '.join(commit[:10] for commit in told['commits'])}. `results.csv` has a row for every attacked image, "
+        "`about.json` what the rows of a cell share, `jobs.csv` a row for every training and certificate, "
+        "`ranking.json` every figure of the tables; `docs/publish.py` made this folder."
+        f"\n\n{pictures}\n\n{tables}"
     )
 
 

@@ -106,7 +106,7 @@ def _standing(row: Row, reasons: dict[str, int]) -> str:
 def _lost(row: Row, reasons: dict[str, int]) -> str:
     if row["accuracy_lost_reason"]:
         return ABSENT + marked(reasons, _training(row["accuracy_lost_reason"]))
-    return f"{row['accuracy_lost']:.1f}{_span(row['accuracy_lost_low'], row['accuracy_lost_high'], 1)}"
+    return f"{round(row['accuracy_lost'], 1) + 0.0:.1f}{_span(row['accuracy_lost_low'], row['accuracy_lost_high'], 1)}"
 
 
 def _accuracy(row: Row, reasons: dict[str, int]) -> str:
@@ -144,4 +144,5 @@ def _kibibytes(row: Row) -> str:
 
 
 def _span(low: float, high: float, digits: int) -> str:
-    return "" if np.isnan(low) else f" [{low:.{digits}f}, {high:.{digits}f}]"
+    # Adding 0 makes a zero of what rounds to -0.
+    return "" if np.isnan(low) else f" [{round(low, digits) + 0.0:.{digits}f}, {round(high, digits) + 0.0:.{digits}f}]"
