@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from defenses.gradient_pruning import GradientPruning
 
@@ -53,3 +55,16 @@ def test_a_decimal_ratio_is_not_short_by_binary_rounding():
 def test_ratios_outside_the_range_are_refused(ratio):
     with pytest.raises(ValueError, match="ratio must lie in"):
         GradientPruning(ratio=ratio)
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(
+    entries=st.lists(st.sampled_from([-2.0, -1.0, -0.5, 0.0, 0.5, 1.0]), min_size=1, max_size=30),
+    ratio=st.floats(0, 0.99),
+)
+def test_the_largest_entries_are_kept_and_of_equal_ones_the_first(entries, ratio):
+    """By sorting them all, stably."""
+    found = GradientPruning(ratio)._kept(torch.tensor(entries))
+    order = sorted(range(len(entries)), key=lambda i: -abs(entries[i]))
+    kept = set(order[: int(found.sum())])
+    assert found.tolist() == [float(i in kept) for i in range(len(entries))]
