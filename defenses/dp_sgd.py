@@ -141,7 +141,7 @@ class DpSgd(Defense):
                 expected_batch_size=size,
                 loss_reduction="mean",
             )
-            F.cross_entropy(wrapped(batches.images.flatten(0, 1)), batches.labels.flatten()).backward()
+            F.cross_entropy(wrapped(batches.images.flatten(0, 1)), batches.labels.flatten(0, 1)).backward()
             found = {name: getattr(p, "grad_sample", None) for name, p in own.items()}
             examples = {name: of_all for name, of_all in found.items() if of_all is not None}
             sent: list[Update] = []

@@ -57,6 +57,20 @@ def test_many_clients_at_once_send_what_each_of_them_sends_alone(make_task, part
     assert float((together["network.0.weight"][0] - together["network.0.weight"][1]).abs().max()) > 0
 
 
+@pytest.mark.parametrize("parts", [(NoDefense(),), (DpSgd(0.05, 0.7),), (LocalEpochs(2, 2, 0.1),)], ids=str)
+def test_clients_with_probabilities_for_labels_send_the_same_at_once_and_alone(make_task, parts):
+    chain = Chain(parts)
+    task, params, _ = make_task(chain.schedule(Schedule(images=3)))
+    draw = torch.Generator().manual_seed(7)
+    images = torch.rand(4, 3, 1, 8, 8, dtype=torch.float64, generator=draw)
+    labels = torch.rand(4, 3, 5, dtype=torch.float64, generator=draw).softmax(-1)
+    rngs = lambda: [torch.Generator().manual_seed(i) for i in range(4)]
+    together = chain.updates(task, params, Batch(images, labels), rngs())
+    alone = [chain.update(task, params, Batch(*b), r) for *b, r in zip(images, labels, rngs(), strict=True)]
+    for name in params:
+        torch.testing.assert_close(together[name], torch.stack([a[name] for a in alone]), rtol=1e-9, atol=1e-12)
+
+
 def test_many_clients_leave_the_global_generator_and_the_weights_as_they_were(make_task):
     task, params, batch = make_task()
     before, state = {name: p.clone() for name, p in params.items()}, torch.get_rng_state()
