@@ -165,12 +165,15 @@ def probe(task: Task, params: Params, chain: Chain, batches: Batch, rngs: list[G
 
 def _differ(mine: Tensor, theirs: Tensor, largest: float) -> bool:
     """Whether two tensors differ by more than rounding; `largest` is the largest entry of their update."""
-    other = (mine - theirs).abs() > 1e-3 * mine.abs().max() + 1e-6 * largest
-    # Rounding may swap the last entry that is kept with the first that is pruned: both are as small as any kept one.
+    other = (mine - theirs).abs() > 1e-4 * mine.abs().max() + 1e-6 * largest
+    # Rounding may swap the last entry that is kept with the first that is pruned, both as small as any kept one: as
+    # many come as go. Or a level of a quantiser flips, but not in a small tensor, where it would be all that is there.
     kept = torch.minimum(*(u.abs().where(u != 0, math.inf).min() for u in (mine, theirs)))
-    swapped = ((mine == 0) != (theirs == 0)) & (torch.maximum(mine.abs(), theirs.abs()) <= kept * 1.001)
-    # A level of a quantiser may flip, too, but not in a small tensor, where it would be seen by nobody else.
-    return int((other & ~swapped).sum()) > len(mine.flatten()) // 1000
+    small = other & (torch.maximum(mine.abs(), theirs.abs()) <= kept * 1.001)
+    come, gone = int((small & (mine == 0)).sum()), int((small & (theirs == 0)).sum())
+    few = max(1, mine.numel() // 1000)
+    swapped = 2 * come if come == gone <= few else 0
+    return int(other.sum()) - swapped > mine.numel() // 1000
 
 
 def _clients(

@@ -9,8 +9,7 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from torch import Generator
-from torch.optim.swa_utils import update_bn
+from torch import Generator, Tensor
 
 from bench.dataset import Dataset
 from bench.errors import ConfigurationError
@@ -18,7 +17,7 @@ from bench.federated import Rounds, Server, first_clients, train_federated
 from bench.job_settings import Utility
 from bench.training import Progress, accuracy
 from defenses.accounting import prv_epsilon, rdp_epsilon, summed
-from defenses.batch_norm import in_mode
+from defenses.batch_norm import RUNNING, batch_norms, in_mode
 from defenses.chain import Chain
 from defenses.client import Batch, Classifier, Task
 from defenses.schedule import Mode, Schedule
@@ -84,10 +83,7 @@ def trained_figures(
         for name, p in model.named_parameters():
             p.copy_(trained[name])
     if mode == "train":
-        with torch.random.fork_rng(devices=[]):
-            some = torch.randperm(len(data[1]), generator=Generator().manual_seed(seed))[:STATISTICS].split(250)
-            update_bn((data[0][part].float() / 255 for part in some), model)
-            model.eval()
+        _take_statistics(model, data[0], seed)
     counts = torch.bincount(dataset.labels, minlength=dataset.classes)
     return {
         "accuracy": accuracy(model, dataset, len(dataset)),
@@ -98,6 +94,20 @@ def trained_figures(
         # What an earlier process spent is not known.
         "seconds": None if resumed else time.perf_counter() - started,
     }
+
+
+def _take_statistics(model: Classifier, pixels: Tensor, seed: int) -> None:
+    """Give the batch norms of a model the mean statistics of batches of training images; nothing else leaves eval."""
+    norms = [module for module in batch_norms(model).values() if isinstance(module, RUNNING)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean of all batches
+        norm.train()
+    some = torch.randperm(len(pixels), generator=Generator().manual_seed(seed))[:STATISTICS]
+    with torch.no_grad():
+        for part in some.tensor_split(max(1, len(some) // 250)):
+            model(pixels[part].float() / 255)
+    model.eval()
 
 
 def proven(chain: Chain, client: Schedule, rounds: Rounds, delta: float) -> dict[str, Any]:

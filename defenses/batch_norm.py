@@ -43,7 +43,8 @@ class NormOfTheBatch(nn.Module):
         return f"eps={self.eps}"
 
 
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, NormOfTheBatch)
+RUNNING = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+BATCH_NORMS = (*RUNNING, NormOfTheBatch)
 
 
 def batch_norms(model: nn.Module) -> dict[str, nn.Module]:
@@ -57,7 +58,7 @@ def in_mode(model: Classifier, mode: Mode) -> Classifier:
         return model
     changed = deepcopy(model)
     for name, layer in batch_norms(changed).items():
-        if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
+        if isinstance(layer, RUNNING):
             changed.set_submodule(name, NormOfTheBatch(layer))
     return changed
 

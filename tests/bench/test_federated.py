@@ -192,6 +192,15 @@ def test_rounding_that_swaps_the_last_entry_kept_is_no_difference():
     theirs = torch.tensor([0.0, 1.0, 0.5, 0.2500001, 0.0])
     assert not federated._differ(mine, theirs, 1.0)
     assert federated._differ(mine, torch.tensor([0.0, 1.0, 0.0, 0.0, 0.25]), 1.0)
+    assert federated._differ(mine, torch.tensor([0.0, 1.0, 0.5, 0.0, 0.0]), 1.0)  # one gone, none come
+
+
+@pytest.mark.parametrize("part", [0.0, 0.5], ids=["all", "half"])
+def test_signs_that_are_zero_when_trained_are_no_rounding(part):
+    signs = torch.randn(4000, generator=torch.Generator().manual_seed(0)).sign() * 0.3
+    trained = signs * (torch.arange(4000) < 4000 * part)
+    assert federated._differ(signs, trained, 0.3)
+    assert not federated._differ(signs, signs.clone(), 0.3)
 
 
 def test_pruning_passes_as_the_same_at_once_and_alone():
