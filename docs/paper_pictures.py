@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from textwrap import fill
 
@@ -10,6 +11,7 @@ import pandas as pd
 from claims import Line, Variant
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 
 from bench.statistics import summarise_metric
 from leaderboards.figures import NORMAL, SMALL, empty_figure, style
@@ -17,6 +19,23 @@ from leaderboards.stored_images import StoredImages
 
 DPI = 110
 OURS, PAPERS, FLOOR = "#1f6f9f", "#c44e2b", "0.55"
+RUN = "Run"
+"""What a picture says of the results that it shows is written under this name into its file."""
+
+
+def digest(frame: pd.DataFrame) -> str:
+    """What tells these results from those of any other run."""
+    rows = frame[["cell", "image", "seed", "psnr_db"]].sort_values(["cell", "image", "seed"])
+    text = rows.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def shows(path: Path, frame: pd.DataFrame) -> bool:
+    """Whether this picture is there, and of these results."""
+    if not path.is_file():
+        return False
+    with Image.open(path) as picture:
+        return picture.info.get(RUN) == digest(frame)
 
 
 def chart(variant: Variant, frame: pd.DataFrame, path: Path) -> None:
@@ -41,7 +60,7 @@ def chart(variant: Variant, frame: pd.DataFrame, path: Path) -> None:
             axes[1].set_xscale("log")
             axes[1].set_xlabel("update's norm")
         _legend(axes[0], papers=any(line.paper for line, _ in shown))
-        figure.savefig(path, dpi=DPI, metadata={"Software": None})
+        figure.savefig(path, dpi=DPI, metadata={"Software": None, RUN: digest(frame)})
 
 
 def _draw_line(ax: Axes, y: int, line: Line, rows: pd.DataFrame, below: float | None) -> None:
@@ -85,7 +104,7 @@ def gallery(variant: Variant, frame: pd.DataFrame, images: StoredImages, path: P
                 picture = images.reconstruction(own["cell"], image)
                 if picture is not None:
                     _show(ax, picture, f"{own['psnr_db']:.1f} dB")
-        figure.savefig(path, dpi=DPI, metadata={"Software": None})
+        figure.savefig(path, dpi=DPI, metadata={"Software": None, RUN: digest(frame)})
 
 
 def _with_floors(lines: tuple[Line, ...], frame: pd.DataFrame) -> list[tuple[Line, float | None]]:

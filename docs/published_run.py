@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import sys
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from bench.config import load_config, to_toml
+from bench.grid_file import presets
 from bench.store import Store
+from bench.toml import to_toml_text
 
 if TYPE_CHECKING:
     from leaderboards.stored_images import StoredImages
@@ -88,12 +93,27 @@ def about_run(store: Store) -> dict[str, Any]:
     return {
         "name": plan["name"],
         "dataset": plan["dataset_title"],
-        "command": f"leakboard run {plan['name']}",
+        "command": command(store.folder / "run.toml"),
         "commits": sorted({str(m["commit"]) for m in made}),
         "device": sorted({m["device"] for m in made}),
         "threads": sorted({m["threads"] for m in made}),
         "seconds": round(last - (store.folder / "run.toml").stat().st_mtime),
     }
+
+
+def command(run_toml: Path) -> str:
+    """The command that made a run: its preset, and every setting that is not the preset's; of another grid its name."""
+    made = tomllib.loads(run_toml.read_text(encoding="utf-8"))
+    words = ["leakboard", "run", made["name"]]
+    if made["name"] in presets():
+        usual = tomllib.loads(to_toml(load_config(made["name"])))
+        for section in ("grid", "engine"):
+            for key, value in made[section].items():
+                if usual[section].get(key) != value:
+                    # A long list has a line for each of its items.
+                    text = " ".join(to_toml_text({key: value}).partition(" = ")[2].split())
+                    words += ["--set", f"{section}.{key}={text}"]
+    return shlex.join(words)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ TWENTY = ['grid.dataset="cifar10-samples"', "grid.images=20", UNTRAINED]
         ("paper-imagenet-small", [], 1, 2),
         ("paper-table1", TWENTY, 2, 20),
         ("paper-fedavg", TWENTY, 1, 20),
-        ("paper-architecture", [*TWENTY, "grid.client.mode=eval"], 8, 20),
+        ("paper-architecture", [*TWENTY, "grid.client.mode=eval"], 7, 20),
     ],
 )
 def test_a_preset_is_planned_and_nothing_of_it_is_skipped(preset, overrides, models, attacked):
