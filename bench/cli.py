@@ -117,4 +117,5 @@ def export(
         getattr(frame, writers[to.suffix])(to, index=False)
     except OSError as error:
         raise ConfigurationError(f"cannot write {to}: {error.strerror or error}") from error
-    typer.echo(f"{len(frame)} rows -> {to}")
+    why = "" if len(frame) or not jobs else "; its grid has neither [utility] nor [certificate]"
+    typer.echo(f"{len(frame)} rows -> {to}{why}")

@@ -36,7 +36,7 @@ def rounds_of(asked: Utility, dataset: Dataset, schedule: Schedule) -> Rounds:
     if training is None:
         raise ConfigurationError(
             f"utility: dataset {dataset.name} has no training images besides those attacked; leave [utility] out, or "
-            "choose a dataset that has, as fashion-mnist"
+            "choose one that has, as fashion-mnist or digits"
         )
     try:
         return Rounds(asked.rounds, asked.clients, len(training[1]) // schedule.images, schedule.images)

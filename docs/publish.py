@@ -51,9 +51,9 @@ def page(told: dict[str, Any], tables: str) -> str:
     pictures = "\n\n".join(f"![{kind}]({kind}.png)" for kind in PICTURES)
     return (
         f"# {told['name']}\n\nMade by `{told['command']}` on {_listed(told['device'])} with {_listed(told['threads'])} "
-        f"thread, shared with other work: {told['seconds_of_attacks'] / 60:.0f} minutes of attacks and "
-        f"{told['seconds_of_jobs'] / 60:.0f} of training. It was stopped and went on, at the commits "
-        f"{', '.join(commit[:10] for commit in told['commits'])}. `results.csv` has a row for every attacked image, "
+        f"thread: {told['seconds_of_attacks'] / 60:.0f} minutes of attacks and {told['seconds_of_jobs'] / 60:.0f} of "
+        f"training, at the commits {', '.join(commit[:10] for commit in told['commits'])}, of which each made a part; "
+        "other commits may count its parts as stale. `results.csv` has a row for every attacked image, "
         "`about.json` what the rows of a cell share, `jobs.csv` a row for every training and certificate, "
         "`ranking.json` every figure of the tables; `docs/publish.py` made this folder."
         f"\n\n{pictures}\n\n{tables}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -107,6 +107,7 @@ def _training(rows: list[Row], undefended: list[Row]) -> Training:
     mine, reference = _by_seed(rows), {} if reference_reason else _by_seed(undefended)
     facts |= {name: float(np.mean([row[name] for row in rows])) for name in MEASURED}
     accuracy = estimate(list(mine.values()))
+    accuracy = replace(accuracy, low=float(np.maximum(accuracy.low, 0)), high=float(np.minimum(accuracy.high, 1)))
     # Paired: a seed's weights, order of batches and clients are the same with and without the defense.
     lost = estimate([100 * (reference[seed] - mine[seed]) for seed in mine if seed in reference])
     lost_reason = f"undefended: {reference_reason}" if reference_reason else "" if lost.n else "no seed in common"

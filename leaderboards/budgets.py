@@ -149,7 +149,8 @@ def _represented(
     # 86.0% less 85.0% is a little more than one point in binary.
     within = [label for label, cost in measured.items() if cost.high <= budget + 1e-9 and not cost.at_chance]
     if within and not any(np.isnan(leaks[label]) for label in within):
-        chosen = min(within, key=leaks.__getitem__)
+        # Of those that leak alike, as little as nothing, the one that costs least.
+        chosen = min(within, key=lambda label: (leaks[label], measured[label].mean))
         return {"family": title, "defense": chosen, "strength": strengths[chosen]}
     return {"family": title, "defense": None, "why": "incomplete" if within else _unaffordable(measured)}
 

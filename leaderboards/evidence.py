@@ -70,12 +70,13 @@ class Evidence:
         return _largest([a.gain(metric) for a in self.among(adaptive)], self.groups.shape[1])
 
     def gain(self, metric: str, adaptive: bool | None = None) -> np.ndarray:
-        """Per image (n,) the `excess`, at least 0; NaN without.
+        """Per image (n,) the `excess`, of the headline metric at least 0; NaN without.
 
-        Whoever gets less from an update than from no update at all submits that: a reconstruction below its floor
-        leaks nothing, and one further below leaks no less.
+        Whoever gets less from an update than from no update at all submits that: a reconstruction below its floor is
+        no gain, and one further below is no better protected. Rates are left as they are: some tries succeed by luck.
         """
-        return np.maximum(self.excess(metric, adaptive), 0)
+        excess = self.excess(metric, adaptive)
+        return np.maximum(excess, 0) if metric == METRICS[0] else excess
 
     def score(self, metric: str, adaptive: bool | None = None) -> np.ndarray:
         """Per image (n,) the score of the attempt with the largest gain."""

@@ -75,7 +75,8 @@ def _epsilon(rows: list[Row]) -> list[str]:
         f"Epsilon: differential privacy of one {each('unit')} ({each('relation')}) at delta {_range(values('delta'))}, "
         f"against the server that gets the client's updates, over {_range(values('rounds'))} rounds, in "
         f"{_range(values('participations'))} of which the client takes part; accountant: {each('accountant')}. The "
-        "server knows who takes part, so that nothing is amplified by sampling (q = 1). An upper bound, as is RDP's."
+        "server knows who takes part, so that nothing is amplified by sampling (q = 1). An upper bound, as RDP's and "
+        "PRV's are, and rounded up."
     ]
     if not all(np.isnan(row["epsilon_central"]) for row in rows):
         notes.append(

@@ -132,7 +132,7 @@ def _epsilon(row: Row, reasons: dict[str, int]) -> str:
 def _certificate(row: Row, reasons: dict[str, int]) -> str:
     if np.isnan(row["certificate"]):
         return ("broken" if row["certificate_broken"] else ABSENT) + marked(reasons, row["certificate_reason"])
-    measured = f"{row['certificate_measured']:.2f} of {row['certificate_trials']:.0f}"
+    measured = f"{row['certificate_measured']:.2f} of {row['certificate_trials']:.0f} trials"
     if row["certificate_broken"]:
         return f"BROKEN: {measured}, bound {row['certificate']:.2f}"
     return f"≤ {row['certificate']:.2f} (measured {measured})"

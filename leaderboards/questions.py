@@ -48,7 +48,7 @@ def _evidence(rows: pd.DataFrame, images: np.ndarray, seeds: np.ndarray) -> Evid
 
 
 def _cells(rows: pd.DataFrame, images: np.ndarray, seeds: np.ndarray) -> _Cells:
-    unmeasured = "no SSIM" if np.isnan(rows[METRICS[0]]).any() else ""
+    unmeasured = "no SSIM, which needs images of 11 pixels a side" if np.isnan(rows[METRICS[0]]).any() else ""
     return _Cells(
         row=records(rows.iloc[:1])[0],
         means={metric: _by_image(rows, metric, images, seeds) for metric in (*METRICS, "underpowered")},

@@ -30,7 +30,8 @@ def ranking(frame: pd.DataFrame, rule: Rule | None = None, jobs: pd.DataFrame | 
     `rank` is 1 + the defenses that leak significantly less; `rank_low` to `rank_high` holds every rank that the
     comparisons leave open; null where `unranked` (the whole question) or `incomplete` (the defense) says why.
     `underpowered` is the share of images whose strongest attack ended above its objective at the truth. `verdicts`
-    joins what limits claims of protection. `chance` is what as many attacks reach with reconstructions of other images:
+    joins what limits claims of protection. `ssim_excess` is the gain with images under
+    their floor counted as they are. `chance` is what as many attacks reach with reconstructions of other images:
     the largest of several is above 0 by luck alone. `incomparable` counts the defenses whose batches cut the images so
     differently that too few independent units are shared: they tie.
 
@@ -41,6 +42,7 @@ def ranking(frame: pd.DataFrame, rule: Rule | None = None, jobs: pd.DataFrame | 
     rule, costs = rule or Rule(), costs_of(jobs)
     rows = [row for question in questions(frame) for row in _ranked(question, rule, costs)]
     figures = [f"{metric}_{part}" for metric in METRICS for part in ("gain", "gain_low", "gain_high", "at_least")]
+    figures += ["ssim_excess", "ssim_excess_low", "ssim_excess_high"]
     shares = ["chance", "of_undefended", "of_undefended_low", "of_undefended_high"]
     shares += ["not_adapting", "adapting", "underpowered", "identified"]
     numbers = [*RANKS, "incomparable", "n", "units"]
@@ -96,6 +98,9 @@ def _row(question: Question, evidence: Evidence, rule: Rule, reasons: list[str],
     for metric in METRICS:
         row |= _figures(metric, gain[metric], evidence, complete=not absent)
     row["units"] = row.pop(f"{METRICS[0]}_units")
+    beyond = finished.summarised(finished.excess(METRICS[0]))
+    if beyond is not None:
+        row |= {"ssim_excess": beyond.mean, "ssim_excess_low": beyond.low, "ssim_excess_high": beyond.high}
     undefended = question.undefended
     if not absent and undefended is not None and not missing(question, undefended, rule):
         row |= _of_undefended(evidence, undefended)

@@ -108,6 +108,7 @@ def _explanations(rows: list[Row], rule: Rule) -> list[str]:
     notes = [
         "SSIM gain: per image the strongest attack, adapting or not, minus the strongest control that belongs to it "
         "(controls use no gradient); seeds averaged first, then the mean over images.",
+        "An image whose strongest attack stays under its floor counts as no gain; where all do there is no interval.",
         "By chance: the gain of as many attacks whose reconstructions are compared with other images. What does not "
         "exceed it comes from no update.",
         "Not adapting: the attacks as published; adapting: the same attacks knowing the defense, where they can.",
@@ -134,4 +135,5 @@ def _explanations(rows: list[Row], rule: Rule) -> list[str]:
 
 
 def _span(low: float, high: float) -> str:
-    return ABSENT if np.isnan(low) else f"[{low:.3f}, {high:.3f}]"
+    """An interval; of images that all count as no gain a bootstrap says nothing."""
+    return ABSENT if np.isnan(low) or low == high == 0 else f"[{low:.3f}, {high:.3f}]"

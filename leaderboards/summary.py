@@ -114,9 +114,9 @@ def expectation(frame: pd.DataFrame, attack: str, gain_db: float) -> str | None:
                 )
     if not problems:
         return None
-    return f"expected a gain of at least {gain_db:g} dB over the strongest floor, but " + "; ".join(
-        dict.fromkeys(problems)
-    )
+    missed = "; ".join(dict.fromkeys(problems))
+    asked = f"expected a gain of at least {gain_db:g} dB over the strongest floor (expect.gain_db of the grid)"
+    return f"{asked}, but {missed}"
 
 
 def status_text(row: Row) -> str:

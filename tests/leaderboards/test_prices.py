@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 
 from leaderboards import standings, tables
-from leaderboards.costs import COLUMNS, costs_of
+from leaderboards.certificates import Certificate
+from leaderboards.costs import COLUMNS, Costs, costs_of
 from leaderboards.price_tables import epsilon_text
 from leaderboards.ranking import ranking
 from leaderboards.summary import Row, records
@@ -100,7 +101,7 @@ def test_a_broken_certificate_takes_epsilon_and_rank(frame: pd.DataFrame, jobs: 
     # The others are ranked as if it were not there.
     assert broken["rank"].notna().sum() == len(DEFENSES) - 1
     text = standings.render(frame, "markdown", ANY, jobs(successes=100))
-    assert shown(text, "What it costs")[NOISE]["certificate |"].startswith("BROKEN: 0.50 of 200, bound 0.23")
+    assert shown(text, "What it costs")[NOISE]["certificate |"].startswith("BROKEN: 0.50 of 200 trials, bound 0.23")
     assert "14.3" not in text
     assert shown(text, "Who leaks least")[NOISE]["5 points"] == "broken"
 
@@ -118,6 +119,17 @@ def test_a_certificate_that_was_not_measured_helps_nobody(frame: pd.DataFrame, j
     assert "it broke" in row["incomplete"]
     text = standings.render(frame, "markdown", ANY, made)
     assert shown(text, "Who leaks least")[NOISE]["5 points"] == "incomplete"
+
+
+def test_a_broken_part_breaks_every_proof_that_rests_on_it_and_no_heuristic() -> None:
+    broken = Certificate(bound=0.2, measured=0.9, trials=200, broken=True, defense_name="larger_batch | dp_sgd")
+    whole = Certificate(bound=0.2, measured=0.1, trials=200, defense_name="dp_sgd | gradient_pruning")
+    labels = {"larger_batch(examples=4) | dp_sgd": broken, "dp_sgd | gradient_pruning(ratio=0.5)": whole}
+    costs = Costs({}, {("digits", "mlp", "untrained", label): own for label, own in labels.items()})
+    row = lambda label, name: {"dataset": "digits", "model": "mlp", "defense": label, "defense_name": name}
+    assert costs.broken(row("dp_sgd | gradient_pruning(ratio=0.5)", "dp_sgd | gradient_pruning"))
+    assert not costs.broken(row("larger_batch(examples=4)", "larger_batch"))
+    assert not costs.broken(row("gradient_pruning(ratio=0.5)", "gradient_pruning"))
 
 
 def test_a_broken_certificate_is_broken_under_all_weights(frame: pd.DataFrame, jobs: Callable) -> None:
@@ -163,7 +175,7 @@ def test_the_first_table_joins_leakage_accuracy_proof_certificate_and_cost(frame
     costs = shown(text, "What it costs")[NOISE]
     assert costs["accuracy"].startswith("0.570 [0.5")
     assert costs["central, trusted aggregator"] == "2.37"
-    assert costs["certificate |"] == "≤ 0.23 (measured 0.18 of 200) |"
+    assert costs["certificate |"] == "≤ 0.23 (measured 0.18 of 200 trials) |"
 
 
 def test_budgets_name_rank_and_strength_or_why_there_is_none(frame: pd.DataFrame, jobs: Callable) -> None:
@@ -201,7 +213,7 @@ def test_notes_say_how_accuracy_and_epsilon_were_made(frame: pd.DataFrame, jobs:
 
 def test_certificates_alone_are_shown_without_a_word_of_accuracy(frame: pd.DataFrame, jobs: Callable) -> None:
     text = standings.render(frame, "text", ANY, jobs(trained=False))
-    assert "≤ 0.23 (measured 0.18 of 200)" in text
+    assert "≤ 0.23 (measured 0.18 of 200 trials)" in text
     assert "accuracy was not measured" in " ".join(text.split())
     assert "Who leaks least" not in text
 

@@ -112,6 +112,16 @@ def test_what_stays_under_its_floor_leaks_nothing_however_far_under_it_is() -> N
     assert [of(frame, name)["rank"] for name in ("far", "near", "leaking")] == [1, 1, 3]
 
 
+def test_what_is_under_the_floor_is_still_told_beside_the_gain_and_has_no_interval_in_tables() -> None:
+    frame = board({"far": -0.3, "leaking": 0.2})
+    far = of(frame, "far")
+    assert far["ssim_excess"] == pytest.approx(-0.3, abs=0.02)
+    assert far["ssim_excess_low"] < far["ssim_excess"] < far["ssim_excess_high"]
+    assert of(frame, "leaking")["ssim_excess"] == pytest.approx(of(frame, "leaking")["ssim_gain"])
+    row = next(line for line in render(frame, "markdown", ANY).splitlines() if line.startswith("| `far`"))
+    assert row.split(" | ")[2:4] == ["0.000", "-"]
+
+
 def test_leakage_is_the_mean_over_images_of_the_strongest_attack_above_its_strongest_control() -> None:
     frame = pd.concat(
         [
