@@ -10,10 +10,8 @@ from typing import Annotated, Any
 
 from pydantic import (
     BeforeValidator,
-    Field,
     InstanceOf,
     StrictBool,
-    StrictInt,
     StrictStr,
     ValidationError,
     ValidationInfo,
@@ -34,6 +32,7 @@ from bench.settings import (
     Expect,
     Positive,
     Section,
+    Seeds,
     Threat,
     Weights,
     as_list,
@@ -55,7 +54,7 @@ class Grid(Section):
     models: tuple[Spec, ...]
     weights: Annotated[tuple[Weights, ...], BeforeValidator(as_list)] = (Weights(),)
     images: Positive
-    seeds: tuple[Annotated[StrictInt, Field(ge=0)], ...] = (0,)
+    seeds: Seeds = (0,)
     attacks: tuple[Spec, ...]
     defenses: tuple[tuple[Spec, ...], ...]
     threat: Threat = Threat()
@@ -87,13 +86,6 @@ class Grid(Section):
     @classmethod
     def _not_empty(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
         return distinct(values)
-
-    @field_validator("seeds")
-    @classmethod
-    def _seeds_differ(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        if len(distinct(seeds)) < len(seeds):
-            raise ValueError(f"has duplicates: {list(seeds)}; name every seed once")
-        return seeds
 
     @field_serializer("models")
     def _write_models(self, models: tuple[MethodSpec, ...]) -> list[object]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StrictInt, field_validator
+from pydantic import Field, StrictInt
 
-from bench.settings import Number, Positive, Section, distinct
+from bench.settings import Number, Positive, Section, Seeds
 
 
 class Utility(Section):
@@ -21,16 +21,9 @@ class Utility(Section):
     optimizer: Literal["adam", "sgd"] = "adam"
     learning_rate: Annotated[Number, Field(gt=0)] = 0.01
     momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.9
-    seeds: tuple[Annotated[StrictInt, Field(ge=0)], ...] = (0, 1, 2)
+    seeds: Seeds = (0, 1, 2)
     least_accuracy: Annotated[Number, Field(ge=0, le=1)] | None = None
     delta: Annotated[Number, Field(gt=0, lt=1)] = 1e-5
-
-    @field_validator("seeds")
-    @classmethod
-    def _seeds_differ(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        if len(distinct(seeds)) < len(seeds):
-            raise ValueError(f"has duplicates: {list(seeds)}; name every seed once")
-        return seeds
 
     @property
     def described(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import itertools
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -37,6 +38,15 @@ def distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     if not values:
         raise ValueError("is empty; give at least one")
     return tuple(dict.fromkeys(values))
+
+
+def _each_once(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if len(distinct(seeds)) < len(seeds):
+        raise ValueError(f"has duplicates: {list(seeds)}; name every seed once")
+    return seeds
+
+
+Seeds = Annotated[tuple[Annotated[StrictInt, Field(ge=0)], ...], AfterValidator(_each_once)]
 
 
 def _check_dataset(name: str, parameters: dict[str, object]) -> None:
