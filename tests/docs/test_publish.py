@@ -41,5 +41,5 @@ def test_the_page_of_a_published_run_names_command_machine_and_commits():
     told = {"name": "n", "command": "leakboard run n", "device": ["cpu"], "threads": [1], "commits": ["a" * 40]}
     text = page(told | {"seconds_of_attacks": 90, "seconds_of_jobs": 30}, "TABLES")
     assert text.startswith("# n\n\nMade by `leakboard run n` on cpu with 1 thread")
-    assert "aaaaaaaaaa. " in text
+    assert "aaaaaaaaaa, of which" in text
     assert text.endswith("TABLES")

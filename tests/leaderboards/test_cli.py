@@ -498,7 +498,9 @@ def test_an_expectation_that_is_missed_is_said_and_code_1(leakboard, tmp_path):
     (tmp_path / "small.toml").write_text(text)
     code, _, err = leakboard("run", "small.toml", "--no-report")
     assert code == 1
-    assert "expected a gain of at least 3 dB over the strongest floor, but on digits" in err
+    assert (
+        "expected a gain of at least 3 dB over the strongest floor (expect.gain_db of the grid), but on digits" in err
+    )
 
 
 def test_help_takes_less_than_half_a_second_of_the_processor(tmp_path):
