@@ -163,12 +163,7 @@ class Client(Section):
     epochs: Annotated[StrictInt, Field(ge=0)] = 0
     batch_size: Positive | None = None
     learning_rate: Annotated[Number, Field(gt=0)] = 1e-3
-    mode: Annotated[tuple[Mode, ...], BeforeValidator(as_list)] = ("eval",)
-
-    @field_validator("mode")
-    @classmethod
-    def _some_mode(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
-        return distinct(values)
+    mode: Annotated[tuple[Mode, ...], BeforeValidator(as_list), AfterValidator(distinct)] = ("eval",)
 
     @property
     def schedule(self) -> Schedule:
