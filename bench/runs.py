@@ -38,12 +38,12 @@ class Run:
         return self.store.frame()
 
     def counts(self) -> Counter[str]:
-        """Blocks by status."""
+        """Blocks and jobs by status."""
         return self.store.counts()
 
     @property
     def failed(self) -> int:
-        """Blocks that ended in a failure."""
+        """Blocks and jobs without a result."""
         counts = self.counts()
         return sum(counts[status] for status in (*FAILURES, "stale", "pending"))
 
