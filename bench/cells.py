@@ -10,7 +10,7 @@ from typing import Any
 
 from attacks.threat import ThreatModel
 from bench.settings import Dataset, Weights
-from bench.specs import Chain, MethodSpec, chain_label
+from bench.specs import Chain, MethodSpec, chain_label, chain_name
 from defenses.schedule import Mode, Schedule
 
 BLOCK_IMAGES = 20
@@ -37,7 +37,7 @@ class Setting:
 
     @property
     def prepared_by(self) -> tuple[str, ...]:
-        return tuple(" | ".join(part.name for part in chain) for chain in self.preparers)
+        return tuple(chain_name(chain) for chain in self.preparers)
 
     @property
     def model_label(self) -> str:

@@ -8,7 +8,7 @@ from bench.clients import Clients
 from bench.federated import clients_at_once, first_clients
 from bench.identification_trials import Pool, measure
 from bench.job_settings import Utility
-from bench.jobs import POOL, UNUSED_DELTA, Job
+from bench.jobs import UNUSED_DELTA, Job
 from bench.plan import Plan
 from bench.specs import chain_label
 from bench.store import Store
@@ -55,11 +55,10 @@ def _seconds(job: Job, clients: Clients) -> float:
         for _ in range(2):  # The first one pays what is paid once.
             started = time.perf_counter()
             batches, rngs = first_clients(data, rounds, 0, some)
-            chain.updates(task, params, batches, rngs())
+            chain.updates(task, params, batches, rngs)
             times.append(time.perf_counter() - started)
         return min(times) * rounds.rounds * rounds.clients / some
-    shown = range(min(len(dataset), POOL))
-    pool = Pool(dataset.pixels(shown), dataset.labels[: len(shown)])
+    pool = Pool.of(dataset)
     guarantee = chain.privacy(job.setting.client, 1, UNUSED_DELTA)
     few = max(1, job.asked.trials // 20)
     started = time.perf_counter()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +104,7 @@ def train_federated(
     weights = {name: p.detach().clone().requires_grad_(True) for name, p in params.items()}
     optimiser = server.optimiser(list(weights.values()))
     first = 0 if kept is None else resume_training(kept, weights, optimiser)
-    deal = torch.randperm(len(data[1]), generator=Generator().manual_seed(stream("deal", seed)))
+    deal = _dealt(data, seed)
     at_once = clients_at_once(task, params)
     saved = time.perf_counter()
     for number in range(first, rounds.rounds):
@@ -138,14 +137,9 @@ def train_federated(
     return {name: w.detach() for name, w in weights.items()}
 
 
-def first_clients(
-    data: tuple[Tensor, Tensor], rounds: Rounds, seed: int, most: int
-) -> tuple[Batch, Callable[[], list[Generator]]]:
-    """Up to `most` clients of the first round: their images (t b c h w) and labels (t b), and their generators anew."""
-    deal = torch.randperm(len(data[1]), generator=Generator().manual_seed(stream("deal", seed)))
-    members = rounds.chosen(0, seed)[:most]
-    batches, _ = _clients(data, deal, members, rounds.images, seed, 0)
-    return batches, lambda: _clients(data, deal, members, rounds.images, seed, 0)[1]
+def first_clients(data: tuple[Tensor, Tensor], rounds: Rounds, seed: int, most: int) -> tuple[Batch, list[Generator]]:
+    """Up to `most` clients of the first round: their images (t b c h w) and labels (t b), and their generators."""
+    return _clients(data, _dealt(data, seed), rounds.chosen(0, seed)[:most], rounds.images, seed, 0)
 
 
 def probe(task: Task, params: Params, chain: Chain, batches: Batch, rngs: list[Generator]) -> None:
@@ -174,6 +168,11 @@ def _differ(mine: Tensor, theirs: Tensor, largest: float) -> bool:
     few = max(1, mine.numel() // 1000)
     swapped = 2 * come if come == gone <= few else 0
     return int(other.sum()) - swapped > mine.numel() // 1000
+
+
+def _dealt(data: tuple[Tensor, Tensor], seed: int) -> Tensor:
+    """The numbers of the training images (m,) in the order in which clients get them."""
+    return torch.randperm(len(data[1]), generator=Generator().manual_seed(stream("deal", seed)))
 
 
 def _clients(

@@ -15,7 +15,7 @@ from attacks.observation import Observation
 from attacks.threat import ThreatModel
 from bench.certificates import Identification
 from bench.checkpoints import digest_of_state
-from bench.dataset import digest_of
+from bench.dataset import Dataset, digest_of
 from bench.streams import stream
 from defenses.accounting import Guarantee
 from defenses.chain import Chain
@@ -23,6 +23,8 @@ from defenses.client import Batch, Params, Task
 
 THREAT = ThreatModel(labels="recovered", defense_known=True)
 """The private label is not granted: candidates of other labels would be out at once, which the proof does not allow."""
+POOL = 10_000
+"""The most images of the attacked split among which an adversary's candidates are drawn."""
 _ENTRIES = 2**22
 """Entries of releases and pixels of candidates that are in memory at once."""
 
@@ -40,6 +42,12 @@ class Pool:
             raise ValueError(f"pixels must be uint8 (m c h w), got {got}; give them as the dataset stores them")
         if tuple(self.labels.shape) != (len(self.pixels),):
             raise ValueError(f"labels must be ({len(self.pixels)},), one an image, got {tuple(self.labels.shape)}")
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> Pool:
+        """The first `POOL` images of the attacked split."""
+        shown = range(min(len(dataset), POOL))
+        return cls(dataset.pixels(shown), dataset.labels[: len(shown)])
 
     def __len__(self) -> int:
         return len(self.labels)

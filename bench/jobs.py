@@ -14,9 +14,10 @@ from bench.cells import Setting
 from bench.dataset import Dataset, digest_of
 from bench.errors import ConfigurationError
 from bench.fingerprint import CLIENT, ROOT, fingerprint, sources_fingerprint
+from bench.identification_trials import POOL
 from bench.job_settings import Certificate, Utility
 from bench.plugins import named
-from bench.specs import Chain, chain_label
+from bench.specs import Chain, chain_label, chain_name
 from defenses.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -43,8 +44,6 @@ TRAINING = (
 )
 CERTIFYING = (*CLIENT, "bench/certificates.py", "bench/engines/jobs.py", "bench/identification_trials.py")
 """Files that decide the result of a training or of a certificate, beside those of the defense and the adversary."""
-POOL = 10_000
-"""The most images of the attacked split among which an adversary's candidates are drawn."""
 UNUSED_DELTA = 0.5
 """A certificate asks a guarantee for noise and steps alone."""
 
@@ -96,7 +95,7 @@ class Job:
             "model": self.setting.model_label,
             "weights": self.setting.weights.label if self.kind == "certificate" else None,
             "defense": chain_label(self.defense),
-            "defense_name": " | ".join(part.name for part in self.defense),
+            "defense_name": chain_name(self.defense),
             "defense_parameters": json.dumps([part.parameters for part in self.defense]),
             "defense_order": self.defense_order,
             "images_per_update": self.schedule.images,

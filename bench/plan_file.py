@@ -12,7 +12,7 @@ from bench.config import to_toml
 from bench.errors import ConfigurationError
 from bench.job_settings import Utility
 from bench.plugins import named
-from bench.specs import chain_label
+from bench.specs import chain_label, chain_name
 from bench.store import VERSION, Store
 from bench.utility import proven, rounds_of
 from bench.whole_files import read_arrays
@@ -20,7 +20,6 @@ from bench.whole_files import read_arrays
 if TYPE_CHECKING:
     from bench.cells import Cell
     from bench.clients import Clients
-    from bench.jobs import Job
     from bench.plan import Plan
 
 
@@ -48,7 +47,7 @@ def begin(store: Store, plan: Plan, clients: Clients) -> None:
         "expect": None if plan.config.expect is None else plan.config.expect.model_dump(),
         "notes": list(plan.notes),
         "cells": [_described(cell, plan) for cell in plan.cells],
-        "jobs": [_described_job(job, plan, clients) for job in plan.jobs],
+        "jobs": _described_jobs(plan, clients),
     }
     store.write_text("plan.json", json.dumps(described, indent=1))
 
@@ -67,7 +66,7 @@ def _described(cell: Cell, plan: Plan) -> dict[str, Any]:
         "attack_order": cell.attack_order,
         "control": cell.control,
         "defense": chain_label(cell.defense),
-        "defense_name": " | ".join(part.name for part in cell.defense),
+        "defense_name": chain_name(cell.defense),
         "defense_order": cell.defense_order,
         "audited": cell.audited,
         "adapts": cell.adapts,
@@ -85,11 +84,16 @@ def _described(cell: Cell, plan: Plan) -> dict[str, Any]:
     }
 
 
-def _described_job(job: Job, plan: Plan, clients: Clients) -> dict[str, Any]:
-    """A job as its row of results repeats it, and what its defense proves."""
-    described = {**job.described, "fingerprint": plan.fingerprints[job.id]}
-    if isinstance(job.asked, Utility):
-        rounds = rounds_of(job.asked, clients.dataset(job.setting), job.schedule)
-        with named(f"defense {chain_label(job.defense)}"):
-            described |= proven(clients.chain(job.defense), job.setting.client, rounds, job.asked.delta)
+def _described_jobs(plan: Plan, clients: Clients) -> list[dict[str, Any]]:
+    """The jobs as their rows of results repeat them, and what each defense proves, which no seed changes."""
+    proofs: dict[Any, dict[str, Any]] = {}
+    described = []
+    for job in plan.jobs:
+        key = job.setting, job.defense
+        if isinstance(job.asked, Utility) and key not in proofs:
+            rounds = rounds_of(job.asked, clients.dataset(job.setting), job.schedule)
+            with named(f"defense {chain_label(job.defense)}"):
+                proofs[key] = proven(clients.chain(job.defense), job.setting.client, rounds, job.asked.delta)
+        proof = proofs[key] if isinstance(job.asked, Utility) else {}
+        described.append({**job.described, "fingerprint": plan.fingerprints[job.id], **proof})
     return described

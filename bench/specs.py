@@ -71,6 +71,11 @@ Chain = tuple[MethodSpec, ...]
 """The parts of a defense, in the order written."""
 
 
+def chain_name(chain: Chain) -> str:
+    """The names of a chain's parts, without their parameters."""
+    return " | ".join(part.name for part in chain)
+
+
 def chain_label(chain: Chain) -> str:
     """`norm_clipping(clip_norm=1.0) | gaussian_noise(std=0.01)`."""
     return " | ".join(spec.label for spec in chain)

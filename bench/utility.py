@@ -72,7 +72,7 @@ def trained_figures(
     resumed, started = kept.exists(), time.perf_counter()
     batches, rngs = first_clients(data, rounds, seed, COUNTED)
     sizes, times = [], []
-    for images, labels, rng in zip(batches.images, batches.labels, rngs(), strict=True):
+    for images, labels, rng in zip(batches.images, batches.labels, rngs, strict=True):
         began = time.perf_counter()
         update = chain.update(task, params, Batch(images, labels), rng)
         times.append(1e3 * (time.perf_counter() - began))

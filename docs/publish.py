@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from published_run import DIGITS, write
+from refresh import put
 
 from bench.store import Store
 from leaderboards.standings import render
 
-ROOT = Path(__file__).resolve().parent.parent
 PICTURES = ("pareto", "leakage")
 
 
@@ -22,28 +22,24 @@ def main(run: Path, target: Path, command: str) -> None:
     write(run, target)
     about = target / "about.json"
     told = json.loads(about.read_text(encoding="utf-8"))
-    jobs = store.jobs_frame()
+    frame, jobs = store.frame(), store.jobs_frame()
     records = [record for job in jobs.loc[jobs["status"] == "ok", "job"] if (record := store.record(job))]
     del told["seconds"]  # From the last start to the last result: this may have been made in pieces.
     told |= {
         "command": command,
         "commits": sorted({*told["commits"], *(str(record["provenance"]["commit"]) for record in records)}),
-        "seconds_of_attacks": round(float(store.frame()["seconds"].sum())),
+        "seconds_of_attacks": round(float(frame["seconds"].sum())),
         "seconds_of_jobs": round(sum(record["figures"].get("seconds") or 0 for record in records)),
     }
     about.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     jobs.to_csv(target / "jobs.csv", index=False, float_format=DIGITS, lineterminator="\n")
-    frame = store.frame()
     (target / "ranking.json").write_text(render(frame, "json", jobs=jobs), encoding="utf-8")
     for kind in PICTURES:
         [picture] = (run / "plots").glob(f"{kind}-*.png")
         shutil.copy(picture, target / f"{kind}.png")
     tables = render(frame, "markdown", jobs=jobs)
     (target / "README.md").write_text(page(told, tables), encoding="utf-8")
-    readme = ROOT / "README.md"
-    marked = re.compile(r"(<!-- price -->\n).*?(<!-- end of price -->)", re.DOTALL)
-    text = marked.sub(lambda m: m[1] + first_table(tables) + "\n" + m[2], readme.read_text(encoding="utf-8"))
-    readme.write_text(text, encoding="utf-8")
+    put("price", first_table(tables))
 
 
 def page(told: dict[str, Any], tables: str) -> str:

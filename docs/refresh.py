@@ -18,10 +18,16 @@ def main(run: Path) -> None:
         shutil.copy(picture, ROOT / "docs" / "quick" / f"{kind}.png")
     table = render(Store.existing(run).frame(), "markdown")
     first = table.split("\n- ")[0]
+    put("table", first.strip())
+
+
+def put(mark: str, text: str) -> None:
+    """Replace what stands between the marks of this name in README.md."""
     readme = ROOT / "README.md"
-    marked = re.compile(r"(<!-- table -->\n).*?(<!-- end of table -->)", re.DOTALL)
-    text = marked.sub(lambda m: m[1] + first.strip() + "\n" + m[2], readme.read_text(encoding="utf-8"))
-    readme.write_text(text, encoding="utf-8")
+    marked = re.compile(rf"(<!-- {mark} -->\n).*?(<!-- end of {mark} -->)", re.DOTALL)
+    readme.write_text(
+        marked.sub(lambda m: f"{m[1]}{text}\n{m[2]}", readme.read_text(encoding="utf-8")), encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":

@@ -43,8 +43,7 @@ class Costs:
 
     def of(self, row: Row) -> Row:
         """`COLUMNS` for the defense of a row with dataset, model, weights and defense; null where not measured."""
-        key = row["dataset"], row["model"], row["defense"]
-        training = self.trained.get(key, _UNKNOWN)
+        training = self._training(row)
         facts = training.facts
         certificate = self.certified.get((row["dataset"], row["model"], row["weights"], row["defense"]))
         found: Row = {name: facts.get(name, np.nan) for name in PLAIN}
@@ -85,12 +84,9 @@ class Costs:
         """
         parts = set(row["defense_name"].split(" | "))
         labels = {defense for *_, defense in self.certified}
-        proves = row["defense"] in labels or not np.isnan(self._facts(row).get("epsilon", np.nan))
+        proves = row["defense"] in labels or not np.isnan(self._training(row).facts.get("epsilon", np.nan))
         broken = [own for own in self.certified.values() if own.broken]
         return proves and any(parts & set(own.defense_name.split(" | ")) for own in broken)
-
-    def _facts(self, row: Row) -> Row:
-        return self.trained.get((row["dataset"], row["model"], row["defense"]), _UNKNOWN).facts
 
     def untested(self, row: Row) -> str | None:
         """Why a proof that was to be put to a test was not, under any weights: a test that fails must not help."""
@@ -121,6 +117,9 @@ class Costs:
             for (dataset, model, weights, defense), certificate in self.certified.items()
             if certificate.broken
         ]
+
+    def _training(self, row: Row) -> Training:
+        return self.trained.get((row["dataset"], row["model"], row["defense"]), _UNKNOWN)
 
 
 def costs_of(jobs: pd.DataFrame | None) -> Costs:

@@ -11,27 +11,31 @@ from bench.errors import Unwritable
 
 if TYPE_CHECKING:
     from bench.store import Store
+    from leaderboards.costs import Costs
 
 
 def report(folder: Path, quiet: bool) -> bool:
     """Print the table, draw the plots, and say what went wrong; returns whether all is well."""
     from bench.store import FAILURES, Store
+    from leaderboards.costs import costs_of
 
     store = Store.existing(folder)
+    jobs = store.jobs_frame()
     if not quiet:
         from leaderboards.standings import render as render_ranking
         from leaderboards.tables import render
 
         frame = store.frame()
         typer.echo(render(frame, "text"))
-        typer.echo(render_ranking(frame, "text", jobs=store.jobs_frame()))
+        typer.echo(render_ranking(frame, "text", jobs=jobs))
     counts = store.counts()
     bad = {status: counts[status] for status in (*FAILURES, "stale", "pending") if counts[status]}
     if bad:
         listed = ", ".join(f"{count} {status}" for status, count in bad.items())
         say(f"blocks without a result: {listed}; see `leakboard status {folder}`")
-    missed = _missed(store)
-    for message in (*missed, *_shortfalls(store)):
+    costs = costs_of(jobs)
+    missed = _missed(store, costs)
+    for message in (*missed, *_shortfalls(costs)):
         say(message)
     if not quiet:
         names = ", ".join(path.name for path in draw(folder) if path.suffix == ".png")
@@ -57,11 +61,9 @@ def say(text: str) -> None:
     typer.echo(f"leakboard: {text}", err=True)
 
 
-def _missed(store: Store) -> list[str]:
+def _missed(store: Store, costs: Costs) -> list[str]:
     """What the run must not be trusted for: a broken certificate, an undefended attack below what the grid expects."""
-    from leaderboards.costs import costs_of
-
-    found = costs_of(store.jobs_frame()).alarms()
+    found = costs.alarms()
     expected = store.plan()["expect"]
     if expected is not None:
         from leaderboards.summary import expectation
@@ -71,11 +73,8 @@ def _missed(store: Store) -> list[str]:
     return found
 
 
-def _shortfalls(store: Store) -> list[str]:
+def _shortfalls(costs: Costs) -> list[str]:
     """Where undefended training falls short of what the run asks of it: nobody is ranked there."""
-    from leaderboards.costs import costs_of
-
-    costs = costs_of(store.jobs_frame())
     trained = dict.fromkeys((dataset, model) for dataset, model, _ in costs.trained)
     found = {f"{dataset}, {model}": costs.shortfall(dataset, model) for dataset, model in trained}
     return [f"{place}: {short}; nobody is ranked" for place, short in found.items() if short]

@@ -86,9 +86,9 @@ class Attempts:
             return {"status": "skipped", "reason": str(error)}, {}
         except (Exception, SystemExit) as error:  # A plugin may even try to leave.
             if is_out_of_memory(error):
-                reason = f"out of memory with one trial at a time: {_first_line(error)}"
+                reason = f"out of memory with one trial at a time: {first_line(error)}"
                 return {"status": "oom", "reason": reason}, {}
-            reason = f"{type(error).__name__}: {_first_line(error)}"
+            reason = f"{type(error).__name__}: {first_line(error)}"
             return {"status": "error", "reason": reason, "traceback": traceback.format_exc()}, {}
 
     def scores(self, block: Block, released: Released, attacked: Attacked, seconds: float) -> dict[str, Any]:
@@ -189,5 +189,6 @@ class Attempts:
         return replace(execution, mode=before.execution, gradient=before.gradient, lanes=before.chunk)  # pyright: ignore[reportArgumentType]
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message."""
     return (str(error).strip() or "no message").splitlines()[0]

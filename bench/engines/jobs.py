@@ -14,11 +14,12 @@ import torch
 
 from attacks.execution import is_out_of_memory
 from bench.clients import Clients
+from bench.engines.attempts import first_line
 from bench.federated import TrainingDiverged
 from bench.flights import DEATHS
 from bench.identification_trials import Pool, measure
 from bench.job_settings import Certificate, Utility
-from bench.jobs import POOL, UNUSED_DELTA, Job
+from bench.jobs import UNUSED_DELTA, Job
 from bench.plan import Plan
 from bench.provenance import provenance
 from bench.store import VERSION, Store
@@ -69,7 +70,7 @@ class JobEngine:
         except TrainingDiverged as error:
             return {"status": "diverged", "reason": str(error)}
         except (Exception, SystemExit) as error:  # A plugin may even try to leave.
-            reason = f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
+            reason = f"{type(error).__name__}: {first_line(error)}"
             status = "oom" if is_out_of_memory(error) else "error"
             return {"status": status, "reason": reason, "traceback": traceback.format_exc()}
 
@@ -90,14 +91,13 @@ class JobEngine:
     def _certify(self, job: Job) -> dict[str, Any]:
         assert isinstance(job.asked, Certificate)
         dataset, chain = self.clients.dataset(job.setting), self.clients.chain(job.defense)
-        shown = range(min(len(dataset), POOL))
         model, _ = self.clients.model(job.setting, job.seed)
         params = {name: p.detach() for name, p in model.named_parameters()}
         found = measure(
             chain,
             Task(model, dataset.classes, dataset.input_shape, job.schedule),
             params,
-            Pool(dataset.pixels(shown), dataset.labels[: len(shown)]),
+            Pool.of(dataset),
             chain.privacy(job.setting.client, 1, UNUSED_DELTA),
             **job.asked.model_dump(),
             seed=stream("certificate", job.seed),

@@ -127,7 +127,7 @@ def test_the_noise_of_every_client_and_round_is_its_own():
     assert float(noise.std()) == pytest.approx(30**-0.5, rel=0.2)  # the same noise thirty times would stay 1
     batches, rngs = federated.first_clients(data, rounds, 5, 3)
     assert len(batches.images) == 3
-    assert len({torch.randn((), generator=rng).item() for rng in rngs()}) == 3
+    assert len({torch.randn((), generator=rng).item() for rng in rngs}) == 3
     of_two_rounds = [
         federated._clients(data, torch.arange(60), torch.arange(1), 1, 5, number)[1][0] for number in (0, 1)
     ]
