@@ -92,7 +92,7 @@ def rows_of(block: Block, released: Released, attacked: Attacked, attack: Attack
     own = torch.tensor([[place.get(image, -1) for image in ids] for ids in released.image_ids.tolist()])
     guessed, true = attacked.labels, released.labels
     scores = score(attacked.images, released.truth, guessed, true, dataset.pixels(pool), own)
-    if block.cell.threat.labels == "known":
+    if block.cell.threat.labels == "known" and not (attack is not None and attack.recovers_labels):
         scores["label_accuracy"].fill(np.nan)
         scores["nulls"]["label_accuracy"] = "the labels were given"
     error = None
