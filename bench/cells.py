@@ -67,7 +67,8 @@ class Cell:
 
     `schedule` is the client's after the defense. `borrows` is the cell whose reconstructions the control
     `wrong_image` scores again; `skip` says why the cell cannot run. `audited` says whether an attack that knows the
-    defense has something to adapt by, `adapts` whether attacks that simulate the client here leave nothing of it out.
+    defense has something to adapt by, `adapts` whether attacks that simulate the client here leave nothing of it out;
+    `recovers_labels` that the attack is about labels, not about images.
     """
 
     setting: Setting
@@ -83,6 +84,7 @@ class Cell:
     skip: str | None = None
     audited: bool = True
     adapts: bool = False
+    recovers_labels: bool = False
 
     @cached_property
     def id(self) -> str:

@@ -9,7 +9,9 @@ import typer
 
 from bench.errors import ConfigurationError
 
-Spec = Annotated[str, typer.Argument(metavar="SPEC", help="A preset's name, or a TOML file.", show_default=False)]
+Spec = Annotated[
+    str, typer.Argument(metavar="SPEC", help="A preset's name, board:NAME, or a TOML file.", show_default=False)
+]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False)]
 Device = Annotated[Literal["auto", "cpu", "cuda"] | None, typer.Option(help="Where the attacks run.")]
 Execution = Annotated[
@@ -24,6 +26,13 @@ Plugins = Annotated[
     list[Path] | None,
     typer.Option("--plugin", metavar="FILE", help="A Python file with attacks or defenses of your own."),
 ]
+Defenses = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--defense", metavar="DEFENSE", help="Joins the grid's defenses, e.g. 'dp_sgd(noise_multiplier=0.1)'."
+    ),
+]
+Attacks = Annotated[list[str] | None, typer.Option("--attack", metavar="ATTACK", help="Joins the grid's attacks.")]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key, e.g. grid.images=20.")
 ]
@@ -57,6 +66,8 @@ def list_(
 def plan(
     spec: Spec,
     plugin: Plugins = None,
+    defense: Defenses = None,
+    attack: Attacks = None,
     overrides: Overrides = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", metavar="RUN", help="The run's folder.")] = None,
     device: Device = None,
@@ -69,7 +80,8 @@ def plan(
     from bench.runs import prepare
     from bench.store import Store
 
-    config, registry, clients, planned = prepare(spec, overrides=overrides or [], plugins=plugin or [])
+    methods = {"defenses": defense or [], "attacks": attack or []}
+    config, registry, clients, planned = prepare(spec, overrides=overrides or [], plugins=plugin or [], **methods)
     typer.echo("leakboard: measuring the first iterations of every attack", err=True)
     typer.echo(describe_plan(planned, registry, clients, Store(output or Path("runs") / config.name), device))
 

@@ -20,8 +20,9 @@ from pydantic import (
 )
 
 from attacks.threat import ThreatModel
+from bench.board_settings import Board
 from bench.errors import ConfigurationError, suggest
-from bench.grid_file import apply_override, explain, read_grid
+from bench.grid_file import add_methods, apply_override, explain, read_grid
 from bench.job_settings import Certificate, Utility
 from bench.model_specs import models
 from bench.registry import Registry
@@ -107,10 +108,12 @@ class Grid(Section):
 class Config(Section):
     """A whole run; `name` is the preset's or the file's, and the run's folder unless another is asked for.
 
-    Without `utility` nothing is trained, without `certificate` no proof is put to a test.
+    Without `utility` nothing is trained, without `certificate` no proof is put to a test. `board` is there when the grid
+    is a board's.
     """
 
     name: StrictStr
+    board: Board | None = None
     grid: Grid
     utility: Utility | None = None
     certificate: Certificate | None = None
@@ -143,16 +146,25 @@ class Config(Section):
         return self.model_dump(exclude_none=True)
 
 
-def load_config(spec: str, overrides: Sequence[str] = (), plugins: Sequence[Path | str] = ()) -> Config:
-    """The preset of this name, or the TOML file at this path, with `KEY=VALUE` overrides applied.
+def load_config(
+    spec: str,
+    overrides: Sequence[str] = (),
+    plugins: Sequence[Path | str] = (),
+    *,
+    defenses: Sequence[str] = (),
+    attacks: Sequence[str] = (),
+) -> Config:
+    """The preset or board of this name, or the TOML file at this path, with `KEY=VALUE` overrides applied.
 
-    Imports the methods that it names. Raises ConfigurationError for whatever is wrong with it.
+    `defenses` and `attacks` join those of the grid. Imports the methods that it names. Raises ConfigurationError for
+    whatever is wrong with it.
     """
     registry = Registry(plugins)
     registry.entries("attack")  # Runs the plugin files: one that cannot be used is then named once.
-    table, name, source = read_grid(spec)
+    table, name, source = read_grid(spec, overrides)
     for override in overrides:
         apply_override(table, override, Config)
+    add_methods(table, spec, defenses, attacks)
     return _validated({"name": name, **table}, source, registry)
 
 

@@ -19,7 +19,10 @@ FIGURES = (
 """Columns of numbers, null where not measured."""
 COUNTS = ("image", "trial", "true_label", "identification_pool", "chunk")
 """Columns of whole numbers, null in rows without results."""
-EARLIER = {"audited": True, "adapts": False, "attack_parameters": "{}", "batch_norm": "running"}  # unsaid in old plans
+EARLIER = {
+    "audited": True, "adapts": False, "attack_parameters": "{}", "batch_norm": "running", "recovers_labels": False,
+}  # fmt: skip
+"""What old plans do not say."""
 JOB_FIGURES = (
     "accuracy", "chance", "learning_rate", "least_accuracy", "epsilon", "delta", "epsilon_rdp", "epsilon_prv",
     "epsilon_central", "noise_multiplier", "bytes_sent", "update_ms", "bound", "seconds",
@@ -48,7 +51,7 @@ def image_frame(store: Store) -> DataFrame:
                 rows.append({**identity, "status": status, "reason": "", **figures, **columns})
             continue
         rows.append({**identity, "status": status, "reason": store.reason(cell, block["id"], status)})
-    frame = _typed(pd.DataFrame(rows), FIGURES, COUNTS)
+    frame = typed(pd.DataFrame(rows), FIGURES, COUNTS)
     return frame.assign(underpowered=underpowered(frame["objective_found"], frame["objective_truth"]))
 
 
@@ -61,13 +64,13 @@ def jobs_frame(store: Store) -> DataFrame:
         figures = (store.record(job["job"]) or {}).get("figures", {}) if status == "ok" else {}
         told = {key: value for key, value in job.items() if key != "fingerprint"}
         rows.append({**told, "status": status, "reason": store.job_reason(job, status), **figures})
-    frame = _typed(pd.DataFrame(rows), JOB_FIGURES, JOB_COUNTS)
+    frame = typed(pd.DataFrame(rows), JOB_FIGURES, JOB_COUNTS)
     for column in JOB_TEXTS:
         frame[column] = frame[column].astype(object).where(frame[column].notna(), None) if column in frame else None
     return frame
 
 
-def _typed(frame: DataFrame, figures: tuple[str, ...], counts: tuple[str, ...]) -> DataFrame:
+def typed(frame: DataFrame, figures: tuple[str, ...], counts: tuple[str, ...]) -> DataFrame:
     """The frame with all of these columns as numbers, null where nothing was measured."""
     import pandas as pd
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
@@ -15,6 +16,8 @@ from bench.attack_presets import FILE
 from bench.errors import ConfigurationError, suggest
 
 Location = tuple[int | str, ...]
+BOARD = "board"
+"""`board:NAME` is the grid of a board."""
 
 
 def presets() -> dict[str, str]:
@@ -27,14 +30,34 @@ def presets() -> dict[str, str]:
     }
 
 
-def read_grid(spec: str) -> tuple[dict[str, Any], str, str]:
-    """The table of a preset or a file, the name that it gives to its run, and what messages call it."""
+def boards() -> dict[str, str]:
+    """Name -> TOML text of the boards that come with Leakboard: grids without defenses, and a table `board`."""
+    folder = Path(__file__).resolve().parent.parent / "leaderboards" / "boards"
+    return {path.stem: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.toml"))}
+
+
+def read_grid(spec: str, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], str, str]:
+    """The table of a preset, a board or a file, the name that it gives to its run, and what messages call it.
+
+    A board takes no `overrides` but of its name and its engine: its results would be another board's.
+    """
+    prefix, _, name = spec.partition(":")
+    if prefix == BOARD and name:
+        known = boards()
+        if name not in known:
+            raise ConfigurationError(f"unknown board {name!r}; {suggest(name, known)}")
+        for override in overrides:
+            if not re.match(r"\s*(name|engine\.\w+)\s*=", override):
+                raise ConfigurationError(f"--set {override}: a board is fixed; only name and engine.* can be set")
+        return _table(known[name], f"board {name}"), name, f"board {name}"
     known = presets()
     if spec in known:
         return _table(known[spec], f"preset {spec}"), spec, f"preset {spec}"
     path = Path(spec)
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "is neither a preset nor a file"
+        if spec in boards():
+            what = f"is a board: write {BOARD}:{spec}"
         raise ConfigurationError(f"{spec!r} {what}; {suggest(spec, known)}, or give the path of a TOML file")
     try:
         text = path.read_text(encoding="utf-8-sig")  # Some editors put a byte order mark in front.
@@ -45,10 +68,25 @@ def read_grid(spec: str) -> tuple[dict[str, Any], str, str]:
 
 def run_name(spec: str, overrides: Sequence[str], model: type[BaseModel]) -> str:
     """The name of the run, which names its folder, before anything else of the grid is checked."""
-    table, name, _ = read_grid(spec)
+    table, name, _ = read_grid(spec, overrides)
     for override in overrides:
         apply_override(table, override, model)
     return str(table.get("name", name))
+
+
+def add_methods(table: dict[str, Any], spec: str, defenses: Sequence[str], attacks: Sequence[str]) -> None:
+    """Let `defenses` and `attacks` join those of the grid; a board's own defenses are the undefended client alone."""
+    grid = table.get("grid")
+    if not isinstance(grid, dict):
+        return
+    if "board" in table:
+        if spec.startswith(BOARD + ":") and not defenses:
+            raise ConfigurationError(f'{spec} needs a defense: add --defense NAME, or --defense "NAME(KEY=VALUE)"')
+        grid.setdefault("defenses", ["none"])
+    for key, more in (("defenses", defenses), ("attacks", attacks)):
+        if more:
+            own = grid.get(key, [])
+            grid[key] = [*(own if isinstance(own, list) else [own]), *more]
 
 
 def apply_override(table: dict[str, Any], override: str, model: type[BaseModel]) -> None:

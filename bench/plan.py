@@ -123,6 +123,7 @@ def _row(
             attack_order=order,
             skip=reasons[spec],
             adapts=adapts and attack.simulates,
+            recovers_labels=attack.recovers_labels,
             **about,
         )
         for order, (spec, attack) in enumerate(attacks)

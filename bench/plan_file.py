@@ -70,6 +70,7 @@ def _described(cell: Cell, plan: Plan) -> dict[str, Any]:
         "defense_order": cell.defense_order,
         "audited": cell.audited,
         "adapts": cell.adapts,
+        "recovers_labels": cell.recovers_labels,
         "defense_parameters": json.dumps([part.parameters for part in cell.defense]),
         **asdict(threat),
         "threat_class": threat.sok_class(local_steps=not cell.schedule.sends_gradient),

@@ -54,6 +54,8 @@ def run(
     output: str | Path | None = None,
     overrides: Sequence[str] = (),
     plugins: Sequence[str | Path] = (),
+    defenses: Sequence[str] = (),
+    attacks: Sequence[str] = (),
     device: str | None = None,
     retry: Collection[str] = (),
     retry_since: str | None = None,
@@ -62,13 +64,15 @@ def run(
 ) -> Run:
     """Run a grid, or what is left of it, and return its results.
 
-    `spec` is a preset's name, a TOML file or a `Config`; `overrides` are "key=value" as on the command line; `retry`
-    names statuses to try again, of all blocks or of those since one of this id. A failed cell does not raise: look at
+    `spec` is a preset's name, `board:NAME`, a TOML file or a `Config`; `overrides` are "key=value" as on the command
+    line; `defenses` and `attacks`, such as "dp_sgd(noise_multiplier=0.1)", join those of the grid; `retry` names statuses to try again, of all blocks or of those since one of this id. A failed cell does not raise: look at
     `Run.counts()`. Raises ConfigurationError for a user's mistake, before anything runs, and `Unwritable` when
     a result cannot be written.
     """
     _check_retry(retry)
-    config, registry, clients, plan = prepare(spec, overrides=overrides, plugins=plugins)
+    config, registry, clients, plan = prepare(
+        spec, overrides=overrides, plugins=plugins, defenses=defenses, attacks=attacks
+    )
     import torch
 
     from bench.devices import choose_device, default_threads
@@ -106,15 +110,23 @@ def run(
 
 
 def prepare(
-    spec: str | Path | Config, *, overrides: Sequence[str] = (), plugins: Sequence[str | Path] = ()
+    spec: str | Path | Config,
+    *,
+    overrides: Sequence[str] = (),
+    plugins: Sequence[str | Path] = (),
+    defenses: Sequence[str] = (),
+    attacks: Sequence[str] = (),
 ) -> tuple[Config, Registry, Clients, Plan]:
     """Everything that must be right before anything runs."""
     from bench.clients import Clients
     from bench.plan import make_plan
 
-    if isinstance(spec, Config) and overrides:
-        raise ConfigurationError("overrides need a preset or a file; change the Config itself instead")
-    config = spec if isinstance(spec, Config) else load_config(str(spec), overrides, plugins)
+    if isinstance(spec, Config) and (overrides or defenses or attacks):
+        raise ConfigurationError("overrides and more methods need a preset or a file; change the Config itself instead")
+    if isinstance(spec, Config):
+        config = spec
+    else:
+        config = load_config(str(spec), overrides, plugins, defenses=defenses, attacks=attacks)
     registry = Registry([Path(plugin) for plugin in plugins])
     clients = Clients(registry)
     return config, registry, clients, make_plan(config, registry, clients)

@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from bench.cli import Device, Execution, Overrides, Plugins, Precision, RunFolder, Spec, add_commands
+from bench.cli import Attacks, Defenses, Device, Execution, Overrides, Plugins, Precision, RunFolder, Spec, add_commands
 from bench.errors import ConfigurationError, Unwritable
+from leaderboards.board_cli import add_commands as add_board_commands
 from leaderboards.report import draw, report, say
 
 app = typer.Typer(
@@ -32,6 +33,8 @@ def run(
     execution: Execution = None,
     precision: Precision = None,
     plugin: Plugins = None,
+    defense: Defenses = None,
+    attack: Attacks = None,
     overrides: Overrides = None,
     retry: Annotated[
         list[str] | None,
@@ -59,6 +62,8 @@ def run(
         output=output,
         overrides=[*(overrides or []), *(f'engine.{key}="{value}"' for key, value in asked.items() if value)],
         plugins=plugin or [],
+        defenses=defense or [],
+        attacks=attack or [],
         device=device,
         retry=retry or [],
         retry_since=died_in,
@@ -124,6 +129,7 @@ def plot(run: RunFolder) -> None:
 
 
 add_commands(app)
+add_board_commands(app)
 
 
 def _default_folder(spec: str, overrides: list[str]) -> Path:

@@ -29,7 +29,8 @@ class Attempt:
     the controls that belong to the attack. `chance` is the SSIM of the attack's reconstructions of other images above
     its other controls. `underpowered` is above 0 where a seed's objective ended worse than at the truth, NaN without an
     objective. `whole` says whether every image of every seed has an SSIM, `controls` which floors belong to it and
-    whether they are whole. `adapts` says whether it simulates all of the defense.
+    whether they are whole. `adapts` says whether it simulates all of the defense, `recovers_labels` that it is about
+    labels alone; `labels` (n,) is how many of them it found, NaN where they were granted.
     """
 
     variant: Variant
@@ -44,6 +45,8 @@ class Attempt:
     whole: bool
     controls: dict[str, bool]
     adapts: bool
+    recovers_labels: bool
+    labels: np.ndarray
 
     def gain(self, metric: str) -> np.ndarray:
         return self.score[metric] - self.floor[metric]
@@ -61,6 +64,17 @@ class Evidence:
     row: Row
     attempts: tuple[Attempt, ...]
     groups: np.ndarray
+
+    @cached_property
+    def of_images(self) -> list[Attempt]:
+        """The attempts on images: what labels alone give away is no leakage of pixels."""
+        return [a for a in self.attempts if not a.recovers_labels]
+
+    @property
+    def labels_found(self) -> float:
+        """Share of the labels that the best attempt on them found; NaN where nobody looked for them."""
+        found = [float(a.labels.mean()) for a in self.attempts if a.recovers_labels or not np.isnan(a.labels).all()]
+        return max((share for share in found if not np.isnan(share)), default=np.nan)
 
     def attempt(self, variant: Variant) -> Attempt | None:
         return next((a for a in self.attempts if a.variant == variant), None)
@@ -91,7 +105,7 @@ class Evidence:
     @property
     def floor(self) -> float:
         """The mean headline score of the controls that the strongest attempts stand above; NaN without."""
-        return float(self._of_strongest(METRICS[0], [a.floor[METRICS[0]] for a in self.attempts]).mean())
+        return float(self._of_strongest(METRICS[0], [a.floor[METRICS[0]] for a in self.of_images]).mean())
 
     def among(self, adaptive: bool | None) -> list[Attempt]:
         """All attempts (None); each attack as published, with the least that it was granted; or with the most.
@@ -99,19 +113,19 @@ class Evidence:
         With the most there are none unless one of them simulates all of the defense.
         """
         if adaptive is None:
-            return list(self.attempts)
-        if adaptive and not any(a.adapts for a in self.attempts):
+            return self.of_images
+        if adaptive and not any(a.adapts for a in self.of_images):
             return []
         granted = lambda a: (a.adapts, sum(a.variant[1:]))  # noqa: E731
         by_attack: dict[str, list[Attempt]] = {}
-        for attempt in self.attempts:
+        for attempt in self.of_images:
             by_attack.setdefault(attempt.variant[0], []).append(attempt)
         return [(max if adaptive else min)(own, key=granted) for own in by_attack.values()]
 
     @property
     def chance(self) -> np.ndarray:
         """Per image (n,) what as many attacks gain without having looked at it: the largest `chance`, at least 0."""
-        return np.maximum(_largest([a.chance for a in self.attempts], self.groups.shape[1]), 0)
+        return np.maximum(_largest([a.chance for a in self.of_images], self.groups.shape[1]), 0)
 
     @property
     def underpowered(self) -> np.ndarray:
@@ -120,9 +134,9 @@ class Evidence:
         An attempt without an objective says nothing of this.
         """
         n = self.groups.shape[1]
-        gains = [np.where(np.isnan(a.gain(METRICS[0])), -np.inf, a.gain(METRICS[0])) for a in self.attempts]
+        gains = [np.where(np.isnan(a.gain(METRICS[0])), -np.inf, a.gain(METRICS[0])) for a in self.of_images]
         weak, strong = np.full(n, -np.inf), np.full(n, -np.inf)
-        for attempt, gain in zip(self.attempts, gains, strict=True):
+        for attempt, gain in zip(self.of_images, gains, strict=True):
             weak = np.where(attempt.underpowered > 0, np.maximum(weak, gain), weak)
             strong = np.where(attempt.underpowered == 0, np.maximum(strong, gain), strong)
         return weak > strong
@@ -131,7 +145,9 @@ class Evidence:
     def strongest(self) -> str | None:
         """The attempt that is strongest on most images."""
         there = ~np.isnan(self.gain(METRICS[0]))
-        return self.attempts[int(np.bincount(self._winners(METRICS[0])[there]).argmax())].label if there.any() else None
+        return (
+            self.of_images[int(np.bincount(self._winners(METRICS[0])[there]).argmax())].label if there.any() else None
+        )
 
     def _winners(self, metric: str, adaptive: bool | None = None) -> np.ndarray:
         gains = np.stack([a.gain(metric) for a in self.among(adaptive)])

@@ -51,7 +51,9 @@ def _cells(rows: pd.DataFrame, images: np.ndarray, seeds: np.ndarray) -> _Cells:
     unmeasured = "no SSIM, which needs images of 11 pixels a side" if np.isnan(rows[METRICS[0]]).any() else ""
     return _Cells(
         row=records(rows.iloc[:1])[0],
-        means={metric: _by_image(rows, metric, images, seeds) for metric in (*METRICS, "underpowered")},
+        means={
+            metric: _by_image(rows, metric, images, seeds) for metric in (*METRICS, "underpowered", "label_accuracy")
+        },
         statuses=set(rows["status"]),
         reason="; ".join(dict.fromkeys(str(reason) for reason in rows["reason"] if reason)) or unmeasured,
         whole=_is_whole(rows, images, seeds),
@@ -75,6 +77,8 @@ def _attempt(attack: _Cells, controls: list[_Cells], n: int) -> Attempt:
         whole=attack.whole,
         controls={c.row["attack"]: c.whole for c in own},
         adapts=bool(attack.row["adapts"]),
+        recovers_labels=bool(attack.row["recovers_labels"]),
+        labels=attack.means["label_accuracy"],
     )
 
 

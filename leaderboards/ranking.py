@@ -32,7 +32,8 @@ def ranking(frame: pd.DataFrame, rule: Rule | None = None, jobs: pd.DataFrame | 
     `underpowered` is the share of images whose strongest attack ended above its objective at the truth. `verdicts`
     joins what limits claims of protection. `ssim_excess` is the gain with images under
     their floor counted as they are. `chance` is what as many attacks reach with reconstructions of other images:
-    the largest of several is above 0 by luck alone. `incomparable` counts the defenses whose batches cut the images so
+    the largest of several is above 0 by luck alone. `labels_found` is the share of labels that the best attack on them
+    found. `incomparable` counts the defenses whose batches cut the images so
     differently that too few independent units are shared: they tie.
 
     `jobs` holds trainings and certificates (`bench.store`); what they say of a defense stands in the columns
@@ -44,7 +45,7 @@ def ranking(frame: pd.DataFrame, rule: Rule | None = None, jobs: pd.DataFrame | 
     figures = [f"{metric}_{part}" for metric in METRICS for part in ("gain", "gain_low", "gain_high", "at_least")]
     figures += ["ssim_excess", "ssim_excess_low", "ssim_excess_high"]
     shares = ["chance", "of_undefended", "of_undefended_low", "of_undefended_high"]
-    shares += ["not_adapting", "adapting", "underpowered", "identified"]
+    shares += ["not_adapting", "adapting", "underpowered", "identified", "labels_found"]
     numbers = [*RANKS, "incomparable", "n", "units"]
     texts = ["unranked", "incomplete", "verdicts", "strongest"]
     columns = [*QUESTION, *IDENTITY, *numbers, *texts, *figures, *shares, *COLUMNS]
@@ -92,7 +93,7 @@ def _row(question: Question, evidence: Evidence, rule: Rule, reasons: list[str],
     gain = {metric: finished.gain(metric) for metric in METRICS}
     row: Row = {name: question.row[name] for name in QUESTION} | {name: evidence.row[name] for name in IDENTITY}
     row |= {"n": len(question.images), "strongest": finished.strongest, "chance": _mean(finished.chance)}
-    row |= {"identified": _mean(finished.score("identified"))}
+    row |= {"identified": _mean(finished.score("identified")), "labels_found": finished.labels_found}
     row |= {name: _mean(finished.gain(METRICS[0], adapting)) for name, adapting in ADAPTING.items()}
     row["underpowered"] = float(finished.underpowered.mean()) if finished.attempts else np.nan
     for metric in METRICS:

@@ -53,7 +53,7 @@ def problems(question: Question, rule: Rule, costs: Costs) -> list[str]:
     for variant in _required(question, rule):
         if absent := lacking(question, undefended, variant):
             found.append(f"{absent} on the undefended client")
-        elif invalid := _invalid(undefended, variant, rule):
+        elif not _of_labels(undefended, variant) and (invalid := _invalid(undefended, variant, rule)):
             found.append(invalid)
     if len(question.images) < rule.minimum_images:
         found.append(f"{len(question.images)} images, {rule.minimum_images} are needed")
@@ -111,6 +111,12 @@ def lacking(question: Question, evidence: Evidence, variant: Variant) -> str | N
     controls = dict.fromkeys(label for other in question.attempts[variant] for label in other.controls)
     absent = [label for label in controls if not attempt.controls.get(label)]
     return f"no whole result of {', '.join(absent)}" if absent else None
+
+
+def _of_labels(undefended: Evidence, variant: Variant) -> bool:
+    """Whether the attack is about labels: then it stands above no floor of images."""
+    attempt = undefended.attempt(variant)
+    return attempt is not None and attempt.recovers_labels
 
 
 def _invalid(undefended: Evidence, variant: Variant, rule: Rule) -> str | None:

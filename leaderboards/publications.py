@@ -1,0 +1,50 @@
+"""What has been published under a board: its entries, and what reviews say of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from leaderboards.board import Board, board
+from leaderboards.entries import Entry, image_rows, job_rows, read_entry
+from leaderboards.reviews import Review, read_review
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+PUBLISHED = Path("leaderboards") / "published"
+"""Where a clone of the project keeps all entries."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A board with its entries, undefended first, then by name, and what reviews say of them."""
+
+    board: Board
+    entries: tuple[Entry, ...]
+    reviews: dict[str, Review]
+
+    def state(self, entry: str) -> str:
+        """`self-reported`, `artefact-checked` or `re-run`."""
+        return self.reviews[entry].state if entry in self.reviews else "self-reported"
+
+    @property
+    def ranked(self) -> tuple[Entry, ...]:
+        """The entries that take part in the ranking."""
+        return tuple(entry for entry in self.entries if self.state(entry.name) == "re-run")
+
+    def frames(self, ranked: bool = False) -> tuple[DataFrame, DataFrame]:
+        """Rows of images and of jobs, of all entries or of the ranked ones."""
+        entries = self.ranked if ranked else self.entries
+        return image_rows(entries), job_rows(entries)
+
+
+def published(name: str, folder: Path = PUBLISHED) -> Published:
+    """What `folder` holds of a board; raises `leaderboards.untrusted.Refused` for an entry that is not whole."""
+    own = folder / name
+    places = sorted(path.parent for path in own.glob("*/entry.json")) if own.is_dir() else []
+    entries = [read_entry(place) for place in places]
+    entries.sort(key=lambda entry: ("none" not in entry.defenses, entry.name))
+    reviews = {e.name: review for e in entries if (review := read_review(own, e)) is not None}
+    return Published(board(name), tuple(entries), reviews)
