@@ -116,12 +116,15 @@ def _list(handle: int, inside: str, found: dict[str, Mark | None], limits: Limit
             found[inside + entry.name] = None
             if len(found) > limits.most_files:
                 raise refused(inside or ".", f"there are more than {limits.most_files} files and folders", _AGAIN)
+    here.sort(key=lambda entry: entry.name)
     seen: dict[str, str] = {}
-    for entry in sorted(here, key=lambda entry: entry.name):
-        name = inside + entry.name
+    for entry in here:
         twin = seen.setdefault(entry.name.casefold(), entry.name)
         if twin != entry.name:
-            raise refused(name, f"only upper and lower case tell it from {shown(twin)}", "rename one of them")
+            wrong = f"only upper and lower case tell it from {shown(twin)}"
+            raise refused(inside + entry.name, wrong, "rename one of them")
+    for entry in here:
+        name = inside + entry.name
         _check_name(name, entry.name, limits)
         try:
             status = entry.stat(follow_symlinks=False)

@@ -45,10 +45,10 @@ def parse_json(name: str, content: bytes, limits: Limits, longer: Mapping[str, i
         raise refused(name, f"it is no JSON ({where}: {shown(error.msg)})", "write it with a JSON library") from error
     if not isinstance(value, dict):
         raise refused(name, "it holds no object", "put the value in { }")
-    texts: list[str] = []
-    for key, item in value.items():
-        texts += _leaves(name, key, limits.text_length)
-        texts += _leaves(name, item, longer.get(key, limits.text_length))
+    long = longer.keys() & value.keys()
+    texts = _leaves(name, [*value, *(item for key, item in value.items() if key not in long)], limits.text_length)
+    for key in long:
+        texts += _leaves(name, value[key], longer[key])
     _check_signs(name, texts)
     return value
 
