@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,9 +127,12 @@ def key_of(cell: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(cell[name] for name in KEY)
 
 
-def _keyed(cell: Any) -> dict[str, Any]:
-    from dataclasses import asdict
+def plain(value: object) -> object:
+    """The value as JSON has it: tuples are lists."""
+    return json.loads(json.dumps(value))
 
+
+def _keyed(cell: Any) -> dict[str, Any]:
     return {
         "model": cell.setting.model_label,
         "weights": cell.setting.weights.label,

@@ -13,6 +13,7 @@ from leaderboards.expected import Expected
 METRICS = ("mse", "psnr_db", "ssim", "lpips", "label_accuracy", "identified", "recovered")
 RELATIVE, ABSOLUTE = 2e-6, 2e-6
 """An entry keeps seven digits."""
+Known = dict[tuple[object, ...], dict[str, np.ndarray]]
 
 
 def trials_of(expected: Expected, cell: CellFile) -> list[int]:
@@ -26,11 +27,20 @@ def trials_of(expected: Expected, cell: CellFile) -> list[int]:
     return found
 
 
-def differences(expected: Expected, entry: Entry, cell: CellFile, lender: CellFile | None) -> Iterator[str]:
-    """Where a cell's metrics are not those of its reconstructions, in words; `lender` is whom `wrong_image` borrows."""
+def differences(
+    expected: Expected, entry: Entry, cell: CellFile, lender: CellFile | None, known: Known
+) -> Iterator[str]:
+    """Where a cell's metrics are not those of its reconstructions, in words.
+
+    `lender` is whom `wrong_image` borrows; `known` keeps the metrics of pictures that several cells show.
+    """
     columns = cell.columns
     assert columns is not None, "only finished cells have metrics"
-    for metric, values in _scores(expected, entry, lender or cell, columns, shown_on=lender is not None).items():
+    source, shown_on = lender or cell, lender is not None
+    key = source.sheet, shown_on, cell.identity.images_per_update, cell.identity.seed, tuple(columns.found_label)
+    if key not in known:
+        known[key] = _scores(expected, entry, source, columns, shown_on)
+    for metric, values in known[key].items():
         given = cell.identity.labels == "known" and not cell.identity.recovers_labels
         if metric == "label_accuracy" and given:
             values = np.full(len(values), np.nan)
