@@ -92,5 +92,5 @@ def test_a_folder_of_own_boards_joins_ours_and_takes_no_name_twice(tmp_path, mon
     assert boards().keys() == {*NAMES, "house-v1"}
     assert board("house-v1").digest == board(NAMES[0]).digest
     (tmp_path / f"{NAMES[0]}.toml").write_text("")
-    with pytest.raises(ConfigurationError, match="there is a board .* already; rename the file"):
+    with pytest.raises(ConfigurationError, match=r"there is a board .* already; rename the file"):
         boards()
