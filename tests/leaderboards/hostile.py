@@ -311,6 +311,8 @@ PNG: dict[str, tuple[Spoil, str]] = {
     "no_height": (headed(lambda w, h: header(w, 0)), "x 0 pixels"),
     "widest": (headed(lambda w, h: header(2**31 - 1, 1)), "2147483647 x 1 pixels, allowed are 16000000"),
     "largest": (headed(lambda w, h: header(2**31 - 1, 2**31 - 1)), "2147483647 pixels, allowed are 16000000"),
+    "a_bit_too_wide": (headed(lambda w, h: header(16_385, 1)), "16385 x 1 pixels, allowed are"),
+    "a_bit_too_tall": (headed(lambda w, h: header(1, 16_385)), "1 x 16385 pixels, allowed are"),
     "negative_width": (headed(lambda w, h: header(2**32 - 1, h)), "pixels, allowed are 16000000"),
     "a_bit_too_large": (headed(lambda w, h: header(4001, 4000)), "4001 x 4000 pixels, allowed are 16000000"),
     "wrong_checksum_of_header": (flipped(29), "checksum of its chunk 'IHDR'"),
