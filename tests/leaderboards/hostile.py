@@ -1,6 +1,7 @@
 """Hostile submissions: what strangers may put into a folder, and the words with which it is refused.
 
-A case takes a folder that holds `entry.json`, `cells/*.json` and `sheets/*.png` and spoils one thing in it.
+A case takes a folder that holds `entry.json`, `cells/*.json` and `sheets/*.png`, alone in a folder that may be written
+to, and spoils one thing in it: the first cell, the first sheet, or what lies beside them.
 """
 
 from __future__ import annotations
@@ -173,7 +174,7 @@ JSON: dict[str, tuple[Spoil, str]] = {
     "million_backslashes": (whole_cell(b'{"' + b"\\" * 4_000_001), "no JSON"),
     "million_short_texts": (number('["' + '","' * 999_000 + '\u202e"]'), "U+202E"),
     "many_keys": (member(",".join(f'"{i:x}":1' for i in range(350_000)) + ',"0":1'), "stands twice"),
-    "cut": (changed_cell(lambda content: content[:-1]), "no JSON"),
+    "cut": (changed_cell(lambda content: content.rstrip()[:-1]), "no JSON"),
     "trailing_bytes": (changed_cell(lambda content: content + b"x"), "Extra data"),
     "two_objects": (changed_cell(lambda content: content + b"\n" + content), "Extra data"),
     "json_and_zip": (changed_cell(lambda content: content + zipped().replace(b"\0", b" ")), "not UTF-8"),
