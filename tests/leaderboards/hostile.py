@@ -123,6 +123,7 @@ JSON: dict[str, tuple[Spoil, str]] = {
     "escaped_bidi_override": (text(r"a\u202Eb"), "U+202E (RIGHT-TO-LEFT OVERRIDE)"),
     "bidi_isolate": (text("\u2067a"), "U+2067"),
     "bidi_in_a_key": (member('"a\u202e": 1'), "U+202E"),
+    "bidi_in_a_key_inside": (member('"x": [{"a\\u202e": 1}]'), "U+202E"),
     "bidi_deep_inside": (member('"a": [[{"b": ["\u202d"]}]]'), "U+202D"),
     "zero_width_joiner": (text("a\u200db"), "U+200D (ZERO WIDTH JOINER)"),
     "zero_width_space": (text("a\u200bb"), "U+200B"),
