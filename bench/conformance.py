@@ -103,6 +103,17 @@ def kinds_of(call: str, registry: Registry) -> list[str]:
     return kinds
 
 
+def title_of(kind: str, call: str, registry: Registry) -> str:
+    """What is checked: the method with all its parameters, as far as it can be constructed, and its origin."""
+    [(name, _)] = parse(call)
+    name = unfolded((name, {}))[0] if kind == "attack" else name
+    [origin] = [entry.origin for entry in registry.entries(kind) if entry.name == name]
+    try:
+        return f"{kind} {subject_of(kind, call, registry).call}, {origin}"
+    except Broken:
+        return f"{kind} {call}, {origin}"
+
+
 def held(kind: str, call: str, registry: Registry) -> Iterator[Finding]:
     """One finding per rule, as they come; raises ConfigurationError for a mistake in the call."""
     try:
