@@ -1,4 +1,4 @@
-"""Publish a run with its trainings: tables, figures and data in a folder, and its first table in the README."""
+"""Publish a run with its trainings: tables, figures and data in a folder, and its first table in docs."""
 
 import json
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from published_run import DIGITS, write
-from refresh import put
+from refresh import ROOT, put
 
 from bench.store import Store
 from leaderboards.standings import render
@@ -17,7 +17,10 @@ PICTURES = ("pareto", "leakage")
 
 
 def main(run: Path, target: Path, command: str) -> None:
-    """Write `target` from the run's folder, and the marked part of README.md; `command` is what made the run."""
+    """Write `target` from the run's folder, and the table of docs/how-numbers-are-made.md.
+
+    `command` is what made the run.
+    """
     store = Store.existing(run)
     write(run, target)
     about = target / "about.json"
@@ -39,7 +42,7 @@ def main(run: Path, target: Path, command: str) -> None:
         shutil.copy(picture, target / f"{kind}.png")
     tables = render(frame, "markdown", jobs=jobs)
     (target / "README.md").write_text(page(told, tables), encoding="utf-8")
-    put("price", first_table(tables))
+    put("price", first_table(tables), ROOT / "docs" / "how-numbers-are-made.md")
 
 
 def page(told: dict[str, Any], tables: str) -> str:

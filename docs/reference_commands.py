@@ -49,11 +49,22 @@ def _section(words: tuple[str, ...], function: Callable[..., Any]) -> Iterator[s
         yield "\n".join(lines)
 
 
-def _option(name: str, kind: Any, info: OptionInfo) -> str:
+def options(function: Callable[..., Any]) -> set[str]:
+    """Every option of a command's function, as it is typed."""
+    hints = get_type_hints(function, include_extras=True)
+    found = {name: get_args(hints[name])[:2] for name in inspect.signature(function).parameters}
+    return {f for name, (kind, info) in found.items() if isinstance(info, OptionInfo) for f in _flags(name, kind, info)}
+
+
+def _flags(name: str, kind: Any, info: OptionInfo) -> list[str]:
     plain = name.replace("_", "-")
     # Inside Annotated the first declaration stands where typer elsewhere has the default.
     flags = [flag for flag in (info.default, *(info.param_decls or ())) if isinstance(flag, str)]
-    flags = flags or ([f"--{plain}", f"--no-{plain}"] if kind is bool else [f"--{plain}"])
+    return flags or ([f"--{plain}", f"--no-{plain}"] if kind is bool else [f"--{plain}"])
+
+
+def _option(name: str, kind: Any, info: OptionInfo) -> str:
+    flags = _flags(name, kind, info)
     shown = "" if kind is bool else f" {info.metavar or _value(kind)}"
     several = " (may be repeated)" if any(get_origin(part) is list for part in (kind, *get_args(kind))) else ""
     return ", ".join(f"`{flag}{shown}`" for flag in flags) + several
