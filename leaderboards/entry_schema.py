@@ -17,6 +17,7 @@ EntryName = Annotated[StrictStr, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
 Text = Annotated[StrictStr, Field(max_length=2000)]
 Word = Annotated[StrictStr, Field(min_length=1, max_length=200)]
 Count = Annotated[StrictInt, Field(ge=0, le=2**53)]
+Seed = Annotated[StrictInt, Field(ge=0, lt=2**63)]
 Share = Annotated[float, Field(strict=True, ge=0, le=1)]
 NotNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
@@ -153,7 +154,7 @@ class JobRow(Strict):
     defense_parameters: list[dict[Word, Any]]
     images_per_update: Count
     local_steps: Count
-    seed: Count
+    seed: Seed
     status: Literal[STATUSES]  # type: ignore[valid-type]
     reason: Text
     texts: dict[Word, Text | None]
