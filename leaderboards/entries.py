@@ -153,6 +153,8 @@ def _cell(files: Folder, name: str) -> CellFile:
         lengths = {len(values) for values in cell.columns.model_dump().values() if values is not None}
         if len(lengths) > 1:
             raise Refused(f"{name}: its columns are {sorted(lengths)} long; every image has one value in each")
+        if not cell.columns.image:
+            raise Refused(f"{name}: it shows no image; pack the run again")
         if cell.columns.image != list(range(len(cell.columns.image))):
             raise Refused(f"{name}: its images are not 0, 1, 2, ...: one is missing, doubled or out of order")
         if (cell.sheet is None) == (cell.of is None):
