@@ -155,9 +155,8 @@ def subject_of(kind: str, call: str, registry: Registry) -> Subject:
         [[spec]] = found
         return Subject(kind, spec.call, registry.build(kind, spec), registry.plugins)
     except ConfigurationError as error:
-        if parameters:
-            raise
-        raise Broken(str(error).removeprefix("[0]: ")) from error
+        message = str(error).removeprefix("[0]: ")
+        raise (ConfigurationError if parameters else Broken)(message) from error
 
 
 def outcome(rule: Rule, subject: Subject) -> Finding:

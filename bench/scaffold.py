@@ -5,6 +5,7 @@ from __future__ import annotations
 import keyword
 import re
 import sys
+from importlib.metadata import packages_distributions
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -20,17 +21,17 @@ _FILE_TEST = """from pathlib import Path
 
 import pytest
 import torch
-from $name import $own
-
 from leakboard import conformance
+
+from $name import $own
 
 FILE = Path(__file__).with_name("$name.py")
 """
 _PACKAGE_TEST = """import pytest
 import torch
-from $name import $own
-
 from leakboard import conformance
+
+from $name import $own
 """
 
 
@@ -91,7 +92,9 @@ def check_name(name: str) -> None:
     for kind in ("attack", "defense"):
         for entry in registry.entries(kind):
             if entry.name == name:
-                raise ConfigurationError(f"{name!r} is taken by the {kind} from {entry.origin}; try {near!r}")
+                raise ConfigurationError(f"{name!r} is taken: there is {kind} {name} ({entry.origin}); try {near!r}")
+    if name in packages_distributions():
+        raise ConfigurationError(f"{name!r} is an installed module, which the file would hide; try {near!r}")
 
 
 def suggested(name: str) -> str:
