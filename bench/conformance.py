@@ -31,7 +31,7 @@ from bench.signatures import Parameter, parameters_of
 from bench.specs import parse
 
 CONSTRUCTS = "it imports, has exactly one role, and can be constructed"
-SHORT = {"iterations": 3}
+SHORT = {"iterations": 2}
 """Parameters of effort -> what the rules set them to, unless the call does."""
 
 OF_ALL = (

@@ -47,7 +47,7 @@ def check(
 ) -> None:
     """Hold an attack or a defense to every rule of its kind, one line a rule.
 
-    A call finds mine.py in the current folder by itself. Attacks are asked with 3 iterations unless the call says how
+    A call finds mine.py in the current folder by itself. Attacks are asked with 2 iterations unless the call says how
     many. Exit codes: 0 every rule holds, 1 one is broken, 2 bad usage.
     """
     from collections import Counter

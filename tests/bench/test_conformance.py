@@ -235,7 +235,7 @@ def test_an_attack_is_checked_at_few_iterations_unless_the_call_says_how_many(mo
     from bench.registry import Registry
 
     subject = lambda call: suite.subject_of("attack", call, Registry())
-    assert subject("ig@neurips20").method.iterations == 3
+    assert subject("ig@neurips20").method.iterations == 2
     assert subject("inverting_gradients(iterations=7)").method.iterations == 7
 
 
