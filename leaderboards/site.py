@@ -13,7 +13,7 @@ import pandas as pd
 from bench.toml import to_toml_text
 from leaderboards.board import all_boards
 from leaderboards.downloads import downloads
-from leaderboards.entries import Entry, image_rows
+from leaderboards.entries import Entry
 from leaderboards.evidence import granted_text
 from leaderboards.publications import PUBLISHED, published
 from leaderboards.site_cells import FIGURES, cell_view
@@ -90,11 +90,16 @@ def _defenses(board: BoardView, pictures: Pictures) -> Pages:
 
 def _cells(board: BoardView, pictures: Pictures) -> Pages:
     titles: Mapping[Asked, tuple[str, str]] = {a: (v.title, v.anchor) for a, v in board.questions.items()}
+    images = board.results.images
+    rows = {key: pd.DataFrame(own) for key, own in images.groupby(["entry", "cell"], sort=False)} if len(images) else {}
     for entry in board.results.published.entries:
-        rows = {str(cell): pd.DataFrame(own) for cell, own in image_rows([entry]).groupby("cell", sort=False)}
         for cell in entry.cells:
             own = cell.identity
             title, anchor = titles[asked_of(vars(own))]
+            asked = asked_of(vars(own))
+            faced = own.defense, own.attack, own.schedule_known, own.defense_known
+            several = len(board.results.cells[asked][faced]) > 1
+            summary = None if several else board.results.summary[asked][faced]
             lender = next((c for c in entry.cells if c.identity.cell == cell.of), None)
             path = f"{board.name}/{cell_page(entry, cell)}"
             yield (
@@ -106,7 +111,7 @@ def _cells(board: BoardView, pictures: Pictures) -> Pages:
                     cell=cell,
                     own=own,
                     granted=granted_text(own.schedule_known, own.defense_known).removeprefix(", "),
-                    view=cell_view(entry, cell, rows[own.cell], pictures),
+                    view=cell_view(entry, cell, rows[entry.name, own.cell], summary, pictures),
                     question={"title": title, "anchor": anchor},
                     defense_page=f"{board.pages[own.defense]}#{anchor}-{anchor_of(own.defense)}",
                     lender=None if lender is None else cell_page(entry, lender),

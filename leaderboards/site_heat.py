@@ -10,7 +10,8 @@ import numpy as np
 from leaderboards.entries import Entry
 from leaderboards.entry_schema import CellFile
 from leaderboards.evidence import granted_text
-from leaderboards.site_lines import ABSENT, anchor_of
+from leaderboards.site_figures import ABSENT
+from leaderboards.site_lines import anchor_of
 from leaderboards.site_results import Asked, Faced, Results
 from leaderboards.summary import Row, status_text
 
@@ -64,10 +65,8 @@ def heat(results: Results, asked: Asked, defenses: list[str], pages: Mapping[str
 def _columns(rows: Mapping[Faced, Row]) -> list[tuple[str, bool, bool]]:
     attacks = [row for row in rows.values() if not row["control"]]
     key = lambda row: (row["attack_order"], row["attack"], row["schedule_known"], row["defense_known"])  # noqa: E731
-    every = (
-        (row["attack"], bool(row["schedule_known"]), bool(row["defense_known"])) for row in sorted(attacks, key=key)
-    )
-    return list(dict.fromkeys(every))
+    attacks.sort(key=key)
+    return list(dict.fromkeys((r["attack"], bool(r["schedule_known"]), bool(r["defense_known"])) for r in attacks))
 
 
 def _words(schedule_known: bool, defense_known: bool) -> str:
@@ -87,8 +86,8 @@ def _cell(results: Results, asked: Asked, faced: Faced) -> HeatCell:
     if np.isnan(value):
         return HeatCell(ABSENT, None, page)
     if of_labels:
-        return HeatCell(f"{value:.0%}", step_of(value), page, "share of the labels found")
-    return HeatCell(f"{value:.2f}", step_of(value), page, f"PSNR {row['psnr_db_mean']:.1f} dB")
+        return HeatCell(f"{value:.0%}", step_of(value), page, "of the labels")
+    return HeatCell(f"{value:.2f}", step_of(value), page, f"{row['psnr_db_mean']:.1f} dB")
 
 
 def _floor(rows: Mapping[Faced, Row], defense: str) -> HeatCell:
