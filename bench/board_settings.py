@@ -22,8 +22,9 @@ class Limits(Section):
 class Board(Section):
     """A board's rules; its questions are those of the grid beside it.
 
-    `summary` is one sentence. `required` are the labels of the grid's attacks, all of which every defense must face. `margin`, `minimum_images` and `alpha` are those of `leaderboards.verdicts.Rule`.
-    `metrics` are what an entry must have measured wherever it can be.
+    `summary` is one sentence. `required` are the labels of the grid's attacks, all of which every defense must face.
+    `margin`, `minimum_images` and `alpha` are those of `leaderboards.verdicts.Rule`. `metrics` are what an entry must
+    have measured wherever it can be.
     """
 
     title: StrictStr

@@ -108,8 +108,8 @@ class Grid(Section):
 class Config(Section):
     """A whole run; `name` is the preset's or the file's, and the run's folder unless another is asked for.
 
-    Without `utility` nothing is trained, without `certificate` no proof is put to a test. `board` is there when the grid
-    is a board's.
+    Without `utility` nothing is trained, without `certificate` no proof is put to a test. `board` is there when the
+    grid is a board's.
     """
 
     name: StrictStr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,8 @@ from bench.errors import ConfigurationError, suggest
 Location = tuple[int | str, ...]
 BOARD = "board"
 """`board:NAME` is the grid of a board."""
+BOARDS = "LEAKBOARD_BOARDS"
+"""The environment variable that names a folder of more boards."""
 
 
 def presets() -> dict[str, str]:
@@ -31,9 +34,15 @@ def presets() -> dict[str, str]:
 
 
 def boards() -> dict[str, str]:
-    """Name -> TOML text of the boards that come with Leakboard: grids without defenses, and a table `board`."""
-    folder = Path(__file__).resolve().parent.parent / "leaderboards" / "boards"
-    return {path.stem: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.toml"))}
+    """Name -> TOML text of every board, a grid without defenses and a table `board`: ours, then those of BOARDS."""
+    ours = Path(__file__).resolve().parent.parent / "leaderboards" / "boards"
+    found = {path.stem: path.read_text(encoding="utf-8") for path in sorted(ours.glob("*.toml"))}
+    own = os.environ.get(BOARDS)
+    for path in sorted(Path(own).glob("*.toml")) if own else ():
+        if path.stem in found:
+            raise ConfigurationError(f"{path}: there is a board {path.stem} already; rename the file")
+        found[path.stem] = path.read_text(encoding="utf-8")
+    return found
 
 
 def read_grid(spec: str, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], str, str]:

@@ -37,7 +37,7 @@ def begin(store: Store, plan: Plan, clients: Clients) -> None:
     if not whole:
         store.write_arrays(store.folder / truth, images=pixels)
     store.write_text("run.toml", to_toml(plan.config))
-    described = {
+    content = {
         "version": VERSION,
         "name": plan.config.name,
         "images": plan.images,
@@ -46,13 +46,13 @@ def begin(store: Store, plan: Plan, clients: Clients) -> None:
         "dataset_provenance": dataset.provenance,
         "expect": None if plan.config.expect is None else plan.config.expect.model_dump(),
         "notes": list(plan.notes),
-        "cells": [_described(cell, plan) for cell in plan.cells],
-        "jobs": _described_jobs(plan, clients),
+        "cells": [described(cell, plan) for cell in plan.cells],
+        "jobs": described_jobs(plan, clients),
     }
-    store.write_text("plan.json", json.dumps(described, indent=1))
+    store.write_text("plan.json", json.dumps(content, indent=1))
 
 
-def _described(cell: Cell, plan: Plan) -> dict[str, Any]:
+def described(cell: Cell, plan: Plan) -> dict[str, Any]:
     """A cell as every row of its results repeats it."""
     threat = cell.threat
     return {
@@ -85,10 +85,10 @@ def _described(cell: Cell, plan: Plan) -> dict[str, Any]:
     }
 
 
-def _described_jobs(plan: Plan, clients: Clients) -> list[dict[str, Any]]:
+def described_jobs(plan: Plan, clients: Clients) -> list[dict[str, Any]]:
     """The jobs as their rows of results repeat them, and what each defense proves, which no seed changes."""
     proofs: dict[Any, dict[str, Any]] = {}
-    described = []
+    rows = []
     for job in plan.jobs:
         key = job.setting, job.defense
         if isinstance(job.asked, Utility) and key not in proofs:
@@ -96,5 +96,5 @@ def _described_jobs(plan: Plan, clients: Clients) -> list[dict[str, Any]]:
             with named(f"defense {chain_label(job.defense)}"):
                 proofs[key] = proven(clients.chain(job.defense), job.setting.client, rounds, job.asked.delta)
         proof = proofs[key] if isinstance(job.asked, Utility) else {}
-        described.append({**job.described, "fingerprint": plan.fingerprints[job.id], **proof})
-    return described
+        rows.append({**job.described, "fingerprint": plan.fingerprints[job.id], **proof})
+    return rows

@@ -24,7 +24,7 @@ def provenance(device: torch.device) -> dict[str, Any]:
         "platform": f"{platform.system()} {platform.machine()}",
         "device": device_name(device),
         "threads": torch.get_num_threads(),
-        "commit": _commit(),
+        "commit": commit(),
     }
 
 
@@ -42,7 +42,7 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """The commit, with a plus sign when files differ from it; None outside a checkout of this project."""
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():

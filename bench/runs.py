@@ -65,9 +65,10 @@ def run(
     """Run a grid, or what is left of it, and return its results.
 
     `spec` is a preset's name, `board:NAME`, a TOML file or a `Config`; `overrides` are "key=value" as on the command
-    line; `defenses` and `attacks`, such as "dp_sgd(noise_multiplier=0.1)", join those of the grid; `retry` names statuses to try again, of all blocks or of those since one of this id. A failed cell does not raise: look at
-    `Run.counts()`. Raises ConfigurationError for a user's mistake, before anything runs, and `Unwritable` when
-    a result cannot be written.
+    line; `defenses` and `attacks`, such as "dp_sgd(noise_multiplier=0.1)", join the grid's; `retry` names statuses to
+    try again, of all blocks or of those since one of this id. A failed cell does not raise: look at `Run.counts()`.
+    Raises ConfigurationError for a user's mistake, before anything runs, and `Unwritable` when a result cannot be
+    written.
     """
     _check_retry(retry)
     config, registry, clients, plan = prepare(

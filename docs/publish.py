@@ -1,71 +1,94 @@
-"""Publish a run with its trainings: tables, figures and data in a folder, and its first table in the README."""
+"""Put a published board into the README: its table, its plot, and where they come from. Nothing is typed by hand."""
 
-import json
-import re
-import shutil
 import sys
-from pathlib import Path
 from typing import Any
 
-from published_run import DIGITS, write
-from refresh import put
+import pandas as pd
+from refresh import ROOT, put
 
-from bench.store import Store
-from leaderboards.standings import render
+from leaderboards.costs import costs_of
+from leaderboards.figures import save, style
+from leaderboards.pareto_plot import pareto_plot
+from leaderboards.price_tables import epsilon_text, rank_text
+from leaderboards.publications import Published, published
+from leaderboards.questions import questions
+from leaderboards.ranking import ranking
+from leaderboards.summary import Row, records
 
-PICTURES = ("pareto", "leakage")
-
-
-def main(run: Path, target: Path, command: str) -> None:
-    """Write `target` from the run's folder, and the marked part of README.md; `command` is what made the run."""
-    store = Store.existing(run)
-    write(run, target)
-    about = target / "about.json"
-    told = json.loads(about.read_text(encoding="utf-8"))
-    frame, jobs = store.frame(), store.jobs_frame()
-    records = [record for job in jobs.loc[jobs["status"] == "ok", "job"] if (record := store.record(job))]
-    del told["seconds"]  # From the last start to the last result: this may have been made in pieces.
-    told |= {
-        "command": command,
-        "commits": sorted({*told["commits"], *(str(record["provenance"]["commit"]) for record in records)}),
-        "seconds_of_attacks": round(float(frame["seconds"].sum())),
-        "seconds_of_jobs": round(sum(record["figures"].get("seconds") or 0 for record in records)),
-    }
-    about.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    jobs.to_csv(target / "jobs.csv", index=False, float_format=DIGITS, lineterminator="\n")
-    (target / "ranking.json").write_text(render(frame, "json", jobs=jobs), encoding="utf-8")
-    for kind in PICTURES:
-        [picture] = (run / "plots").glob(f"{kind}-*.png")
-        shutil.copy(picture, target / f"{kind}.png")
-    tables = render(frame, "markdown", jobs=jobs)
-    (target / "README.md").write_text(page(told, tables), encoding="utf-8")
-    put("price", first_table(tables))
+TARGET = ROOT / "docs" / "board"
 
 
-def page(told: dict[str, Any], tables: str) -> str:
-    """The folder's own page: what was run, its figures, its tables."""
-    pictures = "\n\n".join(f"![{kind}]({kind}.png)" for kind in PICTURES)
-    return (
-        f"# {told['name']}\n\nMade by `{told['command']}` on {_listed(told['device'])} with {_listed(told['threads'])} "
-        f"thread: {told['seconds_of_attacks'] / 60:.0f} minutes of attacks and {told['seconds_of_jobs'] / 60:.0f} of "
-        f"training, at the commits {', '.join(commit[:10] for commit in told['commits'])}, of which each made a part; "
-        "other commits may count its parts as stale. `results.csv` has a row for every attacked image, "
-        "`about.json` what the rows of a cell share, `jobs.csv` a row for every training and certificate, "
-        "`ranking.json` every figure of the tables; `docs/publish.py` made this folder."
-        f"\n\n{pictures}\n\n{tables}"
+def main(name: str) -> None:
+    """Refresh docs/board and the marked part of README.md from leaderboards/published."""
+    board = published(name, ROOT / "leaderboards" / "published")
+    put("board", table(board))
+    frame, jobs = board.frames(ranked=True)
+    first = questions(frame)[0]
+    title = f"{board.board.rules.title}: what the strongest attack gets beyond its floor, and what the defense costs"
+    TARGET.mkdir(exist_ok=True)
+    with style():
+        figure = pareto_plot(first, costs_of(jobs), f"{title} ({first.row['weights']} weights)")
+        assert figure is not None, "the board measures accuracy"
+        for path in save(figure, TARGET, "plot"):
+            if path.suffix != ".png":
+                path.unlink()
+
+
+def table(board: Published) -> str:
+    """Rank and leakage under each of the board's weights, and what the defense costs, as a markdown table."""
+    frame, jobs = board.frames(ranked=True)
+    rows = records(ranking(frame, board.board.rule, jobs))
+    weights = list(dict.fromkeys(row["weights"] for row in rows))
+    by_defense: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        by_defense.setdefault(row["defense"], {})[row["weights"]] = row
+    heads = [f"{what}, {w}" for w in weights for what in ("rank", "SSIM gain")]
+    head = ["defense", *heads, "labels", "accuracy", "points lost", "epsilon", "picked / proven"]
+    lines = [head, [":--", *["--:"] * (len(head) - 1)]]
+    lines += [_line(own, weights) for own in by_defense.values()]
+    asked = board.board.rules
+    return "\n".join(
+        [
+            *("| " + " | ".join(line) + " |" for line in lines),
+            "",
+            f"{rows[0]['n']} images of {asked.title}, board [{board.board.name}]"
+            f"(leaderboards/boards/{board.board.name}.toml). Rank 1 leaks least, whatever it costs; in brackets every "
+            "rank that the comparisons leave open. SSIM gain: what the strongest attack gets on each image beyond its "
+            "floors, with its 95% interval; ≥ where a better optimiser might get more. Points lost: of test accuracy, "
+            "against undefended training.",
+        ]
     )
 
 
-def first_table(tables: str) -> str:
-    """The first table of the page, with its title."""
-    found = re.search(r"\*\*[^\n]*\*\*\n\n(?:\|[^\n]*\n)+", tables)
-    assert found is not None, "a run has a table"
-    return found[0].strip()
+def _line(own: dict[str, Row], weights: list[str]) -> list[str]:
+    row = next(iter(own.values()))
+    cells = [f"`{row['defense']}`"]
+    for one in weights:
+        cells += [rank_text(own[one]), _gain(own[one])] if one in own else ["-", "-"]
+    lost = _number(row["accuracy_lost"], ".1f") + _span(row["accuracy_lost_low"], row["accuracy_lost_high"], ".1f")
+    proven = "-" if pd.isna(row["certificate"]) else f"{row['certificate_measured']:.3f} / {row['certificate']:.3f}"
+    cells += [_number(row["labels_found"], ".0%"), _number(row["accuracy"], ".3f"), lost, _epsilon(row), proven]
+    return cells
 
 
-def _listed(values: object) -> str:
-    return ", ".join(map(str, values)) if isinstance(values, list) else str(values)
+def _gain(row: Row) -> str:
+    bound = "≥ " if row["underpowered"] > 0 or pd.isna(row["ssim_gain"]) else ""
+    gain = row["ssim_at_least"] if pd.isna(row["ssim_gain"]) else row["ssim_gain"]
+    whole = not pd.isna(row["ssim_gain_low"]) and row["ssim_gain_high"] > 0
+    return bound + _number(gain, ".3f") + (_span(row["ssim_gain_low"], row["ssim_gain_high"], ".3f") if whole else "")
+
+
+def _epsilon(row: Row) -> str:
+    return "heuristic" if pd.isna(row["epsilon"]) else epsilon_text(row["epsilon"])
+
+
+def _number(value: Any, form: str) -> str:
+    return "-" if pd.isna(value) else f"{value + 0.0:{form}}"
+
+
+def _span(low: float, high: float, form: str) -> str:
+    return "" if pd.isna(low) else f" [{low + 0.0:{form}}, {high + 0.0:{form}}]"
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
+    main(sys.argv[1] if len(sys.argv) > 1 else "fashion-mnist-v1")

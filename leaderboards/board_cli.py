@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from bench.cli import Plugins
 from leaderboards.report import say
 from leaderboards.site_cli import site
 
@@ -67,3 +68,31 @@ def pack(
     typer.echo(f"{output / name}: {', '.join(defenses)}")
     if plugin is None and repository is None:
         say("without --plugin, --repository and --commit only built-in defenses can be run again, and ranked")
+
+
+@submit.command()
+def check(
+    entries: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of entries.", show_default=False)],
+    rerun: Annotated[
+        int, typer.Option(metavar="K", min=0, help="Compute K cells again, drawn now. Runs the defense's code.")
+    ] = 0,
+    plugin: Plugins = None,
+    published: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The published entries; leaderboards/published unless given.")
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(metavar="COMMIT", help="Refuse changes since then, but for the entry's own files.")
+    ] = None,
+    review: Annotated[
+        str | None, typer.Option(metavar="WHO", help="Write what was checked beside the published entry, as WHO.")
+    ] = None,
+) -> None:
+    """Check entries: files, hashes, cells, images, seeds, and every metric from the reconstructions.
+
+    Nothing of an entry is run unless --rerun asks for it. Prints every rule, and what would change in the ranks. Exit
+    codes: 0 all rules hold, 1 an entry breaks one, 2 bad usage.
+    """
+    from leaderboards.checking import check_one
+
+    outcomes = [check_one(entry, published, plugin or [], rerun, base, review, typer.echo) for entry in entries]
+    raise typer.Exit(0 if all(outcomes) else 1)

@@ -5,12 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from bench.config import from_toml
 from bench.errors import ConfigurationError, suggest
@@ -18,18 +16,7 @@ from bench.grid_file import boards
 from bench.specs import chain_label
 from bench.store import Store
 from leaderboards.entry_schema import FORMAT
-from leaderboards.sheets import sheet_of
-from leaderboards.untrusted_png import write_png
-
-OWN = ("cell", "skip", "blocks", "defense_order")
-PER_IMAGE = (
-    "mse", "psnr_db", "ssim", "lpips", "label_accuracy", "identified", "recovered", "feature_error",
-    "objective_start", "objective_found", "objective_truth", "update_norm",
-)  # fmt: skip
-JOB_IDENTITY = (
-    "kind", "job", "dataset", "model", "weights", "defense", "defense_name", "images_per_update", "local_steps", "seed",
-    "status", "reason",
-)  # fmt: skip
+from leaderboards.packed_cells import Files, cell_file, packed_jobs
 
 
 @dataclass(frozen=True)
@@ -58,28 +45,6 @@ class Author:
         return given | {"file": named, "sha256": hashlib.sha256(content).hexdigest()}
 
 
-@dataclass
-class _Folder:
-    """The files of the entry so far."""
-
-    files: dict[str, bytes] = field(default_factory=dict)
-
-    def add_json(self, name: str, value: Mapping[str, Any]) -> None:
-        text = json.dumps(value, indent=None, separators=(", ", ": "), allow_nan=False, ensure_ascii=False)
-        self.files[name] = text.encode() + b"\n"
-
-    def add_sheet(self, images: np.ndarray) -> str:
-        """The name of the sheet of images (n h w c); equal sheets are one file."""
-        content = write_png(sheet_of(images))
-        name = f"sheets/{hashlib.sha256(content).hexdigest()[:16]}.png"
-        self.files[name] = content
-        return name
-
-    @property
-    def digests(self) -> dict[str, str]:
-        return {name: hashlib.sha256(content).hexdigest() for name, content in sorted(self.files.items())}
-
-
 def pack(run: Path, target: Path, name: str, author: Author, defenses: Collection[str] = ()) -> list[str]:
     """Write the entry `name` into the folder `target`/`name`; returns the labels of its defenses.
 
@@ -92,13 +57,13 @@ def pack(run: Path, target: Path, name: str, author: Author, defenses: Collectio
     if config.board is None or plan["name"] not in boards():
         raise ConfigurationError(f"{run} is no run of a board; make one with `leakboard run board:NAME --defense ...`")
     chosen = _chosen(plan["cells"], defenses)
-    folder = _Folder()
+    folder = Files()
     truth = store.truth()
     cells = [cell for cell in plan["cells"] if cell["defense"] in chosen]
     made: list[dict[str, Any]] = []
     for cell in cells:
-        folder.add_json(f"cells/{cell['cell']}.json", _cell(store, cell, plan["cells"], folder, made))
-    jobs = [row for row in _jobs(store) if row["defense"] in chosen]
+        folder.add_json(f"cells/{cell['cell']}.json", cell_file(store, cell, plan["cells"], folder, made))
+    jobs = [row for row in packed_jobs(store) if row["defense"] in chosen]
     made += [record["provenance"] for row in jobs if (record := store.record(row["job"])) is not None]
     folder.add_json("jobs.json", {"jobs": jobs})
     board, resolved = boards()[plan["name"]], config.resolved()
@@ -134,80 +99,6 @@ def _chosen(cells: list[dict[str, Any]], names: Collection[str]) -> dict[str, No
     return dict.fromkeys(cell["defense"] for cell in cells if cell["defense_name"] in wanted)
 
 
-def _cell(
-    store: Store, cell: dict[str, Any], cells: list[dict[str, Any]], folder: _Folder, made: list[dict[str, Any]]
-) -> dict[str, Any]:
-    """The content of a cell's file; adds its sheet to the folder and its provenance to `made`."""
-    parameters = {key: json.loads(cell[key]) for key in ("attack_parameters", "defense_parameters")}
-    identity = {key: value for key, value in cell.items() if key not in OWN} | parameters
-    status, reason = _status(store, cell)
-    found: dict[str, Any] = {"identity": {"cell": cell["cell"], **identity}, "status": status, "reason": reason}
-    found |= {"sheet": None, "of": _lender(cell, cells), "nulls": {}, "columns": None, "identification_pool": None}
-    found |= {"weights_accuracy": None, "updates": [], "seconds": None, "device": None}
-    if status != "ok":
-        return found
-    records = [record for block in cell["blocks"] if (record := store.record(block["id"])) is not None]
-    rows = [row for record in records for row in record["images"]]
-    images, labels = [], []
-    for block, record in zip(cell["blocks"], records, strict=True):
-        stored = store.arrays(block["id"])
-        for row in record["images"]:
-            trial, position = row["position"]
-            images.append(stored["images"][trial, position].transpose(1, 2, 0))
-            labels.append(int(stored["labels"][trial, position]))
-    made += [record["provenance"] for record in records]
-    columns = {key: [row[key] for row in rows] for key in ("image", "trial", "true_label")} | {"found_label": labels}
-    columns |= {key: _numbers([row[key] for row in rows]) for key in PER_IMAGE}
-    return found | {
-        "sheet": None if found["of"] else folder.add_sheet(np.stack(images)),
-        "nulls": records[0]["nulls"],
-        "columns": columns,
-        "identification_pool": rows[0]["identification_pool"],
-        "weights_accuracy": records[0].get("weights", {}).get("accuracy"),
-        "updates": [record["update_sha256"] for record in records],
-        "seconds": _number(sum(record["cost"]["seconds"] for record in records)),
-        "device": records[0]["provenance"]["device"],
-    }
-
-
-def _status(store: Store, cell: dict[str, Any]) -> tuple[str, str]:
-    """The worst status of the cell's blocks, and why; raises ConfigurationError where the run has not finished."""
-    if cell["skip"] is not None:
-        return "skipped", cell["skip"]
-    for block in cell["blocks"]:
-        status = store.status_of(block["id"], block["fingerprint"])
-        if status in ("pending", "stale"):
-            title = f"{cell['attack']} / {cell['defense']}"
-            raise ConfigurationError(f"{title} is {status}: finish the run with the command that began it, then pack")
-        if status != "ok":
-            return status, store.reason(cell, block["id"], status)
-    return "ok", ""
-
-
-def _lender(cell: dict[str, Any], cells: list[dict[str, Any]]) -> str | None:
-    """The cell whose reconstructions the control `wrong_image` shows to another client."""
-    if cell["attack_name"] != "wrong_image":
-        return None
-    lender = json.loads(cell["attack_parameters"])["of"]
-    same = ("defense", "model", "weights", "seed", "labels", "schedule_known", "defense_known", "batch_norm")
-    return next(
-        other["cell"] for other in cells if other["attack"] == lender and all(other[key] == cell[key] for key in same)
-    )
-
-
-def _jobs(store: Store) -> Iterator[dict[str, Any]]:
-    from bench.frames import JOB_COUNTS, JOB_FIGURES, JOB_TEXTS
-
-    for row in store.jobs_frame().astype(object).to_dict("records"):
-        if row["status"] in ("pending", "stale"):
-            raise ConfigurationError(f"{row['job']} is {row['status']}: finish the run with the command that began it")
-        texts = {key: row.get(key) for key in JOB_TEXTS if key != "weights"}
-        figures = {key: _number(row.get(key)) for key in (*JOB_FIGURES, *JOB_COUNTS)}
-        identity = {key: row[key] for key in JOB_IDENTITY}
-        identity["defense_parameters"] = json.loads(row["defense_parameters"])
-        yield identity | {"reason": row["reason"] or "", "texts": texts, "figures": figures}
-
-
 def _environment(made: list[dict[str, Any]]) -> dict[str, Any]:
     distinct = lambda name: sorted({m[name] for m in made if m[name] is not None})  # noqa: E731
     if len(versions := {json.dumps([m["packages"], m["python"], m["platform"]]) for m in made}) > 1:
@@ -224,7 +115,7 @@ def _command(board: str, cells: list[dict[str, Any]], plugin: Path | None) -> st
     return shlex.join([*words, *(["--plugin", plugin.name] if plugin else [])])
 
 
-def _write(folder: _Folder, target: Path) -> None:
+def _write(folder: Files, target: Path) -> None:
     try:
         target.mkdir(parents=True)
         for name in dict.fromkeys(Path(name).parent for name in folder.files):
@@ -235,14 +126,3 @@ def _write(folder: _Folder, target: Path) -> None:
         raise ConfigurationError(f"{target} is there already; give another --name, or remove it first") from error
     except OSError as error:
         raise ConfigurationError(f"cannot write {target}: {error.strerror}") from error
-
-
-def _numbers(values: list[Any]) -> list[float | None] | None:
-    return None if all(value is None for value in values) else [_number(value) for value in values]
-
-
-def _number(value: Any) -> float | None:
-    """Seven digits: what a float32 holds."""
-    if value is None or value is np.nan or value != value:
-        return None
-    return float(f"{float(value):.7g}")

@@ -78,7 +78,9 @@ def test_the_client_and_the_adversary_need_no_tool_of_the_referee():
             assert not tops(tree) & forbidden, name_of(path)
 
 
-@pytest.mark.parametrize("module", [*ROOMS, "leakboard", "defenses.schedule", "attacks.threat"])
+@pytest.mark.parametrize(
+    "module", [*ROOMS, "leakboard", "defenses.schedule", "attacks.threat", "leaderboards.untrusted"]
+)
 def test_a_room_s_door_imports_nothing_heavy(module):
     assert loaded_after(f"import {module}") & HEAVY == set()
 

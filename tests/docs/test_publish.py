@@ -1,45 +1,66 @@
-"""What is published of a run with trainings, and that the README repeats it."""
+"""What the README shows of the published board: generated from its entries, and true to them."""
 
-import json
+import re
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
-from publish import first_table, page
+import pytest
+from publish import table
+
+from leaderboards.budgets import ranking_at_budgets
+from leaderboards.publications import published
+from leaderboards.ranking import ranking
+from leaderboards.summary import records
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDER = ROOT / "leaderboards" / "published" / "fashion-mnist"
 
 
-def test_the_readme_shows_the_first_table_of_the_published_run():
-    table = first_table((FOLDER / "README.md").read_text(encoding="utf-8"))
-    assert table in (ROOT / "README.md").read_text(encoding="utf-8")
-    ranking = {row["defense"]: row for row in json.loads((FOLDER / "ranking.json").read_text(encoding="utf-8"))}
-    rows = [line.split(" | ") for line in table.splitlines()[4:]]
-    assert len(rows) == len(ranking) >= 9
-    for row in rows:
-        own = ranking[row[0].strip("| `")]
-        assert float(row[1].strip("≥ ")) == round(own["ssim_gain"], 3)
-        assert float(row[3]) == round(own["accuracy"], 3)
+@cache
+def board():
+    return published("fashion-mnist-v1", ROOT / "leaderboards" / "published")
 
 
-def test_the_published_accuracies_are_those_of_the_published_jobs():
-    jobs = pd.read_csv(FOLDER / "jobs.csv")
-    trained = jobs[jobs["kind"] == "training"].groupby("defense")["accuracy"].agg(["mean", "count"])
-    assert (trained["count"] >= 3).all()
-    for row in json.loads((FOLDER / "ranking.json").read_text(encoding="utf-8")):
-        assert abs(row["accuracy"] - trained.loc[row["defense"], "mean"]) < 1e-5
-    assert trained.loc["none", "mean"] >= jobs["least_accuracy"].max() == 0.85
+@cache
+def rows():
+    frame, jobs = board().frames(ranked=True)
+    return records(ranking(frame, board().board.rule, jobs))
 
 
-def test_no_budget_ranks_zeros_or_pure_noise():
-    for row in json.loads((FOLDER / "ranking.json").read_text(encoding="utf-8")):
-        if row["defense"] in ("zeros", "gaussian_noise(std=1000.0)"):
-            assert [row[f"rank_at_{budget}"] for budget in (1, 3, 5, 10)] == [None] * 4
+def test_the_readme_shows_the_board_as_it_is_published():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = re.search(r"<!-- board -->\n(.*?)\n<!-- end of board -->", readme, re.DOTALL)
+    assert shown is not None
+    assert shown[1] == table(board())
+    assert (ROOT / "docs" / "board" / "plot.png").is_file()
+    assert "docs/board/plot.png" in readme
 
 
-def test_the_page_of_a_published_run_names_command_machine_and_commits():
-    told = {"name": "n", "command": "leakboard run n", "device": ["cpu"], "threads": [1], "commits": ["a" * 40]}
-    text = page(told | {"seconds_of_attacks": 90, "seconds_of_jobs": 30}, "TABLES")
-    assert text.startswith("# n\n\nMade by `leakboard run n` on cpu with 1 thread")
-    assert "aaaaaaaaaa, of which" in text
-    assert text.endswith("TABLES")
+def test_the_board_ranks_at_least_twelve_settings_with_accuracy_and_proof():
+    assert len({row["defense"] for row in rows()}) >= 12
+    assert {row["weights"] for row in rows()} == {"untrained", "epochs=1"}
+    for row in rows():
+        assert (row["unranked"], row["incomplete"]) == (None, None), row["defense"]
+        assert row["n"] == 100
+        assert row["accuracy_seeds"] >= 3
+        assert pd.isna(row["epsilon"]) != row["defense_name"].startswith("dp_sgd")
+
+
+def test_the_published_accuracies_are_those_of_the_published_trainings():
+    _, jobs = board().frames(ranked=True)
+    trained = jobs[jobs["kind"] == "training"].groupby("defense")["accuracy"].mean()
+    for row in rows():
+        assert row["accuracy"] == pytest.approx(trained[row["defense"]])
+    assert trained["none"] >= jobs["least_accuracy"].max() == 0.85
+
+
+def test_no_budget_ranks_an_update_of_zeros():
+    frame, jobs = board().frames(ranked=True)
+    for row in records(ranking_at_budgets(frame, jobs, board().board.rule)):
+        assert row["family"] != "zeros" or pd.isna(row["rank"])
+
+
+def test_every_published_entry_was_run_again_by_somebody():
+    assert {board().state(entry.name) for entry in board().entries} == {"re-run"}
+    for entry in board().entries:
+        assert board().reviews[entry.name].reruns

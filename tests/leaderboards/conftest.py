@@ -106,6 +106,7 @@ def made_up(
                             "defense_order": order,
                             "audited": True,
                             "adapts": False,
+                            "recovers_labels": False,
                             "defense_parameters": json.dumps(parameters),
                             "labels": "known",
                             "schedule_known": True,

@@ -60,6 +60,7 @@ def results(gains: dict[str, float | np.ndarray], n: int = 40, batch: int = 1) -
                         "defense_known": False, "attack": attack, "attack_name": attack, "attack_parameters": "{}",
                         "attack_order": 0, "control": attack != "cosine", "defense": defense, "defense_name": name,
                         "defense_order": order, "defense_parameters": json.dumps(parameters), "adapts": False,
+                        "recovers_labels": False, "label_accuracy": np.nan,
                         "images_per_update": batch, "local_steps": 0, "seed": 0, "status": "ok", "reason": "",
                         "image": image, "trial": image // batch, "ssim": ssim, "identified": 0.0, "underpowered": 0.0,
                     }

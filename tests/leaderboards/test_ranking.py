@@ -41,6 +41,7 @@ def cell(
     parameters: str = "{}",
     order: int = 0,
     labels: str = "known",
+    found: float = np.nan,
 ) -> pd.DataFrame:
     values = np.asarray(list(ssim), dtype=float)
     return pd.DataFrame(
@@ -51,6 +52,7 @@ def cell(
             "attack_parameters": parameters, "attack_order": 9 if control else 0, "control": control,
             "defense": defense, "defense_name": defense.split("(")[0], "defense_order": order,
             "defense_parameters": "[{}]", "adapts": known, "images_per_update": batch, "local_steps": 0,
+            "recovers_labels": attack == "label_rule", "label_accuracy": found,
             "seed": seed, "status": "ok", "reason": "", "image": np.arange(len(values)),
             "trial": np.arange(len(values)) // batch, "ssim": values, "identified": identified,
             "underpowered": underpowered,
@@ -372,3 +374,27 @@ def test_losing_a_cell_never_gives_its_defense_a_rank_or_a_lower_leakage(
     assert pd.isna(after["rank"])
     assert np.isnan(after["ssim_gain"]) or after["ssim_gain"] >= before["ssim_gain"]
     assert "incomplete" in after["verdicts"]
+
+
+def test_an_attack_on_labels_is_required_but_leaks_no_pixel_and_unranks_nobody():
+    rows = board({"weak": 0.3, "strong": 0.1})
+    rule = Rule(required=("cosine", "label_rule"), minimum_images=1)
+    alone = ranking(rows, rule)
+    assert alone["unranked"].iloc[0] == "the required attack label_rule is missing"
+    found = {"none": 1.0, "weak": 0.9, "strong": 0.1}
+    grey = [
+        cell("label_rule", defense, np.full(N, 0.9 if defense == "strong" else 0.1), order=i, found=share)
+        for i, (defense, share) in enumerate(found.items())
+    ]
+    floors = [
+        cell("wrong_image(of='label_rule')", d, np.full(N, 0.1), order=i, control=True) for i, d in enumerate(found)
+    ]
+    both = ranking(pd.concat([rows, *grey, *floors]), rule)
+    assert both["unranked"].isna().all()
+    assert both["labels_found"].tolist() == pytest.approx([1.0, 0.9, 0.1])
+    plain = ranking(rows, Rule(required=("cosine",), minimum_images=1))
+    for column in ("rank", "ssim_gain", "ssim_excess", "chance", "strongest", "underpowered"):
+        assert both[column].tolist() == plain[column].tolist(), column
+    without = ranking(pd.concat([rows, *grey[:2], *floors]), rule)
+    assert without["incomplete"].tolist()[:2] == [None, None]
+    assert "label_rule" in without["incomplete"].iloc[2]
