@@ -65,7 +65,7 @@ def _site(folder: Path) -> Pages:
 
 def _board(board: BoardView) -> Pages:
     pictures, files = Pictures(), downloads(board)
-    yield f"{board.name}/index.html", render("board.html", f"{board.name}/index.html", board=board, files=list(files))
+    yield f"{board.name}/index.html", render("board.html", f"{board.name}/index.html", board=board)
     yield from ((f"{board.name}/{name}", content) for name, content in files.items())
     yield from _defenses(board, pictures)
     yield from _cells(board, pictures)

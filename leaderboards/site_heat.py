@@ -53,7 +53,7 @@ def cell_page(entry: Entry, cell: CellFile) -> str:
 
 
 def heat(results: Results, asked: Asked, defenses: list[str], pages: Mapping[str, str]) -> Heat:
-    """Mean SSIM of every attack, share of labels of those that look for labels alone, and the strongest floor."""
+    """Mean SSIM of every attack and of the strongest floor; of attacks on labels the share that they found, uncoloured."""
     own, columns = results.summary[asked], _columns(results.summary[asked])
     rows = []
     for defense in defenses:
@@ -86,8 +86,8 @@ def _cell(results: Results, asked: Asked, faced: Faced) -> HeatCell:
     if np.isnan(value):
         return HeatCell(ABSENT, None, page)
     if of_labels:
-        return HeatCell(f"{value:.0%}", step_of(value), page, "of the labels")
-    return HeatCell(f"{value:.2f}", step_of(value), page, f"{row['psnr_db_mean']:.1f} dB")
+        return HeatCell(f"{value:.0%}", None, page, "of the labels")
+    return HeatCell(f"{value:z.2f}", step_of(value), page, f"{row['psnr_db_mean']:z.1f} dB")
 
 
 def _floor(rows: Mapping[Faced, Row], defense: str) -> HeatCell:
@@ -95,7 +95,7 @@ def _floor(rows: Mapping[Faced, Row], defense: str) -> HeatCell:
     best = max((row for row in own if not np.isnan(row["ssim_mean"])), key=lambda row: row["ssim_mean"], default=None)
     if best is None:
         return HeatCell(ABSENT, None, "")
-    return HeatCell(f"{best['ssim_mean']:.2f}", step_of(best["ssim_mean"]), "", best["attack"])
+    return HeatCell(f"{best['ssim_mean']:z.2f}", step_of(best["ssim_mean"]), "", best["attack_name"])
 
 
 def step_of(share: float) -> int:
