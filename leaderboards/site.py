@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from bench.errors import ConfigurationError
 from bench.toml import to_toml_text
 from leaderboards.board import all_boards
 from leaderboards.downloads import downloads
@@ -43,8 +44,11 @@ class Built:
 def build(target: Path, folder: Path = PUBLISHED) -> Built:
     """Write the site of what `folder` has published into `target`; the same input gives the same bytes.
 
-    Raises ConfigurationError where `target` is something else, `Refused` for an entry that is not whole.
+    Raises ConfigurationError where `target` is something else or `folder` nothing, `Refused` for an entry that is not
+    whole.
     """
+    if not folder.is_dir():
+        raise ConfigurationError(f"{folder} is no folder; name the one of the published entries with --published")
     pages = files = size = 0
     with new_site(target) as new:
         for name, content in _site(folder):

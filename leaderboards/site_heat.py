@@ -53,7 +53,7 @@ def cell_page(entry: Entry, cell: CellFile) -> str:
 
 
 def heat(results: Results, asked: Asked, defenses: list[str], pages: Mapping[str, str]) -> Heat:
-    """Mean SSIM of every attack and of the strongest floor; of attacks on labels the share that they found, uncoloured."""
+    """Mean SSIM of every attack and of the strongest floor; of an attack on labels, uncoloured, the share it found."""
     own, columns = results.summary[asked], _columns(results.summary[asked])
     rows = []
     for defense in defenses:

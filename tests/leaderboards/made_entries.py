@@ -127,7 +127,8 @@ def _identities(defense: Defense, weights: str, say: Callable[[str], str]) -> It
                 "attack_name": attack_name, "attack_parameters": {say(k): v for k, v in own.items()},
                 "attack_order": order, "control": order >= len(attacks), "defense": label if is_none else say(label),
                 "defense_name": name if is_none else say(name), "defense_parameters": parameters,
-                "audited": True, "adapts": known and attack == INVERTING, "recovers_labels": attack_name == "label_rule",
+                "audited": True, "adapts": known and attack == INVERTING,
+                "recovers_labels": attack_name == "label_rule",
                 "labels": "known", "schedule_known": True, "defense_known": known, "batch_norm": "running",
                 "threat_class": "B", "seed": 0, "images_per_update": 1, "local_steps": 0,
             }  # fmt: skip

@@ -61,18 +61,8 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """Published entries of the made-up board, under two weights, and their site."""
-    folder = tmp_path_factory.mktemp("site")
-    with board_of(folder / "boards"):
-        make_published(folder / "published", weights=("untrained", "epochs=1"))
-        build(folder / "site", folder / "published")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def site(place):
-    return place / "site"
+def site(made_site):
+    return made_site / "site"
 
 
 @pytest.fixture(scope="module")
@@ -97,18 +87,18 @@ def digests(folder):
     return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def test_the_same_entries_give_the_same_bytes_in_another_process_without_torch(place, tmp_path):
+def test_the_same_entries_give_the_same_bytes_in_another_process_without_torch(made_site, tmp_path):
     code = (
         "import sys; from pathlib import Path; from leaderboards.site import build; build(*map(Path, sys.argv[1:]));"
         "print(*{'torch', 'torchvision', 'opacus', 'matplotlib', 'seaborn', 'sklearn'} & {*sys.modules})"
     )
-    command = [sys.executable, "-c", code, tmp_path / "again", place / "published"]
-    environment = {"PYTHONPATH": str(Path(__file__).parents[2]), "LEAKBOARD_BOARDS": str(place / "boards")}
+    command = [sys.executable, "-c", code, tmp_path / "again", made_site / "published"]
+    environment = {"PYTHONPATH": str(Path(__file__).parents[2]), "LEAKBOARD_BOARDS": str(made_site / "boards")}
     environment |= {"PYTHONHASHSEED": "7", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == ""
-    assert digests(tmp_path / "again") == digests(place / "site")
+    assert digests(tmp_path / "again") == digests(made_site / "site")
 
 
 def test_every_kind_of_page_is_there(pages):
@@ -187,9 +177,9 @@ def test_a_failed_cell_is_hatched_with_its_status_and_its_page_says_why(pages):
     assert any("RuntimeError: no bias" in text for text in failed[0].text)
 
 
-def test_ranks_are_those_of_the_entries_that_were_run_again_alone(place):
-    with board_of(place / "boards"):
-        own = published("made-up", place / "published")
+def test_ranks_are_those_of_the_entries_that_were_run_again_alone(made_site):
+    with board_of(made_site / "boards"):
+        own = published("made-up", made_site / "published")
     found = results(own)
     for rows in found.rows.values():
         ranks = {row["defense"]: row["rank"] for row in rows}
@@ -258,6 +248,9 @@ def test_images_are_the_same_on_every_page_of_a_question(pages):
 def test_only_a_site_or_an_empty_folder_is_replaced(tmp_path):
     target = tmp_path / "site"
     target.mkdir()
+    with pytest.raises(ConfigurationError, match="name the one of the published entries"):
+        build(target, tmp_path / "nothing")
+    (tmp_path / "nothing").mkdir()
     (target / "thesis.txt").write_text("mine")
     with pytest.raises(ConfigurationError, match="has not made; give another -o"):
         build(target, tmp_path / "nothing")
