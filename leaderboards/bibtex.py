@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from leaderboards.entries import Entry
+from leaderboards.labels import slug
 from leaderboards.publications import Published
 from leaderboards.site_names import one_line
 
@@ -39,7 +40,7 @@ def entry_bibtex(entry: Entry) -> str:
     }
     if entry.manifest.plugin is not None:
         fields["url"] = entry.manifest.plugin.repository
-    return _entry(f"leakboard-{entry.name}", fields)
+    return _entry(f"leakboard-{slug(entry.manifest.board)}-{entry.name}", fields)
 
 
 def escaped(text: str) -> str:

@@ -65,9 +65,8 @@ def _section(board: BoardView, view: QuestionView) -> Section:
     priced = {"lost": "accuracy lost", "epsilon": "epsilon"} if view.has_accuracy else {}
     shown = {"ssim": "SSIM", "psnr_db": "PSNR", "identified": "identified", **priced}
     rows = [_row(line, list(shown)) for line in view.lines]
-    table = Table(
-        "Worst case over all attacks", ["defense", "rank", "SSIM gain", "95% interval", *shown.values()], rows
-    )
+    columns = ["defense", "rank", "SSIM gain", "95% interval", *shown.values()]
+    table = Table("Worst case over all attacks", columns, rows)
     why = f" Nobody is ranked: {view.unranked}." if view.unranked else " Rank 1 leaks least."
     facts = one_line(view.facts + "." + why)
     return Section(one_line(f"{board.title}: {view.title}"), facts, [table])

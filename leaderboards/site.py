@@ -10,10 +10,11 @@ from typing import Any
 
 import pandas as pd
 
+from bench.errors import ConfigurationError
 from bench.toml import to_toml_text
 from leaderboards.board import all_boards
 from leaderboards.downloads import downloads
-from leaderboards.entries import Entry, image_rows
+from leaderboards.entries import Entry
 from leaderboards.evidence import granted_text
 from leaderboards.publications import PUBLISHED, published
 from leaderboards.site_cells import FIGURES, cell_view
@@ -43,8 +44,11 @@ class Built:
 def build(target: Path, folder: Path = PUBLISHED) -> Built:
     """Write the site of what `folder` has published into `target`; the same input gives the same bytes.
 
-    Raises ConfigurationError where `target` is something else, `Refused` for an entry that is not whole.
+    Raises ConfigurationError where `target` is something else or `folder` nothing, `Refused` for an entry that is not
+    whole.
     """
+    if not folder.is_dir():
+        raise ConfigurationError(f"{folder} is no folder; name the one of the published entries with --published")
     pages = files = size = 0
     with new_site(target) as new:
         for name, content in _site(folder):
@@ -65,7 +69,7 @@ def _site(folder: Path) -> Pages:
 
 def _board(board: BoardView) -> Pages:
     pictures, files = Pictures(), downloads(board)
-    yield f"{board.name}/index.html", render("board.html", f"{board.name}/index.html", board=board, files=list(files))
+    yield f"{board.name}/index.html", render("board.html", f"{board.name}/index.html", board=board)
     yield from ((f"{board.name}/{name}", content) for name, content in files.items())
     yield from _defenses(board, pictures)
     yield from _cells(board, pictures)
@@ -90,11 +94,16 @@ def _defenses(board: BoardView, pictures: Pictures) -> Pages:
 
 def _cells(board: BoardView, pictures: Pictures) -> Pages:
     titles: Mapping[Asked, tuple[str, str]] = {a: (v.title, v.anchor) for a, v in board.questions.items()}
+    images = board.results.images
+    rows = {key: pd.DataFrame(own) for key, own in images.groupby(["entry", "cell"], sort=False)} if len(images) else {}
     for entry in board.results.published.entries:
-        rows = {str(cell): pd.DataFrame(own) for cell, own in image_rows([entry]).groupby("cell", sort=False)}
         for cell in entry.cells:
             own = cell.identity
             title, anchor = titles[asked_of(vars(own))]
+            asked = asked_of(vars(own))
+            faced = own.defense, own.attack, own.schedule_known, own.defense_known
+            several = len(board.results.cells[asked][faced]) > 1
+            summary = None if several else board.results.summary[asked][faced]
             lender = next((c for c in entry.cells if c.identity.cell == cell.of), None)
             path = f"{board.name}/{cell_page(entry, cell)}"
             yield (
@@ -106,7 +115,7 @@ def _cells(board: BoardView, pictures: Pictures) -> Pages:
                     cell=cell,
                     own=own,
                     granted=granted_text(own.schedule_known, own.defense_known).removeprefix(", "),
-                    view=cell_view(entry, cell, rows[own.cell], pictures),
+                    view=cell_view(entry, cell, rows[entry.name, own.cell], summary, pictures),
                     question={"title": title, "anchor": anchor},
                     defense_page=f"{board.pages[own.defense]}#{anchor}-{anchor_of(own.defense)}",
                     lender=None if lender is None else cell_page(entry, lender),

@@ -11,9 +11,9 @@ from bench.statistics import Summary, summarise_metric
 from leaderboards.entries import Entry
 from leaderboards.entry_schema import CellFile, Columns
 from leaderboards.sheets import sheet_of
+from leaderboards.site_figures import ABSENT, span
 from leaderboards.site_gallery import SHEET, Picture, Pictures
-from leaderboards.site_lines import ABSENT, span
-from leaderboards.summary import METRICS
+from leaderboards.summary import METRICS, Row
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -66,11 +66,11 @@ class CellView:
     across: int
 
 
-def cell_view(entry: Entry, cell: CellFile, rows: DataFrame, pictures: Pictures) -> CellView:
-    """`rows` are the cell's own of `image_rows`."""
+def cell_view(entry: Entry, cell: CellFile, rows: DataFrame, summary: Row | None, pictures: Pictures) -> CellView:
+    """`rows` are the cell's own of `image_rows`; `summary` that of `summarise` if it covers this cell alone."""
     if cell.columns is None:
         return CellView([], None, None, [], [], ABSENT, 0)
-    found = {name: summarise_metric(rows, name) for name in METRICS}
+    found = {name: _known(summary, name) if summary else summarise_metric(rows, name) for name in METRICS}
     images, truth = pictures.images(entry, cell), pictures.truth(entry)
     shown = {name: how for name, how in PER_IMAGE.items() if getattr(cell.columns, name) is not None}
     ssim = found["ssim"].mean
@@ -85,16 +85,20 @@ def cell_view(entry: Entry, cell: CellFile, rows: DataFrame, pictures: Pictures)
     )
 
 
+def _known(row: Row, name: str) -> Summary:
+    mean, sd, low, high = (row[f"{name}_{part}"] for part in ("mean", "sd", "low", "high"))
+    return Summary(mean, sd, row[f"{name}_n"], row["units"], low, high)
+
+
 def _line(name: str, found: Summary, why: str) -> MetricLine:
     title, how = FIGURES[name]
     if np.isnan(found.mean):
         return MetricLine(title, ABSENT, "", "", "", why or "not measured")
     sd = "" if np.isnan(found.sd) else format(found.sd, how)
-    return MetricLine(title, format(found.mean, how), sd, span(found.low, found.high, how), str(found.n), "")
+    return MetricLine(title, format(found.mean, how), sd, span(found.low, found.high, how), str(int(found.n)), "")
 
 
 def _per_image(columns: Columns, shown: dict[str, tuple[str, str]]) -> list[list[str]]:
     values = [(getattr(columns, name), how) for name, (_, how) in shown.items()]
-    return [
-        [ABSENT if own[i] is None else format(own[i], how) for own, how in values] for i in range(len(columns.image))
-    ]
+    texts = [[ABSENT if value is None else format(value, how) for value in own] for own, how in values]
+    return [list(row) for row in zip(*texts, strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -91,10 +92,9 @@ class BoardView:
 def board_view(results: Results) -> BoardView:
     """Everything that a board's page shows."""
     board, pages = results.published.board, pages_of(results)
-    anchors = distinct(_anchor(asked) for asked in results.rows)
-    views = {
-        asked: _question(results, asked, anchor, pages) for asked, anchor in zip(results.rows, anchors, strict=True)
-    }
+    order = sorted(results.rows, key=lambda asked: _place(asked, board.grid["grid"]["models"]))
+    anchors = distinct(_anchor(asked) for asked in order)
+    views = {asked: _question(results, asked, anchor, pages) for asked, anchor in zip(order, anchors, strict=True)}
     return BoardView(board.name, board.rules.title, board.rules.summary, results, views, pages)
 
 
@@ -108,7 +108,7 @@ def _question(results: Results, asked: Asked, anchor: str, pages: Mapping[str, s
     facts = f"{first['dataset']}, {first['n']} images, {labels}{batch_norm_text(first['batch_norm'])}"
     return QuestionView(
         anchor=anchor,
-        title=f"{first['model']}, {first['weights']} weights",
+        title=f"{first['model']}, {_weights(first['weights'])}",
         facts=facts,
         images=first["n"],
         unranked=results.unranked[asked],
@@ -130,6 +130,21 @@ def _budgets(results: Results, asked: Asked) -> Budgets:
     if not tables:
         return Budgets(None, f"Nobody is ranked at any budget: {rows[0]['why'] or 'no accuracy was measured'}.", [])
     return Budgets(tables[0], "", [f"[{number}] {reason}" for reason, number in reasons.items()])
+
+
+def _place(asked: Asked, models: list[str]) -> tuple[object, ...]:
+    """Models as the board has them, untrained weights first, then by epochs."""
+    named = dict(zip(QUESTION, asked, strict=True))
+    model, epochs = named["model"], re.fullmatch(r"epochs=(\d{1,9})", named["weights"])
+    known = models.index(model) if model in models else len(models)
+    return known, model, named["weights"] != "untrained", int(epochs[1]) if epochs else 0, asked
+
+
+def _weights(weights: str) -> str:
+    """What is attacked in words."""
+    if epochs := re.fullmatch(r"epochs=(\d{1,9})", weights):
+        return f"trained for {epochs[1]} epoch{'s' * (epochs[1] != '1')}"
+    return weights if weights == "untrained" else f"{weights} weights"
 
 
 def _anchor(asked: Asked) -> str:

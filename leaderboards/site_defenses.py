@@ -9,9 +9,10 @@ import numpy as np
 from leaderboards.entries import Entry
 from leaderboards.evidence import METRICS, Attempt, Evidence, granted_text
 from leaderboards.site_curves import Curve, curves
+from leaderboards.site_figures import ABSENT, PERCENT, Figure, number, span
 from leaderboards.site_gallery import Choice, GalleryRow, Pictures, gallery
 from leaderboards.site_heat import cell_page
-from leaderboards.site_lines import PERCENT, Figure, Line, anchor_of, number, span, why_no_rank
+from leaderboards.site_lines import Line, anchor_of, why_no_rank
 from leaderboards.site_names import page_name
 from leaderboards.site_results import Asked, Faced, Results
 from leaderboards.summary import Row, status_text
@@ -117,7 +118,7 @@ def _attack(results: Results, asked: Asked, evidence: Evidence, attempt: Attempt
     floor = float(attempt.floor[METRICS[0]].mean())
     figures = [_psnr(row), number(_of(row, "ssim_mean"), ".3f")]
     if gain is None or attempt.recovers_labels:
-        figures += [Figure("–"), Figure("–")]
+        figures += [Figure(ABSENT), Figure(ABSENT)]
     else:
         interval = span(gain.low, gain.high, ".3f")
         figures += [number(floor, ".3f"), Figure(f"{gain.mean:+.3f}", f"{gain.mean:.9g}", interval)]

@@ -126,8 +126,6 @@ def gallery(
     truth = pictures.truth(owner)
     tiles = [
         Tile(pictures.add(truth[i], TILE), f"Private image {i}.", f"{role}: image {i}")
-        if i < len(truth)
-        else _nothing(i)
         for i, role in zip(choice.images, choice.roles, strict=True)
     ]
     found = [GalleryRow("private images", "", "", tiles)]
@@ -145,7 +143,8 @@ def _row(results: Results, asked: Asked, choice: Choice, row: Row, pictures: Pic
     if behind is None or images is None:
         return GalleryRow(defense, "no result", "", [_nothing(i) for i in choice.images])
     tiles = [_tile(pictures, images, behind[1], defense, i) for i in choice.images]
-    return GalleryRow(defense, row["strongest"], cell_page(*behind), tiles)
+    other = "" if row["strongest"] == choice.attack else row["strongest"]
+    return GalleryRow(defense, other, cell_page(*behind), tiles)
 
 
 def _tile(pictures: Pictures, images: np.ndarray, cell: CellFile, defense: str, image: int) -> Tile:

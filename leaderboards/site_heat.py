@@ -10,7 +10,8 @@ import numpy as np
 from leaderboards.entries import Entry
 from leaderboards.entry_schema import CellFile
 from leaderboards.evidence import granted_text
-from leaderboards.site_lines import ABSENT, anchor_of
+from leaderboards.site_figures import ABSENT
+from leaderboards.site_lines import anchor_of
 from leaderboards.site_results import Asked, Faced, Results
 from leaderboards.summary import Row, status_text
 
@@ -52,7 +53,7 @@ def cell_page(entry: Entry, cell: CellFile) -> str:
 
 
 def heat(results: Results, asked: Asked, defenses: list[str], pages: Mapping[str, str]) -> Heat:
-    """Mean SSIM of every attack, share of labels of those that look for labels alone, and the strongest floor."""
+    """Mean SSIM of every attack and of the strongest floor; of an attack on labels, uncoloured, the share it found."""
     own, columns = results.summary[asked], _columns(results.summary[asked])
     rows = []
     for defense in defenses:
@@ -64,10 +65,8 @@ def heat(results: Results, asked: Asked, defenses: list[str], pages: Mapping[str
 def _columns(rows: Mapping[Faced, Row]) -> list[tuple[str, bool, bool]]:
     attacks = [row for row in rows.values() if not row["control"]]
     key = lambda row: (row["attack_order"], row["attack"], row["schedule_known"], row["defense_known"])  # noqa: E731
-    every = (
-        (row["attack"], bool(row["schedule_known"]), bool(row["defense_known"])) for row in sorted(attacks, key=key)
-    )
-    return list(dict.fromkeys(every))
+    attacks.sort(key=key)
+    return list(dict.fromkeys((r["attack"], bool(r["schedule_known"]), bool(r["defense_known"])) for r in attacks))
 
 
 def _words(schedule_known: bool, defense_known: bool) -> str:
@@ -87,8 +86,8 @@ def _cell(results: Results, asked: Asked, faced: Faced) -> HeatCell:
     if np.isnan(value):
         return HeatCell(ABSENT, None, page)
     if of_labels:
-        return HeatCell(f"{value:.0%}", step_of(value), page, "share of the labels found")
-    return HeatCell(f"{value:.2f}", step_of(value), page, f"PSNR {row['psnr_db_mean']:.1f} dB")
+        return HeatCell(f"{value:.0%}", None, page, "of the labels")
+    return HeatCell(f"{value:z.2f}", step_of(value), page, f"{row['psnr_db_mean']:z.1f} dB")
 
 
 def _floor(rows: Mapping[Faced, Row], defense: str) -> HeatCell:
@@ -96,7 +95,7 @@ def _floor(rows: Mapping[Faced, Row], defense: str) -> HeatCell:
     best = max((row for row in own if not np.isnan(row["ssim_mean"])), key=lambda row: row["ssim_mean"], default=None)
     if best is None:
         return HeatCell(ABSENT, None, "")
-    return HeatCell(f"{best['ssim_mean']:.2f}", step_of(best["ssim_mean"]), "", best["attack"])
+    return HeatCell(f"{best['ssim_mean']:z.2f}", step_of(best["ssim_mean"]), "", best["attack_name"])
 
 
 def step_of(share: float) -> int:

@@ -12,12 +12,11 @@ from leaderboards.accuracy import LEAST_SEEDS
 from leaderboards.costs import NOT_MEASURED
 from leaderboards.evidence import granted_text
 from leaderboards.price_tables import epsilon_text, rank_text
+from leaderboards.site_figures import ABSENT, PERCENT, POINTS, Figure, number, span
 from leaderboards.site_names import short_hash
 from leaderboards.site_results import Asked, Results
 from leaderboards.summary import Row
 
-ABSENT = "–"
-PERCENT, POINTS = ".0%", ".1f"
 STATES = {
     "self-reported": "figures as submitted; nobody has checked them",
     "artefact-checked": "every score was computed again from the submitted images",
@@ -29,16 +28,6 @@ VERDICTS = {
     "underpowered": "attacks ended above their objective at the truth: a lower bound",
     "broken certificate": "an attack was right more often than the proof allows",
 }
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A cell of a table: its text, what it is sorted by (empty: last), a second text in small print, and a note."""
-
-    text: str
-    sort: str = ""
-    beside: str = ""
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,18 +84,6 @@ def anchor_of(defense: str) -> str:
     return f"s-{short_hash(defense)}"
 
 
-def number(value: float | None, how: str, sort: float | None = None) -> Figure:
-    """A figure in a format; a dash where there is none."""
-    if value is None or pd.isna(value):
-        return Figure(ABSENT)
-    return Figure(format(value + 0.0, how), f"{value if sort is None else sort:.9g}")
-
-
-def span(low: float, high: float, how: str) -> str:
-    """An interval in a format, "" where there is none; of images that all count as no gain a bootstrap says nothing."""
-    return "" if pd.isna(low) or low == high == 0 else f"{low + 0.0:{how}} to {high + 0.0:{how}}"
-
-
 def gain_figure(row: Row) -> Figure:
     """The SSIM gain with its interval, as a lower bound where it is one."""
     gain = row["ssim_gain"] if not np.isnan(row["ssim_gain"]) else row["ssim_at_least"]
@@ -138,7 +115,7 @@ def _line(results: Results, asked: Asked, row: Row, pages: Mapping[str, str]) ->
 
 def _open_rank(row: Row) -> str:
     low, high = row["rank_low"], row["rank_high"]
-    return str(low) if low == high else f"{low}–{high}"
+    return str(low) if low == high else f"{low}\N{EN DASH}{high}"
 
 
 def _bar(row: Row) -> Bar | None:
@@ -175,7 +152,7 @@ def _price(row: Row) -> dict[str, Figure]:
     interval = span(row["accuracy_lost_low"], row["accuracy_lost_high"], POINTS)
     return {
         "accuracy": Figure(accuracy.text, accuracy.sort, "chance" if row["at_chance"] is True else few, why),
-        "lost": Figure(lost.text, lost.sort, interval, row["accuracy_lost_reason"] or "" if not why else why),
+        "lost": Figure(lost.text, lost.sort, interval, why or row["accuracy_lost_reason"] or ""),
         "kib": number(row["bytes_sent"] / 1024, ".1f" if row["bytes_sent"] < 102_400 else ",.0f"),
         "ms": number(row["update_ms"], ".3g"),
     }

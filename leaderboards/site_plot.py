@@ -14,7 +14,8 @@ from leaderboards.families import families
 from leaderboards.pareto import Point, pareto_front, points_of
 from leaderboards.price_tables import epsilon_text
 from leaderboards.site_axes import Box, Label, Tick, labels_beside, linear_scale, lost_scale, place, round_ticks
-from leaderboards.site_lines import anchor_of, span
+from leaderboards.site_figures import span
+from leaderboards.site_lines import anchor_of
 from leaderboards.verdicts import Rule
 
 WIDTH, HEIGHT = 860.0, 470.0

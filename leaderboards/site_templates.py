@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from leaderboards.site_lines import STATES, VERDICTS
 from leaderboards.site_names import one_line
 
 FOLDER = Path(__file__).with_name("templates")
+
+
+def breakable(text: str) -> Markup:
+    """The text on one line, escaped, that may be broken behind the signs that part a label."""
+    parts = re.findall(r"[^_=,(|]*[_=,(|]?", one_line(text))
+    return Markup("<wbr>").join(escape(part) for part in parts if part)
 
 
 @cache
@@ -27,7 +35,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    made.filters |= {"one_line": one_line, "json": lambda value: json.dumps(value, ensure_ascii=False)}
+    made.filters |= {"one_line": one_line, "breakable": breakable, "json": _json}
     made.globals |= {"states": STATES, "verdict_words": VERDICTS, "version": _version()}
     return made
 
@@ -37,6 +45,10 @@ def render(template: str, path: str, **values: Any) -> bytes:
     text = environment().get_template(template).render(root="../" * path.count("/"), path=path, **values)
     # A lone surrogate of a stranger's text has no UTF-8.
     return text.encode("utf-8", "replace")
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _version() -> str:
