@@ -115,6 +115,8 @@ def _computed(
     )
     if len(own.cells) < len(wanted) or len(own.jobs) < len(names):
         raise ConfigurationError("the board's plan has not all that was drawn; check the entry's artefacts first")
+    if not own.cells:
+        raise ConfigurationError("no attack of the entry has a result to compute again")
     settings = plan.config.engine
     torch.set_num_threads(settings.threads or default_threads())
     store = Store(folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -230,3 +230,13 @@ def jobs_frame(*rows: dict[str, Any] | list[dict[str, Any]]) -> pd.DataFrame:
 def make() -> SimpleNamespace:
     """Makes jobs: `training`, `proof`, `certificate`, and the `frame` of them."""
     return SimpleNamespace(training=training, proof=proof, certificate=certificate, frame=jobs_frame)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of published entries of two tiny boards; see `tiny_board`. Read only: copy what you change."""
+    from tiny_board import BOARDS, publish
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LEAKBOARD_BOARDS", str(BOARDS))
+        yield publish(tmp_path_factory.mktemp("tiny"))
