@@ -9,6 +9,7 @@ import typer
 
 from bench.cli import Plugins
 from leaderboards.report import say
+from leaderboards.site_cli import site
 
 board = typer.Typer(help="What there is to compete in.", no_args_is_help=True)
 submit = typer.Typer(help="Hand in results of a board, and check those of others.", no_args_is_help=True)
@@ -19,6 +20,7 @@ def add_commands(app: typer.Typer) -> None:
     """Put the commands of this file into the application."""
     app.add_typer(board, name="board")
     app.add_typer(submit, name="submit")
+    app.add_typer(site, name="site")
 
 
 @board.command("list")
@@ -90,7 +92,9 @@ def check(
     Nothing of an entry is run unless --rerun asks for it. Prints every rule, and what would change in the ranks. Exit
     codes: 0 all rules hold, 1 an entry breaks one, 2 bad usage.
     """
+    from bench.registry import Registry
     from leaderboards.checking import check_one
 
+    Registry(plugin or []).entries("defense")  # A file that cannot be used is no fault of an entry.
     outcomes = [check_one(entry, published, plugin or [], rerun, base, review, typer.echo) for entry in entries]
     raise typer.Exit(0 if all(outcomes) else 1)

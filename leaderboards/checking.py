@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from bench.errors import ConfigurationError
 from leaderboards.changes import change_faults
+from leaderboards.compared import fault
 from leaderboards.entries import Entry, read_entry
+from leaderboards.expected import Planner, expected
 from leaderboards.publications import PUBLISHED, Published, published
 from leaderboards.rank_changes import rank_changes
-from leaderboards.rerun import check_plugin, drawn, fault, rerun
+from leaderboards.refusals import shown
+from leaderboards.rerun import Drawn, check_plugin, drawn, rerun
 from leaderboards.reviews import Rerun, Review, State, write_review
 from leaderboards.submission import Report, check
-from leaderboards.untrusted import Refused
 
-SHOWN = 5
-"""Faults of one rule that are printed."""
+SHOWN, LONGEST = 5, 400
+"""Faults of one rule that are printed, and characters of one."""
+AGAIN = "it can be run again"
 
 
 def check_one(
@@ -26,58 +30,84 @@ def check_one(
     base: str | None,
     reviewer: str | None,
     say: Callable[[str], None],
+    planner: Planner = expected,
 ) -> bool:
     """Check the entry in `folder` against what `where` holds; returns whether all rules hold.
 
     With `count` so many cells are computed again. `reviewer` writes a review, which ranks an entry that was run again.
+    Whatever a stranger wrote is said in ASCII, cut.
     """
-    say(f"{folder}:")
+    # Before anything is read: what git cannot compare is no fault of the entry.
+    changes = None if base is None or not folder.is_dir() else list(change_faults(folder, base))
+    say(f"{shown(str(folder), LONGEST)}:")
     try:
         entry = read_entry(folder)
-    except Refused as error:
-        say(f"  REFUSED  {error}")
+        board = published(entry.manifest.board, where or PUBLISHED)
+    except ConfigurationError as error:
+        say(f"  REFUSED  {shown(str(error), LONGEST)}")
         return False
-    board = published(entry.manifest.board, where or PUBLISHED)
-    report = check(entry, board, folder.resolve().name, plugins)
-    if base is not None:
-        report.ask(f"nothing else has changed since {base}", change_faults(folder, base))
+    report = check(entry, board, folder.resolve().name, plugins, planner)
+    report.ask("it lies under its board", _lies(folder.resolve(), entry, where or PUBLISHED))
+    if changes is not None:
+        report.ask(f"nothing else has changed since {base}", iter(changes))
     reruns: list[Rerun] = []
     if count and report.ok:
-        reruns = _run_again(entry, report, plugins, count, say)
+        reruns = _run_again(entry, board, report, plugins, count, say)
+    _say_rules(report, say)
+    if not report.ok:
+        return False
+    state: State = "re-run" if reruns else "artefact-checked"
+    say(f"  {state}; ranks once it is re-run:")
+    for line in rank_changes(entry, board):
+        say(f"    {shown(line, LONGEST)}")
+    if reviewer is not None:
+        say(f"  {_review(entry, board, where or PUBLISHED, reviewer, state, reruns)}")
+    return True
+
+
+def _say_rules(report: Report, say: Callable[[str], None]) -> None:
     for rule in report.held:
         say(f"  holds    {rule}")
     for rule in dict.fromkeys(rule for rule, _ in report.faults):
         found = [text for broken, text in report.faults if broken == rule]
         say(f"  BROKEN   {rule}:")
         for text in found[:SHOWN]:
-            say(f"             {text}")
+            say(f"             {shown(text, LONGEST)}")
         if len(found) > SHOWN:
             say(f"             and {len(found) - SHOWN} more")
-    if not report.ok:
-        return False
-    state: State = "re-run" if reruns else "artefact-checked"
-    say(f"  {state}; ranks once it is re-run:")
-    for line in rank_changes(entry, board):
-        say(f"    {line}")
-    if reviewer is not None:
-        say(f"  {_review(entry, board, where or PUBLISHED, reviewer, state, reruns)}")
-    return True
+
+
+def _lies(folder: Path, entry: Entry, where: Path) -> list[str]:
+    """A folder among published entries is read with those of the board under which it lies."""
+    parent = folder.parent
+    if parent.parent == where.resolve() and parent.name != entry.manifest.board:
+        return [f"it lies under {parent.name}, but is an entry of {entry.manifest.board}; move it"]
+    return []
 
 
 def _run_again(
-    entry: Entry, report: Report, plugins: Sequence[Path], count: int, say: Callable[[str], None]
+    entry: Entry, board: Published, report: Report, plugins: Sequence[Path], count: int, say: Callable[[str], None]
 ) -> list[Rerun]:
+    """What was drawn and computed again; whatever keeps that from being done is entered as a fault."""
     assert report.plan is not None, "a report without a fault has a plan"
-    check_plugin(entry, plugins)
-    if not report.plan.known:
-        report.faults.append(("it can be run again", "its defense is not built in, and names no plugin"))
+    try:
+        check_plugin(entry, plugins)
+        if unknown := sorted(set(entry.defenses) - report.plan.known):
+            raise ConfigurationError(f"{unknown[0]} is neither built in nor in a file given with --plugin")
+        chosen = drawn(entry, board.board.rules.required, count)
+        _say_drawn(chosen, say)
+        reruns = rerun(report.plan, chosen, entry, plugins, lambda text: say(f"  {shown(text, LONGEST)}"))
+    except ConfigurationError as error:
+        report.faults.append((AGAIN, str(error)))
         return []
-    cells = drawn(entry, count)
-    for cell in cells:
-        say(f"  running again: {cell.identity.attack} / {cell.identity.defense}, {cell.identity.weights} weights")
-    reruns = rerun(report.plan, cells, entry, plugins, lambda text: say(f"  {text}"))
-    report.ask(f"{len(reruns)} figures are found again", (text for one in reruns if (text := fault(one)) is not None))
+    report.ask(f"{len(reruns)} figures are found again", filter(None, map(fault, reruns)))
     return reruns
+
+
+def _say_drawn(chosen: Drawn, say: Callable[[str], None]) -> None:
+    for cell in chosen.cells:
+        own = cell.identity
+        say(f"  computing again: {shown(f'{own.attack} / {own.defense}, {own.weights} weights', LONGEST)}")
 
 
 def _review(entry: Entry, board: Published, where: Path, reviewer: str, state: State, reruns: list[Rerun]) -> str:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from bench.frames import COUNTS, FIGURES, JOB_COUNTS, JOB_FIGURES, JOB_TEXTS, typed
 from bench.statistics import underpowered
-from leaderboards.entry_schema import CellFile, Columns, JobRow, Jobs, Manifest
+from leaderboards.entry_schema import MOST_KEYS, CellFile, Columns, JobRow, Jobs, Manifest
 from leaderboards.sheets import sheet_shape, tiles_of
 from leaderboards.untrusted import Folder, Refused, read_folder
 
@@ -153,6 +153,8 @@ def _cell(files: Folder, name: str) -> CellFile:
         lengths = {len(values) for values in cell.columns.model_dump().values() if values is not None}
         if len(lengths) > 1:
             raise Refused(f"{name}: its columns are {sorted(lengths)} long; every image has one value in each")
+        if not cell.columns.image:
+            raise Refused(f"{name}: it shows no image; pack the run again")
         if cell.columns.image != list(range(len(cell.columns.image))):
             raise Refused(f"{name}: its images are not 0, 1, 2, ...: one is missing, doubled or out of order")
         if (cell.sheet is None) == (cell.of is None):
@@ -163,10 +165,25 @@ def _cell(files: Folder, name: str) -> CellFile:
 def _parsed(files: Folder, name: str, model: type[_Model]) -> _Model:
     if name not in files.names:
         raise Refused(f"{name}: it is missing; pack the run again")
+    value = files.json(name)
+    _check_keys(name, value)
     try:
-        return model.model_validate(files.json(name))
+        return model.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])[:200]
         got = repr(first["input"])[:80]
         raise Refused(f"{name}: {place}: {first['msg']}, got {got}; pack the run again") from None
+
+
+def _check_keys(name: str, value: dict[str, Any]) -> None:
+    """Refuse an object of very many keys: each that is unknown would be a mistake of its own."""
+    waiting: list[Any] = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, dict):
+            if len(item) > MOST_KEYS:
+                raise Refused(f"{name}: an object has {len(item)} keys, at most {MOST_KEYS}; pack the run again")
+            waiting.extend(item.values())
+        elif isinstance(item, list):
+            waiting.extend(inner for inner in item if isinstance(inner, dict | list))

@@ -10,6 +10,7 @@ from bench.store import STATUSES
 
 FORMAT = 1
 MOST_IMAGES = 10_000
+MOST_KEYS = 4000
 Digest = Annotated[StrictStr, Field(pattern=r"^[0-9a-f]{64}$")]
 CellId = Annotated[StrictStr, Field(pattern=r"^[0-9a-f]{16}$")]
 SheetName = Annotated[StrictStr, Field(pattern=r"^sheets/[0-9a-f]{16}\.png$")]
@@ -17,10 +18,15 @@ EntryName = Annotated[StrictStr, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
 Text = Annotated[StrictStr, Field(max_length=2000)]
 Word = Annotated[StrictStr, Field(min_length=1, max_length=200)]
 Count = Annotated[StrictInt, Field(ge=0, le=2**53)]
+Seed = Annotated[StrictInt, Field(ge=0, lt=2**63)]
 Share = Annotated[float, Field(strict=True, ge=0, le=1)]
 NotNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-Rows = Field(max_length=MOST_IMAGES)
+# A list of a million wrong values is one mistake, not a million.
+Rows = Field(max_length=MOST_IMAGES, fail_fast=True)
+Few = Field(max_length=1000, fail_fast=True)
+Table = Field(max_length=1000)
+Parameters = Annotated[dict[Word, Any], Table]
 Shares = Annotated[list[Share | None], Rows] | None
 Numbers = Annotated[list[Finite | None], Rows] | None
 Positives = Annotated[list[NotNegative | None], Rows] | None
@@ -45,12 +51,12 @@ class Plugin(Strict):
 class Environment(Strict):
     """Versions and machines of everything that computed a part of the entry."""
 
-    packages: dict[Word, Word | None]
+    packages: Annotated[dict[Word, Word | None], Table]
     python: Word
     platform: Word
-    devices: list[Word]
-    threads: list[Count]
-    commits: list[Word]
+    devices: Annotated[list[Word], Few]
+    threads: Annotated[list[Count], Few]
+    commits: Annotated[list[Word], Few]
 
 
 class Manifest(Strict):
@@ -68,7 +74,7 @@ class Manifest(Strict):
     config: dict[str, Any]
     truth: SheetName
     tile: tuple[Count, Count, Literal[1, 3]]
-    files: dict[Annotated[StrictStr, Field(max_length=100)], Digest]
+    files: Annotated[dict[Annotated[StrictStr, Field(max_length=100)], Digest], Field(max_length=MOST_KEYS)]
 
 
 class Identity(Strict):
@@ -80,12 +86,12 @@ class Identity(Strict):
     weights: Word
     attack: Text
     attack_name: Word
-    attack_parameters: dict[Word, Any]
+    attack_parameters: Parameters
     attack_order: Count
     control: StrictBool
     defense: Text
     defense_name: Word
-    defense_parameters: list[dict[Word, Any]]
+    defense_parameters: Annotated[list[Parameters], Few]
     audited: StrictBool
     adapts: StrictBool
     recovers_labels: StrictBool
@@ -131,11 +137,11 @@ class CellFile(Strict):
     reason: Text
     sheet: SheetName | None
     of: CellId | None
-    nulls: dict[Word, Text]
+    nulls: Annotated[dict[Word, Text], Table]
     columns: Columns | None
     identification_pool: Count | None
     weights_accuracy: Share | None
-    updates: list[Digest]
+    updates: Annotated[list[Digest], Rows]
     seconds: NotNegative | None
     device: Word | None
 
@@ -150,17 +156,17 @@ class JobRow(Strict):
     weights: Word | None
     defense: Text
     defense_name: Word
-    defense_parameters: list[dict[Word, Any]]
+    defense_parameters: Annotated[list[Parameters], Few]
     images_per_update: Count
     local_steps: Count
-    seed: Count
+    seed: Seed
     status: Literal[STATUSES]  # type: ignore[valid-type]
     reason: Text
-    texts: dict[Word, Text | None]
-    figures: dict[Word, Finite | None]
+    texts: Annotated[dict[Word, Text | None], Table]
+    figures: Annotated[dict[Word, Finite | None], Table]
 
 
 class Jobs(Strict):
     """`jobs.json`."""
 
-    jobs: Annotated[list[JobRow], Field(max_length=2000)]
+    jobs: Annotated[list[JobRow], Field(max_length=2000, fail_fast=True)]

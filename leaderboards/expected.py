@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from leaderboards.entry_schema import Identity
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from bench.cells import Block
+    from bench.cells import Block, Cell
     from bench.clients import Clients
     from bench.dataset import Dataset
     from bench.plan import Plan
@@ -35,16 +35,34 @@ OF_THE_DEFENSE = (
     "local_steps",
 )  # fmt: skip
 """What only a plan with the defense itself knows."""
+Key = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What of an entry decides its plan: the board, the calls of its defenses and of its attacks beyond the board's.
+
+    `known` are the labels of the defenses that can be loaded; for another the undefended client is planned.
+    """
+
+    board: str
+    defenses: tuple[str, ...]
+    attacks: tuple[str, ...]
+    known: frozenset[str]
 
 
 @dataclass(frozen=True)
 class Expected:
-    """The plan of a board for an entry; `known`: whether the entry's defenses could be loaded, and are part of it."""
+    """The plan of a board for an entry; `known` are the labels of its defenses that could be loaded."""
 
     config: Config
     plan: Plan
     clients: Clients
-    known: bool
+    known: frozenset[str]
+
+    def like(self, defense: str) -> str:
+        """The label under which the plan has a defense: an unknown one is planned as the undefended client."""
+        return defense if defense in self.known else "none"
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -55,21 +73,26 @@ class Expected:
         """The board's images: uint8 (n h w c)."""
         return self.dataset.pixels(range(self.plan.images)).permute(0, 2, 3, 1).numpy()
 
-    def cells(self, defense: str) -> dict[tuple[Any, ...], dict[str, Any]]:
+    def cells(self, defense: str) -> dict[Key, dict[str, Any]]:
         """The cells that a defense of this label needs, by KEY; of an unknown one without OF_THE_DEFENSE."""
-        from bench.plan_file import described
+        wanted = {key: told for (label, key), (_, told) in self._cells.items() if label == self.like(defense)}
+        if defense in self.known:
+            return wanted
+        return {key: {k: v for k, v in told.items() if k not in OF_THE_DEFENSE} for key, told in wanted.items()}
 
-        told = [described(cell, self.plan) for cell in self.plan.cells]
-        if self.known:
-            return {key_of(cell): cell for cell in told if cell["defense"] == defense}
-        strange = [cell for cell in told if cell["defense"] == "none"]
-        return {key_of(c): {k: v for k, v in c.items() if k not in OF_THE_DEFENSE} for c in strange}
-
+    @cached_property
     def jobs(self) -> list[dict[str, Any]]:
         """The trainings and certificates of the plan, with what is proven."""
+        from bench.jobs import UNUSED_DELTA
         from bench.plan_file import described_jobs
 
-        return described_jobs(self.plan, self.clients)
+        rows = described_jobs(self.plan, self.clients)
+        for job, row in zip(self.plan.jobs, rows, strict=True):
+            if job.kind == "certificate":
+                proof = self.clients.chain(job.defense).privacy(job.setting.client, 1, UNUSED_DELTA)
+                assert proof is not None, "only what proves something is put to a test"
+                row |= {"noise_multiplier": proof.noise_multiplier, "steps": proof.steps}
+        return rows
 
     def blocks(self, identity: Identity) -> list[tuple[Block, Tensor]]:
         """The blocks of a cell with so many images a client, and in each the image numbers of its trials (t b)."""
@@ -82,35 +105,72 @@ class Expected:
 
     def cell_id(self, identity: Identity) -> str | None:
         """The id of the expected cell, were it attacked under the identity's defense; None where there is no such."""
-        from bench.specs import chain_label
+        found = self._cells.get((self.like(identity.defense), key_of(identity.model_dump())))
+        return None if found is None else replace(found[0], defense=chain_of(identity)).id
 
-        label = identity.defense if self.known else "none"
-        for cell in self.plan.cells:
-            if chain_label(cell.defense) == label and key_of(_keyed(cell)) == key_of(identity.model_dump()):
-                return replace(cell, defense=chain_of(identity)).id
-        return None
+    @cached_property
+    def _cells(self) -> dict[tuple[str, Key], tuple[Cell, dict[str, Any]]]:
+        from bench.plan_file import described
+
+        told = [(cell, described(cell, self.plan)) for cell in self.plan.cells]
+        return {(row["defense"], key_of(row)): (cell, row) for cell, row in told}
+
+
+Planner = Callable[[str, Entry, Sequence[Path]], Expected]
 
 
 def expected(board: str, entry: Entry, plugins: Sequence[Path]) -> Expected:
-    """Plan a board for an entry; with a defense that is neither built in nor in `plugins`, for the undefended client.
+    """Plan a board for an entry; a defense that is neither built in nor in `plugins` as the undefended client.
 
     Attacks beyond the board's join the plan. Raises ConfigurationError where the entry's defenses or attacks cannot be
-    made with their parameters: an attack must be built in or in `plugins`.
+    made with their parameters, or go beyond the board's limits: an attack must be built in or in `plugins`.
     """
+    return planned(choices(board, entry, plugins), plugins)
+
+
+def choices(board: str, entry: Entry, plugins: Sequence[Path]) -> Choices:
+    """What of an entry decides its plan; raises ConfigurationError where names and parameters do not fit."""
+    from bench.registry import Registry
+
+    names = {method.name for method in Registry(plugins).entries("defense")}
+    chains = {cell.identity.defense: chain_of(cell.identity) for cell in reversed(entry.cells)}
+    known = {label: chain for label, chain in chains.items() if all(part.name in names for part in chain)}
+    calls = dict.fromkeys(" | ".join(part.call for part in chain) for chain in known.values())
+    if known.keys() != chains.keys():
+        calls["none"] = None
+    more = {c.identity.attack: c.identity for c in entry.cells if not c.identity.control}
+    required = find(board).rules.required
+    extra = [MethodSpec.of(i.attack_name, i.attack_parameters).call for a, i in more.items() if a not in required]
+    return Choices(board, tuple(sorted(calls)), tuple(sorted(set(extra))), frozenset(known))
+
+
+def planned(asked: Choices, plugins: Sequence[Path]) -> Expected:
+    """The plan of these choices; raises ConfigurationError where there is none."""
     from bench.config import load_config
     from bench.registry import Registry
     from bench.runs import prepare
 
-    known_names = {method.name for method in Registry(plugins).entries("defense")}
-    first = {cell.identity.defense: cell.identity for cell in entry.cells}
-    known = all(part.name in known_names for identity in first.values() for part in chain_of(identity))
-    calls = [" | ".join(part.call for part in chain_of(identity)) for identity in first.values()]
-    required = find(board).rules.required
-    more = {c.identity.attack: c.identity for c in entry.cells if not c.identity.control}
-    extra = [MethodSpec.of(i.attack_name, i.attack_parameters).call for a, i in more.items() if a not in required]
-    config = load_config(f"board:{board}", (), plugins, defenses=calls if known else ["none"], attacks=extra)
+    config = load_config(f"board:{asked.board}", (), plugins, defenses=asked.defenses, attacks=asked.attacks)
+    _check_sizes(config, Registry(plugins), asked.board)
     config, _, clients, plan = prepare(config, plugins=plugins)
-    return Expected(config, plan, clients, known)
+    return Expected(config, plan, clients, asked.known)
+
+
+def _check_sizes(config: Config, registry: Any, board: str) -> None:
+    """Raise ConfigurationError for work beyond the board's limits, before any of it is traced."""
+    from bench.clients import Clients
+    from bench.plugins import named
+    from bench.specs import chain_label
+
+    limits = find(board).rules.limits
+    for parts in config.grid.defenses:
+        with named(f"defense {chain_label(parts)}"):
+            work = Clients(registry).chain(parts).schedule(config.grid.client.schedule)
+        called = chain_label(parts)[:200]
+        if work.images > limits.images_per_update:
+            raise ConfigurationError(f"{called}: {work.images} images of an update, at most {limits.images_per_update}")
+        if not work.sends_gradient and work.steps > limits.local_steps:
+            raise ConfigurationError(f"{called}: {work.steps} local steps, at most {limits.local_steps}")
 
 
 def chain_of(identity: Identity) -> Chain:
@@ -122,7 +182,7 @@ def chain_of(identity: Identity) -> Chain:
     return tuple(MethodSpec.of(name, parameters) for name, parameters in pairs)
 
 
-def key_of(cell: dict[str, Any]) -> tuple[Any, ...]:
+def key_of(cell: dict[str, Any]) -> Key:
     """What tells a cell from the others of its defense."""
     return tuple(cell[name] for name in KEY)
 
@@ -130,13 +190,3 @@ def key_of(cell: dict[str, Any]) -> tuple[Any, ...]:
 def plain(value: object) -> object:
     """The value as JSON has it: tuples are lists."""
     return json.loads(json.dumps(value))
-
-
-def _keyed(cell: Any) -> dict[str, Any]:
-    return {
-        "model": cell.setting.model_label,
-        "weights": cell.setting.weights.label,
-        "attack": cell.attack.label,
-        "seed": cell.seed,
-        **asdict(cell.threat),
-    }

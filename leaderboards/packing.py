@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
+import tomllib
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.config import from_toml
 from bench.errors import ConfigurationError, suggest
 from bench.grid_file import boards
-from bench.specs import chain_label
+from bench.specs import MethodSpec
 from bench.store import Store
 from leaderboards.entry_schema import FORMAT
 from leaderboards.packed_cells import Files, cell_file, packed_jobs
@@ -52,9 +52,8 @@ def pack(run: Path, target: Path, name: str, author: Author, defenses: Collectio
     ConfigurationError where the run is of no board, unfinished, or `target`/`name` is there already.
     """
     store = Store.existing(run)
-    config = from_toml((run / "run.toml").read_text(encoding="utf-8"), source=str(run / "run.toml"))
-    plan = store.plan()
-    if config.board is None or plan["name"] not in boards():
+    plan, resolved = store.plan(), _resolved(run / "run.toml")
+    if "board" not in resolved or plan["name"] not in boards():
         raise ConfigurationError(f"{run} is no run of a board; make one with `leakboard run board:NAME --defense ...`")
     chosen = _chosen(plan["cells"], defenses)
     folder = Files()
@@ -66,9 +65,8 @@ def pack(run: Path, target: Path, name: str, author: Author, defenses: Collectio
     jobs = [row for row in packed_jobs(store) if row["defense"] in chosen]
     made += [record["provenance"] for row in jobs if (record := store.record(row["job"])) is not None]
     folder.add_json("jobs.json", {"jobs": jobs})
-    board, resolved = boards()[plan["name"]], config.resolved()
-    own = [chain for chain in config.grid.defenses if chain_label(chain) in chosen]
-    resolved["grid"]["defenses"] = [" | ".join(part.call for part in chain) for chain in own]
+    board = boards()[plan["name"]]
+    resolved["grid"]["defenses"] = list(dict.fromkeys(_call(cell) for cell in cells))
     manifest = {
         "format": FORMAT,
         "board": plan["name"],
@@ -87,6 +85,22 @@ def pack(run: Path, target: Path, name: str, author: Author, defenses: Collectio
     folder.add_json("entry.json", manifest)
     _write(folder, target / name)
     return list(chosen)
+
+
+def _resolved(path: Path) -> dict[str, Any]:
+    """The configuration of a run as it was written: what it names may be in a plugin that is not here."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"{path} cannot be read: {error}; give the command that began the run again"
+        ) from error
+
+
+def _call(cell: dict[str, Any]) -> str:
+    """The cell's defense with all its parameters, as a grid names it."""
+    parts = zip(cell["defense_name"].split(" | "), json.loads(cell["defense_parameters"]), strict=True)
+    return " | ".join(MethodSpec.of(name, parameters).call for name, parameters in parts)
 
 
 def _chosen(cells: list[dict[str, Any]], names: Collection[str]) -> dict[str, None]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from leaderboards.board import Board, board
 from leaderboards.entries import Entry, image_rows, job_rows, read_entry
+from leaderboards.refusals import Refused, shown
 from leaderboards.reviews import Review, read_review
 
 if TYPE_CHECKING:
@@ -41,10 +42,18 @@ class Published:
 
 
 def published(name: str, folder: Path = PUBLISHED) -> Published:
-    """What `folder` holds of a board; raises `leaderboards.untrusted.Refused` for an entry that is not whole."""
-    own = folder / name
+    """What `folder` holds of a board; raises `leaderboards.untrusted.Refused` for an entry that is not whole.
+
+    Of an unknown board nothing is looked for: its name may be a path.
+    """
+    found, own = board(name), folder / name
     places = sorted(path.parent for path in own.glob("*/entry.json")) if own.is_dir() else []
     entries = [read_entry(place) for place in places]
+    for entry in entries:
+        if entry.manifest.board != name:
+            raise Refused(
+                f"{entry.name}: it lies under {name}, but is an entry of {shown(entry.manifest.board)}; move it"
+            )
     entries.sort(key=lambda entry: ("none" not in entry.defenses, entry.name))
     reviews = {e.name: review for e in entries if (review := read_review(own, e)) is not None}
-    return Published(board(name), tuple(entries), reviews)
+    return Published(found, tuple(entries), reviews)

@@ -8,26 +8,45 @@ from __future__ import annotations
 import hashlib
 import random
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING, TypeVar
 
 from bench.errors import ConfigurationError
+from leaderboards.compared import compared, compared_job
 from leaderboards.entries import Entry
-from leaderboards.entry_schema import CellFile
+from leaderboards.entry_schema import CellFile, JobRow
 from leaderboards.expected import Expected
 from leaderboards.reviews import Rerun
 
-DECIBELS, LABELS, POINTS = 0.5, 5.0, 1.5
-"""How far a mean PSNR, the share of labels found and an accuracy (percentage points) may move on another machine."""
+if TYPE_CHECKING:
+    from bench.store import Store
+
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What is computed again."""
+
+    cells: tuple[CellFile, ...]
+    jobs: tuple[JobRow, ...] = ()
 
 
 def check_plugin(entry: Entry, plugins: Sequence[Path]) -> None:
-    """Raise ConfigurationError unless the entry's plugin, if it has one, is among the files given, to the letter."""
+    """Raise ConfigurationError unless all code of the entry is at hand, as submitted to the letter.
+
+    That is Leakboard's own and the plugin that the entry names, which must be among the files given.
+    """
+    from bench.registry import Registry
+
     wanted = entry.manifest.plugin
     if wanted is None:
+        own = {method.name for method in Registry(()).entries("defense") if method.origin == "built-in"}
+        named = {name for cell in entry.cells for name in cell.identity.defense_name.split(" | ")}
+        if foreign := sorted(named - own):
+            raise ConfigurationError(f"{foreign[0]} is not built in, and the entry names no plugin: pack it with one")
         return
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in plugins if path.is_file()]
     if wanted.sha256 not in digests:
@@ -35,22 +54,49 @@ def check_plugin(entry: Entry, plugins: Sequence[Path]) -> None:
         raise ConfigurationError(f"a re-run needs the plugin as submitted: give {where} with --plugin")
 
 
-def drawn(entry: Entry, count: int, seed: int | None = None) -> list[CellFile]:
-    """So many finished attacks on images, drawn now (or from `seed`), all where there are fewer; and all on labels."""
-    attacks = [c for c in entry.cells if c.status == "ok" and not c.identity.control]
-    of_images = [c for c in attacks if not c.identity.recovers_labels]
+def drawn(entry: Entry, required: Collection[str], count: int, seed: int | None = None) -> Drawn:
+    """So many finished attacks on images, drawn now (or from `seed`), all where there are fewer.
+
+    So many of the board's `required` attacks and, apart from them, of those that the entry adds: many of these hide
+    none of the others. With them go the floors of the same defenses, all attacks on labels, one training and one
+    certificate.
+    """
     rng = random.SystemRandom() if seed is None else random.Random(seed)
-    chosen = rng.sample(of_images, min(count, len(of_images)))
-    return chosen + [c for c in attacks if c.identity.recovers_labels]  # They take no time.
+    finished = [cell for cell in entry.cells if cell.status == "ok"]
+    labels = [c for c in finished if c.identity.recovers_labels and not c.identity.control]
+    of_images = [c for c in finished if not (c.identity.recovers_labels or c.identity.control)]
+    board = [c for c in of_images if c.identity.attack in required]
+    chosen = [cell for own in (board, [c for c in of_images if c not in board]) for cell in _some(own, count, rng)]
+    places = {_place(cell) for cell in chosen}
+    floors = [c for c in finished if c.identity.control and c.of is None and _place(c) in places]
+    done = [job for job in entry.jobs if job.status == "ok"]
+    kinds = [[job for job in done if job.kind == kind] for kind in ("training", "certificate")]
+    # Floors and attacks on labels take no time.
+    return Drawn((*chosen, *labels, *floors), tuple(job for own in kinds for job in _some(own, 1, rng)))
 
 
 def rerun(
-    plan: Expected, cells: Sequence[CellFile], entry: Entry, plugins: Sequence[Path], say: Callable[[str], None]
+    plan: Expected, chosen: Drawn, entry: Entry, plugins: Sequence[Path], say: Callable[[str], None]
 ) -> list[Rerun]:
-    """Compute the cells again, and one training of a defense among theirs where the board trains.
+    """Compute what was drawn again, and put it beside what was submitted.
 
-    Raises ConfigurationError where a cell fails that was submitted with a result.
+    Raises ConfigurationError where something fails, or has no figure, that was submitted with one.
     """
+    with tempfile.TemporaryDirectory() as folder:
+        store = _computed(plan, chosen, plugins, Path(folder), say)
+        frame, jobs = store.frame(), store.jobs_frame()
+    found: list[Rerun] = []
+    for cell in chosen.cells:
+        rows = frame.loc[frame["cell"] == cell.identity.cell].sort_values("image")
+        found += compared(cell, rows)
+    for job in chosen.jobs:
+        found += compared_job(job, jobs.set_index("job").loc[job.job].to_dict())
+    return found
+
+
+def _computed(
+    plan: Expected, chosen: Drawn, plugins: Sequence[Path], folder: Path, say: Callable[[str], None]
+) -> Store:
     import torch
 
     from bench.devices import choose_device, default_threads
@@ -61,71 +107,43 @@ def rerun(
     from bench.registry import Registry
     from bench.store import Store
 
-    wanted = {cell.identity.cell for cell in cells}
-    trained = [job for job in entry.jobs if job.kind == "training" and job.status == "ok"]
-    chosen = random.SystemRandom().sample(trained, min(1, len(trained)))
-    names = {job.job for job in chosen}
+    wanted, names = {cell.identity.cell for cell in chosen.cells}, {job.job for job in chosen.jobs}
     own = replace(
         plan.plan,
         cells=tuple(cell for cell in plan.plan.cells if cell.id in wanted),
         jobs=tuple(job for job in plan.plan.jobs if job.id in names),
     )
+    if len(own.cells) < len(wanted) or len(own.jobs) < len(names):
+        raise ConfigurationError("the board's plan has not all that was drawn; check the entry's artefacts first")
+    if not own.cells:
+        raise ConfigurationError("no attack of the entry has a result to compute again")
     settings = plan.config.engine
     torch.set_num_threads(settings.threads or default_threads())
-    with tempfile.TemporaryDirectory() as folder:
-        store = Store(folder)
-        store.create()
-        begin(store, own, plan.clients)
-        device = choose_device(settings.device, settings.execution, settings.precision)
-        engine = LocalEngine(own, Registry(plugins), plan.clients, store, settings, device)
-        jobs = JobEngine(own, plan.clients, store)
-        pending = engine.pending(())
-        with Watcher(len(pending) + len(own.jobs), shown=False) as watcher:
-            for group in engine.groups(pending):
-                for block, status, reason in engine.run(group, watcher):
-                    if status != "ok":
-                        raise ConfigurationError(f"{block.title} is {status} when run again: {reason}")
-            for job in own.jobs:
-                say(f"training again: {job.title}")
-                _, status, reason = jobs.run(job, lambda done, total: None)
+    store = Store(folder)
+    store.create()
+    begin(store, own, plan.clients)
+    device = choose_device(settings.device, settings.execution, settings.precision)
+    engine = LocalEngine(own, Registry(plugins), plan.clients, store, settings, device)
+    jobs = JobEngine(own, plan.clients, store)
+    pending = engine.pending(())
+    with Watcher(len(pending) + len(own.jobs), shown=False) as watcher:
+        for group in engine.groups(pending):
+            for block, status, reason in engine.run(group, watcher):
                 if status != "ok":
-                    raise ConfigurationError(f"{job.title} is {status} when run again: {reason}")
-        frame, trainings = store.frame(), store.jobs_frame()
-    found: list[Rerun] = []
-    for cell in cells:
-        rows = frame.loc[frame["cell"] == cell.identity.cell]
-        what = f"{cell.identity.attack} / {cell.identity.defense}, {cell.identity.weights} weights"
-        what += ", defense known" * cell.identity.defense_known
-        if cell.identity.recovers_labels:
-            own = (
-                f"labels found in % by {what}",
-                100 * _mean(cell, "label_accuracy"),
-                100 * rows["label_accuracy"].mean(),
-            )
-            found.append(_rerun(*own, cell.identity.cell, LABELS))
-        else:
-            own = (f"mean PSNR in dB of {what}", _mean(cell, "psnr_db"), rows["psnr_db"].mean())
-            found.append(_rerun(*own, cell.identity.cell, DECIBELS))
-    for job in chosen:
-        again = float(trainings.set_index("job").at[job.job, "accuracy"])
-        submitted = float(job.figures.get("accuracy") or 0)
-        what = f"accuracy in % of {job.defense}, seed {job.seed}"
-        found.append(_rerun(what, 100 * submitted, 100 * again, None, POINTS))
-    return found
+                    raise ConfigurationError(f"{block.title} is {status} when run again: {reason}")
+        for job in own.jobs:
+            say(f"computing again: {job.title}")
+            _, status, reason = jobs.run(job, lambda done, total: None)
+            if status != "ok":
+                raise ConfigurationError(f"{job.title} is {status} when run again: {reason}")
+    return store
 
 
-def fault(one: Rerun) -> str | None:
-    """What is wrong where a figure was not found again; None where it was."""
-    # Not by >: a figure that is not a number is not found again.
-    if abs(one.submitted - one.found) <= one.tolerance:
-        return None
-    return f"{one.what}: submitted {one.submitted:.2f}, found {one.found:.2f}, at most {one.tolerance:g} apart"
+def _place(cell: CellFile) -> tuple[object, ...]:
+    """What the attacks and floors of one client share."""
+    own = cell.identity
+    return own.defense, own.model, own.weights, own.seed, own.labels, own.schedule_known, own.defense_known
 
 
-def _mean(cell: CellFile, metric: str) -> float:
-    values = cell.columns and getattr(cell.columns, metric)
-    return float(np.mean(np.array(values, dtype=np.float64))) if values else float("nan")
-
-
-def _rerun(what: str, submitted: float, found: float, cell: str | None, tolerance: float) -> Rerun:
-    return Rerun(what=what, cell=cell, submitted=round(submitted, 4), found=round(float(found), 4), tolerance=tolerance)
+def _some(items: list[_Item], count: int, rng: random.Random) -> list[_Item]:
+    return rng.sample(items, min(count, len(items)))

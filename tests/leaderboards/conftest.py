@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from made_entries import board_of, make_published
 
 ATTACKS = ["inverting_gradients(iterations=600)", "euclidean(iterations=300)", "linear_layer"]
 CONTROLS = [
@@ -150,6 +152,18 @@ def mean_psnr(attack: str, defense: str) -> float:
     return floors[name] if name in floors else reach.get(name, 15.0) - LOSS_DB.get(defense, 0.0)
 
 
+@pytest.fixture(scope="session")
+def made_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with made-up `boards` and `published` entries under two weights, and their `site`."""
+    from leaderboards.site import build
+
+    folder = tmp_path_factory.mktemp("made")
+    with board_of(folder / "boards"):
+        make_published(folder / "published", weights=("untrained", "epochs=1"))
+        build(folder / "site", folder / "published")
+    return folder
+
+
 @pytest.fixture
 def results() -> Callable[..., pd.DataFrame]:
     """Makes a frame; see `made_up`."""
@@ -216,3 +230,13 @@ def jobs_frame(*rows: dict[str, Any] | list[dict[str, Any]]) -> pd.DataFrame:
 def make() -> SimpleNamespace:
     """Makes jobs: `training`, `proof`, `certificate`, and the `frame` of them."""
     return SimpleNamespace(training=training, proof=proof, certificate=certificate, frame=jobs_frame)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of published entries of two tiny boards; see `tiny_board`. Read only: copy what you change."""
+    from tiny_board import BOARDS, publish
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LEAKBOARD_BOARDS", str(BOARDS))
+        yield publish(tmp_path_factory.mktemp("tiny"))
