@@ -32,6 +32,7 @@ class Limits:
     """Characters of a number as it is written."""
     png_bytes: int = 8 * 2**20
     png_pixels: int = 16 * 10**6
+    png_side: int = 16_384
     png_chunks: int = 4096
 
 

@@ -107,8 +107,9 @@ def _check_header(name: str, header: bytes, limits: Limits) -> tuple[int, int, i
     width, height, bits, colour, compression, filtering, interlace = struct.unpack(">IIBBBBB", header)
     if not width or not height:
         raise refused(name, f"it is {width} x {height} pixels", _REMEDY)
-    if width * height > limits.png_pixels:
-        raise refused(name, f"it is {width} x {height} pixels, allowed are {limits.png_pixels}", "make it smaller")
+    if width * height > limits.png_pixels or max(width, height) > limits.png_side:
+        most = f"{limits.png_pixels} and {limits.png_side} on a side"
+        raise refused(name, f"it is {width} x {height} pixels, allowed are {most}", "make it smaller")
     if bits != 8:
         raise refused(name, f"it has {bits} bits a sample, wanted are 8", _REMEDY)
     if colour not in _CHANNELS:

@@ -16,6 +16,7 @@ COMMAND_LINE = (
     "leaderboards/report.py",
     "leaderboards/supervisor.py",
     "bench/cli.py",
+    "bench/plugin_cli.py",
     "leakboard.py",
 )
 PRINTS = (*COMMAND_LINE, "bench/plugins.py")

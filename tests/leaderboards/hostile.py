@@ -1,6 +1,7 @@
 """Hostile submissions: what strangers may put into a folder, and the words with which it is refused.
 
-A case takes a folder that holds `entry.json`, `cells/*.json` and `sheets/*.png` and spoils one thing in it.
+A case takes a folder that holds `entry.json`, `cells/*.json` and `sheets/*.png`, alone in a folder that may be written
+to, and spoils one thing in it: the first cell, the first sheet, or what lies beside them.
 """
 
 from __future__ import annotations
@@ -122,6 +123,7 @@ JSON: dict[str, tuple[Spoil, str]] = {
     "escaped_bidi_override": (text(r"a\u202Eb"), "U+202E (RIGHT-TO-LEFT OVERRIDE)"),
     "bidi_isolate": (text("\u2067a"), "U+2067"),
     "bidi_in_a_key": (member('"a\u202e": 1'), "U+202E"),
+    "bidi_in_a_key_inside": (member('"x": [{"a\\u202e": 1}]'), "U+202E"),
     "bidi_deep_inside": (member('"a": [[{"b": ["\u202d"]}]]'), "U+202D"),
     "zero_width_joiner": (text("a\u200db"), "U+200D (ZERO WIDTH JOINER)"),
     "zero_width_space": (text("a\u200bb"), "U+200B"),
@@ -173,7 +175,7 @@ JSON: dict[str, tuple[Spoil, str]] = {
     "million_backslashes": (whole_cell(b'{"' + b"\\" * 4_000_001), "no JSON"),
     "million_short_texts": (number('["' + '","' * 999_000 + '\u202e"]'), "U+202E"),
     "many_keys": (member(",".join(f'"{i:x}":1' for i in range(350_000)) + ',"0":1'), "stands twice"),
-    "cut": (changed_cell(lambda content: content[:-1]), "no JSON"),
+    "cut": (changed_cell(lambda content: content.rstrip()[:-1]), "no JSON"),
     "trailing_bytes": (changed_cell(lambda content: content + b"x"), "Extra data"),
     "two_objects": (changed_cell(lambda content: content + b"\n" + content), "Extra data"),
     "json_and_zip": (changed_cell(lambda content: content + zipped().replace(b"\0", b" ")), "not UTF-8"),
@@ -311,6 +313,8 @@ PNG: dict[str, tuple[Spoil, str]] = {
     "no_height": (headed(lambda w, h: header(w, 0)), "x 0 pixels"),
     "widest": (headed(lambda w, h: header(2**31 - 1, 1)), "2147483647 x 1 pixels, allowed are 16000000"),
     "largest": (headed(lambda w, h: header(2**31 - 1, 2**31 - 1)), "2147483647 pixels, allowed are 16000000"),
+    "a_bit_too_wide": (headed(lambda w, h: header(16_385, 1)), "16385 x 1 pixels, allowed are"),
+    "a_bit_too_tall": (headed(lambda w, h: header(1, 16_385)), "1 x 16385 pixels, allowed are"),
     "negative_width": (headed(lambda w, h: header(2**32 - 1, h)), "pixels, allowed are 16000000"),
     "a_bit_too_large": (headed(lambda w, h: header(4001, 4000)), "4001 x 4000 pixels, allowed are 16000000"),
     "wrong_checksum_of_header": (flipped(29), "checksum of its chunk 'IHDR'"),
@@ -403,7 +407,7 @@ def bind(path: Path) -> None:
 
 def many(folder: Path, count: int) -> None:
     for index in range(count):
-        (folder / "cells" / f"x{index}.json").touch()
+        os.close(os.open(folder / "cells" / f"x{index}.json", os.O_CREAT | os.O_WRONLY))  # Faster than `touch`.
 
 
 def many_large(folder: Path) -> None:

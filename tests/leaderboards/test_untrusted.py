@@ -185,12 +185,20 @@ def swap_the_folder_for_a_link(path):
     swap_for_another(path)
 
 
-SWAPS = (swap_for_a_link, swap_for_a_pipe, swap_for_a_folder, swap_for_another, swap_the_folder_for_a_link, grow)
+SWAPS = {
+    swap_for_a_link: "cannot be opened",
+    swap_for_a_pipe: "changed after it was listed",
+    swap_for_a_folder: "cannot be opened",
+    swap_for_another: "changed after it was listed",
+    swap_the_folder_for_a_link: "changed after it was listed",
+    grow: "changed after it was listed",
+    Path.unlink: "cannot be opened",
+}
 
 
-@pytest.mark.parametrize("swap", [*SWAPS, Path.unlink], ids=lambda swap: swap.__name__)
+@pytest.mark.parametrize(("swap", "words"), SWAPS.items(), ids=[swap.__name__ for swap in SWAPS])
 @pytest.mark.parametrize("read_before", [False, True])
-def test_a_file_that_changes_after_the_listing_is_refused_without_waiting(folder, swap, read_before):
+def test_a_file_that_changes_after_the_listing_is_refused_without_waiting(folder, swap, words, read_before):
     path = cell_of(folder)
     name = f"cells/{path.name}"
     opened = read_folder(folder)
@@ -200,7 +208,7 @@ def test_a_file_that_changes_after_the_listing_is_refused_without_waiting(folder
     signal.signal(signal.SIGALRM, lambda *_: pytest.fail("the reader waits"))
     signal.alarm(10)
     try:
-        with pytest.raises(Refused, match=r"changed after it was listed|cannot be opened"):
+        with pytest.raises(Refused, match=words):
             opened.json(name)
     finally:
         signal.alarm(0)
@@ -212,14 +220,24 @@ def test_a_digest_is_that_of_the_bytes_that_were_read(folder):
         assert opened.digest(name) == hashlib.sha256((folder / name).read_bytes()).hexdigest()
 
 
-def test_content_that_changes_under_the_same_mark_is_refused(folder, monkeypatch):
+@pytest.mark.parametrize("longer", [0, 1])
+def test_content_that_changes_under_the_same_mark_is_refused(folder, monkeypatch, longer):
     opened = read_folder(folder)
-    opened.digest("entry.json")
-    status = (folder / "entry.json").stat()
-    (folder / "entry.json").write_bytes(b"{" + b" " * (status.st_size - 2) + b"}")
+    if not longer:
+        opened.digest("entry.json")
+    size = (folder / "entry.json").stat().st_size
+    (folder / "entry.json").write_bytes(b"{" + b" " * (size - 2 + longer) + b"}")
     monkeypatch.setattr("leaderboards.untrusted._mark", lambda _: opened.marks["entry.json"])
     with pytest.raises(Refused, match="changed after it was listed"):
         opened.json("entry.json")
+
+
+def test_an_empty_file_that_changes_is_refused(folder):
+    (folder / "entry.json").write_bytes(b"")
+    opened = read_folder(folder)
+    (folder / "entry.json").write_bytes(b"{}")
+    with pytest.raises(Refused, match="changed after it was listed"):
+        opened.digest("entry.json")
 
 
 @pytest.mark.parametrize(
@@ -236,6 +254,7 @@ def test_content_that_changes_under_the_same_mark_is_refused(folder, monkeypatch
         (Limits(number_length=3), "more than 3 characters"),
         (Limits(png_bytes=50), "allowed are 50"),
         (Limits(png_pixels=95), "allowed are 95"),
+        (Limits(png_side=11), "allowed are 16000000 and 11 on a side"),
         (Limits(png_chunks=2), "more than 2 chunks"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -262,6 +281,7 @@ def test_a_folder_at_its_limits_passes(folder):
             number_length=4,
             png_bytes=largest["png"],
             png_pixels=96,
+            png_side=12,
             png_chunks=3,
         ),
     )
