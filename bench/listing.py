@@ -74,7 +74,7 @@ def _remark(row: Mapping[str, Any]) -> str:
 
 def _summaries(kind: str) -> Mapping[str, str]:
     if kind == "presets":
-        from bench.grid_file import presets
+        from bench.grid_sources import presets
 
         grids = {name: text.partition("\n")[0].lstrip("# ") for name, text in presets().items()}
         return grids | {name: f"{preset.summary} [an attack]" for name, preset in attack_presets().items()}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from bench.config import load_config, to_toml
-from bench.grid_file import presets
+from bench.grid_sources import presets
 from bench.store import Store
 from bench.toml import to_toml_text
 

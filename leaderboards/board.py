@@ -10,7 +10,7 @@ from typing import Any
 
 from bench.board_settings import Board as Rules
 from bench.errors import ConfigurationError, suggest
-from bench.grid_file import boards
+from bench.grid_sources import boards
 from leaderboards.verdicts import Rule
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import ConfigurationError, suggest
-from bench.grid_file import boards
+from bench.grid_sources import boards
 from bench.specs import MethodSpec
 from bench.store import Store
 from leaderboards.entry_schema import FORMAT

@@ -4,7 +4,7 @@ import pytest
 
 from bench.attack_presets import attack_presets
 from bench.errors import ConfigurationError
-from bench.grid_file import presets
+from bench.grid_sources import presets
 from bench.listing import listing, render_listing
 from bench.registry import Registry, UnknownName
 from bench.runs import prepare

@@ -4,7 +4,7 @@ import pytest
 
 from bench.config import Config, from_toml, load_config, to_toml
 from bench.errors import ConfigurationError
-from bench.grid_file import presets
+from bench.grid_sources import presets
 
 GRID = """
 [grid]

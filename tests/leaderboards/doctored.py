@@ -613,7 +613,7 @@ def shorter(cell: Cell) -> tuple[np.ndarray, dict[str, list[float]]]:
     """What the cell's attack finds in 2 iterations instead of 20, and its objectives."""
     from tiny_board import NOISE
 
-    from bench.grid_file import boards
+    from bench.grid_sources import boards
     from bench.runs import run
 
     text = boards()[PICTURES].replace("iterations = 20", "iterations = 2")

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.grid_file import BOARDS
+from bench.grid_sources import BOARDS
 from leaderboards.entries import read_entry
 from leaderboards.reviews import Review, write_review
 from leaderboards.sheets import sheet_of

@@ -4,7 +4,7 @@ import pytest
 
 from bench.config import load_config
 from bench.errors import ConfigurationError
-from bench.grid_file import BOARDS, boards
+from bench.grid_sources import BOARDS, boards
 from bench.runs import prepare
 from leaderboards.board import all_boards, board
 from leaderboards.publications import PUBLISHED, published
