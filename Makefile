@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check format slow mutants readme paper benchmark
+.PHONY: run test check format slow mutants readme reference paper benchmark
 
 run: $(VENV)/installed
 	$(BIN)/leakboard run quick
@@ -32,6 +32,10 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 readme: run
 	$(BIN)/python docs/refresh.py runs/quick
+
+# docs/reference.md, after a change of a command, a key, or a method's parameters.
+reference: $(VENV)/installed
+	$(BIN)/python docs/reference_page.py
 
 # The small presets of the paper's claims, an hour at the most on 2 cores, and docs/paper.md. Trained networks need
 # cifar10-jpeg.zip in LEAKBOARD_DATA, paper-batch-small needs Debian's dataset-fashion-mnist.

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from attacks.simulation import simulated_update
     from attacks.starts import normal_starts
     from attacks.threat import ThreatModel
+    from bench.conformance import conformance
     from bench.errors import ConfigurationError
     from bench.runs import Run, run
     from defenses.accounting import Guarantee, gaussian_guarantee
@@ -56,6 +57,7 @@ _HOMES = {
     "Update": "defenses.client",
     "believed_labels": "attacks.labels",
     "check_labels": "attacks.labels",
+    "conformance": "bench.conformance",
     "cosine_distance": "attacks.distances",
     "descend": "attacks.descent",
     "gaussian_guarantee": "defenses.accounting",

@@ -1,4 +1,4 @@
-"""The referee's commands: list, plan, status, export; what they need is imported inside them."""
+"""The referee's commands: list, plan, status, export, and those of plugins; imports are inside them."""
 
 from __future__ import annotations
 
@@ -40,8 +40,10 @@ Overrides = Annotated[
 
 def add_commands(app: typer.Typer) -> None:
     """Put the commands of this file into the application."""
+    from bench.plugin_cli import check, new
+
     app.command("list")(list_)
-    for command in (plan, status, export):
+    for command in (plan, status, export, new, check):
         app.command()(command)
 
 

@@ -149,13 +149,13 @@ class Store:
         return sum(path.stem not in planned for path in self.blocks.glob("*.json"))
 
     def frame(self) -> DataFrame:
-        """One row per attacked image, and one for every block without results; columns in README.md."""
+        """One row per attacked image, and one for every block without results; columns in docs/reference.md."""
         from bench.frames import image_frame
 
         return image_frame(self)
 
     def jobs_frame(self) -> DataFrame:
-        """One row per training and certificate of the plan; columns in README.md."""
+        """One row per training and certificate of the plan; columns in docs/reference.md."""
         from bench.frames import jobs_frame
 
         return jobs_frame(self)

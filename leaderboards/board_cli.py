@@ -9,6 +9,7 @@ import typer
 
 from bench.cli import Plugins
 from leaderboards.report import say
+from leaderboards.site_cli import site
 
 board = typer.Typer(help="What there is to compete in.", no_args_is_help=True)
 submit = typer.Typer(help="Hand in results of a board, and check those of others.", no_args_is_help=True)
@@ -19,6 +20,7 @@ def add_commands(app: typer.Typer) -> None:
     """Put the commands of this file into the application."""
     app.add_typer(board, name="board")
     app.add_typer(submit, name="submit")
+    app.add_typer(site, name="site")
 
 
 @board.command("list")

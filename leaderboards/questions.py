@@ -97,9 +97,14 @@ def _is_floor_of(attack: Row, control: Row) -> bool:
 
 def _by_image(rows: pd.DataFrame, metric: str, images: np.ndarray, seeds: np.ndarray) -> np.ndarray:
     """The mean of a metric over the seeds: (n,), NaN where one is missing or null."""
-    done = rows.loc[rows["status"] == "ok"]
-    table = done.pivot_table(index="image", columns="seed", values=metric, aggfunc="first", dropna=False)
-    return table.reindex(index=images, columns=seeds).to_numpy(dtype=np.float64).mean(axis=1)
+    values = rows[metric].to_numpy(dtype=np.float64, na_value=np.nan)
+    there = (rows["status"] == "ok").to_numpy() & ~np.isnan(values)
+    image, seed = rows["image"].to_numpy(dtype=np.float64, na_value=np.nan)[there], rows["seed"].to_numpy()[there]
+    table = np.full((len(images), len(seeds)), np.nan)
+    # Backwards: of two values of one image and seed the first is left.
+    places = np.searchsorted(images, image)[::-1], np.searchsorted(seeds, seed)[::-1]
+    table[places] = values[there][::-1]
+    return table.mean(axis=1)
 
 
 def _strongest(controls: list[_Cells], metric: str, n: int) -> np.ndarray:

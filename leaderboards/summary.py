@@ -78,7 +78,8 @@ def settings(frame: pd.DataFrame) -> list[pd.DataFrame]:
 
 def records(rows: pd.DataFrame) -> list[Row]:
     """The rows as dictionaries from column to value."""
-    return [{str(name): value for name, value in row.items()} for row in rows.to_dict("records")]
+    columns = {str(name): values.tolist() for name, values in rows.items()}
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
 def expectation(frame: pd.DataFrame, attack: str, gain_db: float) -> str | None:

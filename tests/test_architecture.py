@@ -16,6 +16,7 @@ COMMAND_LINE = (
     "leaderboards/report.py",
     "leaderboards/supervisor.py",
     "bench/cli.py",
+    "bench/plugin_cli.py",
     "leakboard.py",
 )
 PRINTS = (*COMMAND_LINE, "bench/plugins.py")
@@ -85,7 +86,9 @@ def test_a_room_s_door_imports_nothing_heavy(module):
     assert loaded_after(f"import {module}") & HEAVY == set()
 
 
-@pytest.mark.parametrize("module", ["leaderboards.tables", "leaderboards.plots", "leaderboards.cli", "bench.store"])
+@pytest.mark.parametrize(
+    "module", ["leaderboards.tables", "leaderboards.plots", "leaderboards.cli", "leaderboards.site", "bench.store"]
+)
 def test_results_are_read_without_torch(module):
     assert "torch" not in loaded_after(f"import {module}")
 

@@ -74,9 +74,10 @@ def leakboard(wheel, tmp_path_factory):
 def test_the_wheel_holds_every_source_and_preset_of_the_four_rooms_and_nothing_else(wheel, sources):
     held = {name for name in ZipFile(wheel).namelist() if ".dist-info/" not in name}
     own = [path for path in sources if path.parts[0] in ROOMS and path.parts[:2] != ("leaderboards", "published")]
-    rooms = {str(path) for path in own if path.suffix in (".py", ".toml")}
-    assert held == rooms | {"leakboard.py"}
-    assert "bench/presets/quick.toml" in held
+    files = [path for path in own if path.suffix in (".py", ".toml", ".txt", ".html") or path.parent.name == "static"]
+    assert held == {str(path) for path in files} | {"leakboard.py"}
+    assert {"bench/presets/quick.toml", "bench/templates/defense.txt", "leaderboards/boards/paper-v1.toml"} <= held
+    assert {"leaderboards/templates/board.html", "leaderboards/static/style.css", "leaderboards/static/site.js"} <= held
 
 
 def test_the_installed_command_helps_lists_and_plans_from_anywhere(leakboard):
@@ -86,6 +87,7 @@ def test_the_installed_command_helps_lists_and_plans_from_anywhere(leakboard):
     defenses = json.loads(leakboard("list", "defenses", "--json").stdout)
     assert {"none", "dp_sgd", "gradient_pruning"} <= {row["name"] for row in defenses}
     few = ['grid.attacks=["linear_layer"]', 'grid.defenses=["none"]', "grid.controls=false"]
+    assert leakboard("new", "attack", "mine", "-o", "plugins").returncode == 0
     planned = leakboard("plan", "quick", *[word for override in few for word in ("--set", override)])
     assert planned.returncode == 0, planned.stderr
 

@@ -50,10 +50,10 @@ def command(*arguments, cwd, path=()):
     return subprocess.run(call, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_the_readme_s_plugin_runs_from_another_folder_beside_one_that_dies_once(grid_file, tmp_path):
+def test_the_document_s_plugin_runs_from_another_folder_beside_one_that_dies_once(grid_file, tmp_path):
     """With relative paths, in a folder whose own `attacks` and `bench` must not be taken for ours."""
-    readme = (ROOT / "README.md").read_text()
-    [text] = re.findall(r'```python\n("""my_defense\.py.*?)```', readme, re.DOTALL)
+    document = (ROOT / "docs/add-a-defense.md").read_text()
+    [text] = re.findall(r'```python\n("""my_defense\.py.*?)```', document, re.DOTALL)
     (tmp_path / "my_defense.py").write_text(text)
     (tmp_path / "deadly.py").write_text(DIES_ONCE)
     here = tmp_path / "elsewhere"

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from made_entries import board_of, make_published
 
 ATTACKS = ["inverting_gradients(iterations=600)", "euclidean(iterations=300)", "linear_layer"]
 CONTROLS = [
@@ -149,6 +150,18 @@ def mean_psnr(attack: str, defense: str) -> float:
     reach = {"inverting_gradients": 20.0, "euclidean": 17.0}
     name = attack.split("(")[0]
     return floors[name] if name in floors else reach.get(name, 15.0) - LOSS_DB.get(defense, 0.0)
+
+
+@pytest.fixture(scope="session")
+def made_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with made-up `boards` and `published` entries under two weights, and their `site`."""
+    from leaderboards.site import build
+
+    folder = tmp_path_factory.mktemp("made")
+    with board_of(folder / "boards"):
+        make_published(folder / "published", weights=("untrained", "epochs=1"))
+        build(folder / "site", folder / "published")
+    return folder
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """A plugin that computes an update: from blends of the private images."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -12,6 +13,7 @@ class MixUp(Defense):
     """Train on blends of random pairs of images and of their labels (Zhang et al., ICLR 2018)."""
 
     weight: float = 0.5
+    neutral: ClassVar[dict[str, object]] = {"weight": 1.0}
 
     def __post_init__(self) -> None:
         if not 0 <= self.weight <= 1:

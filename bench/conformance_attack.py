@@ -1,0 +1,124 @@
+"""What every attack promises of its answer, rule by rule: each is asked of what a server sees of a few clients."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attacks.attack import Reconstruction
+from bench.conformance_cases import AttackCase
+from bench.findings import Broken, NotApplicable
+
+
+def finds_images(case: AttackCase) -> None:
+    """Finite images (t b c h w) in [0, 1], of the type of the weights."""
+    if not isinstance(case.found, Reconstruction):
+        raise Broken(f"reconstruct returned {type(case.found).__name__}; return leakboard.Reconstruction(...)")
+    images, shape = case.found.images, (case.seen.trials, case.seen.images, *case.seen.task.input_shape)
+    if tuple(images.shape) != shape:
+        raise Broken(f"the images have shape {tuple(images.shape)}; trials, images, channels and sides are {shape}")
+    if not torch.isfinite(images).all():
+        raise Broken("some pixels are infinite or undefined; guard divisions, lower the step size")
+    if images.min() < 0 or images.max() > 1:
+        raise Broken(f"the pixels lie in [{float(images.min()):.3g}, {float(images.max()):.3g}]; clamp them to [0, 1]")
+    dtype = next(iter(case.seen.params.values())).dtype
+    if images.dtype != dtype:
+        raise Broken(f"the images are {images.dtype}, the weights {dtype}; make tensors by new_zeros, or .to(weights)")
+
+
+def finds_possible_labels(case: AttackCase) -> None:
+    """Labels (t b) of type long that are classes; where they are known, exactly those."""
+    labels, shape = case.found.labels, (case.seen.trials, case.seen.images)
+    if (tuple(labels.shape), labels.dtype) != (shape, torch.long):
+        raise Broken(f"the labels are {tuple(labels.shape)} {labels.dtype}; trials and images are {shape} torch.int64")
+    if labels.min() < 0 or labels.max() >= case.seen.task.classes:
+        low, high = int(labels.min()), int(labels.max())
+        raise Broken(f"the labels lie in [{low}, {high}]; there are classes 0 to {case.seen.task.classes - 1}")
+    known = case.seen.labels
+    if known is not None and not case.attack.recovers_labels and not torch.equal(labels.sort(dim=1).values, known):
+        raise Broken("the labels differ from those that were given; return observation.labels, or set recovers_labels")
+
+
+def states_its_objective(case: AttackCase) -> None:
+    """One finite value per trial at the start, in the trace, at the end, and when asked for its answer."""
+    found, shape = case.found, (case.seen.trials,)
+    named = {"objective": found.objective, "start": found.start}
+    named |= {f"trace[{i}]": value for i, value in found.trace.items()}
+    asked = case.attack.objective(case.seen, found.images, found.labels)
+    for name, value in {**named, "objective()": asked}.items():
+        if value is not None and (tuple(value.shape) != shape or not torch.isfinite(value).all()):
+            raise Broken(f"{name} is {value.tolist()}; give one finite number for each of {shape[0]} trials")
+    if found.objective is None:
+        if asked is not None:
+            raise Broken("objective() gives values, but the Reconstruction holds none; fill in its objective and start")
+        raise NotApplicable("states no objective, so that nobody can say whether a better optimiser would get more")
+    if found.start is None or 0 not in found.trace or not torch.equal(found.trace[0], found.start):
+        raise Broken("the Reconstruction lacks the objective's start, or trace[0] is another value; fill in both")
+
+
+def objective_agrees(case: AttackCase) -> None:
+    """`objective` at the answer is the value that was reported, unless the images were clamped after it."""
+    found = case.found
+    asked = case.attack.objective(case.seen, found.images, found.labels)
+    if found.objective is None or asked is None:
+        raise NotApplicable("has no objective at its answer")
+    off = ~torch.isclose(asked, found.objective, rtol=1e-8)
+    at_the_border = ((found.images == 0) | (found.images == 1)).flatten(1).any(1)
+    if (off & ~at_the_border).any():
+        raise Broken(
+            f"objective() gives {asked.tolist()} at its answer, the Reconstruction says {found.objective.tolist()}; "
+            "compute both by the same function"
+        )
+    if off.any():
+        raise NotApplicable("its images end at the border of [0, 1]: they were clamped after the last objective")
+
+
+def features_are_those_it_names(case: AttackCase) -> None:
+    """What it recovered of a layer's input has the shape that `features` gives for images."""
+    found = case.found
+    if (found.features is not None) != (found.recovered == "features"):
+        raise Broken(f"recovered is {found.recovered!r}; it is 'features' exactly where features are returned")
+    if found.features is None:
+        raise NotApplicable("recovers no features")
+    true = case.attack.features(case.seen.task, case.seen.params, found.images.flatten(0, 1))
+    shape = (case.seen.trials, case.seen.images, true[0].numel())
+    if tuple(found.features.shape) != shape:
+        raise Broken(f"the features have shape {tuple(found.features.shape)}, those of features() {shape}")
+
+
+def trials_do_not_mix(case: AttackCase) -> None:
+    """A trial attacked alone equals the same trial in a batch, to 1e-8 in float64.
+
+    Where an optimiser amplifies rounding beyond that, after its first iteration: what mixes trials shows there too.
+    """
+    wrong = _changed_alone(case)
+    if wrong and getattr(case.attack, "iterations", 1) != 1:
+        short: Any = case.attack
+        wrong = _changed_alone(replace(case, attack=replace(short, iterations=1)))
+    if wrong:
+        raise Broken(
+            f"{wrong} when it is attacked alone; no mean, norm, sort or random number may reach over trials, the first "
+            "dimension: draw from seeds[trial]"
+        )
+
+
+def _changed_alone(case: AttackCase) -> str:
+    together = tensors_of(case.found)
+    for trial, seed in enumerate(case.seeds):
+        alone = tensors_of(replace(case, seen=case.seen[trial : trial + 1], seeds=[seed]).reconstruct())
+        if alone.keys() != together.keys():
+            return f"trial {trial} returns {', '.join(alone)} instead of {', '.join(together)}"
+        for name, value in alone.items():
+            if not torch.allclose(value[0].double(), together[name][trial].double(), rtol=1e-8, atol=1e-8):
+                return f"{name} of trial {trial} differ"
+    return ""
+
+
+def tensors_of(found: Reconstruction) -> dict[str, Tensor]:
+    """Every tensor of a reconstruction by name; the first dimension is trials."""
+    named = {"images": found.images, "labels": found.labels, "objective": found.objective, "start": found.start}
+    named |= {"features": found.features, **{f"trace[{i}]": value for i, value in found.trace.items()}}
+    return {name: tensor for name, tensor in named.items() if tensor is not None}

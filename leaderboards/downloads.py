@@ -1,0 +1,77 @@
+"""A board to take along: every figure as CSV and Parquet, the leaderboard as LaTeX, and what to cite."""
+
+from __future__ import annotations
+
+import io
+
+import pandas as pd
+
+from leaderboards.bibtex import board_bibtex, entry_bibtex
+from leaderboards.formats import Section, Table, to_latex
+from leaderboards.site_data import BoardView, QuestionView
+from leaderboards.site_lines import Line
+from leaderboards.site_names import one_line
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What a spreadsheet takes for a formula where a text begins with it."""
+
+
+def downloads(board: BoardView) -> dict[str, bytes]:
+    """The files by name; the same results give the same bytes."""
+    frame, name = figures(board), board.name
+    published = board.results.published
+    files = {
+        f"downloads/{name}.csv": _csv(frame),
+        f"downloads/{name}.parquet": _parquet(frame),
+        f"downloads/{name}.tex": to_latex([_section(board, view) for view in board.questions.values()]).encode(),
+        f"downloads/{name}.bib": board_bibtex(published).encode(),
+    }
+    files |= {f"downloads/{entry.name}.entry.bib": entry_bibtex(entry).encode() for entry in published.entries}
+    return files
+
+
+def figures(board: BoardView) -> pd.DataFrame:
+    """Every figure of `leaderboards.ranking` for every line, with the board, the entry and its state."""
+    rows = []
+    for asked, view in board.questions.items():
+        ranked = {line.defense: line for line in view.lines}
+        for row in board.results.rows[asked]:
+            line = ranked[row["defense"]]
+            why = {"no_rank": line.rank.note if not line.rank.sort else None}
+            rows.append({"board": board.name, "entry": line.entry, "state": line.state, **row, **why})
+    frame = pd.DataFrame(rows).convert_dtypes()
+    texts = [str(column) for column in frame.columns if bool(frame[column].isna().to_numpy().all())]
+    return frame.astype(dict.fromkeys(texts, "string"))
+
+
+def _csv(frame: pd.DataFrame) -> bytes:
+    safe = frame.copy()
+    for column in safe.select_dtypes("string").columns:
+        safe[column] = [_no_formula(value) for value in safe[column]]
+    return safe.to_csv(index=False, lineterminator="\n").encode("utf-8", "replace")
+
+
+def _no_formula(value: object) -> object:
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+
+
+def _parquet(frame: pd.DataFrame) -> bytes:
+    made = io.BytesIO()
+    frame.to_parquet(made, index=False)
+    return made.getvalue()
+
+
+def _section(board: BoardView, view: QuestionView) -> Section:
+    priced = {"lost": "accuracy lost", "epsilon": "epsilon"} if view.has_accuracy else {}
+    shown = {"ssim": "SSIM", "psnr_db": "PSNR", "identified": "identified", **priced}
+    rows = [_row(line, list(shown)) for line in view.lines]
+    columns = ["defense", "rank", "SSIM gain", "95% interval", *shown.values()]
+    table = Table("Worst case over all attacks", columns, rows)
+    why = f" Nobody is ranked: {view.unranked}." if view.unranked else " Rank 1 leaks least."
+    facts = one_line(view.facts + "." + why)
+    return Section(one_line(f"{board.title}: {view.title}"), facts, [table])
+
+
+def _row(line: Line, shown: list[str]) -> list[str]:
+    figures = [line.figures[name].text for name in shown]
+    return [one_line(text) for text in (line.defense, line.rank.text, line.gain.text, line.gain.beside, *figures)]

@@ -1,0 +1,138 @@
+"""The site: static pages of every board, its defenses and their cells, written from the published entries alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bench.errors import ConfigurationError
+from bench.toml import to_toml_text
+from leaderboards.board import all_boards
+from leaderboards.downloads import downloads
+from leaderboards.entries import Entry
+from leaderboards.evidence import granted_text
+from leaderboards.publications import PUBLISHED, published
+from leaderboards.site_cells import FIGURES, cell_view
+from leaderboards.site_data import BoardView, board_view
+from leaderboards.site_defenses import ATTACK_COLUMNS, FLOOR_COLUMNS, part, strengths_of
+from leaderboards.site_folder import new_site, write
+from leaderboards.site_gallery import Pictures, choose
+from leaderboards.site_heat import cell_page
+from leaderboards.site_lines import anchor_of
+from leaderboards.site_results import Asked, Results, asked_of, results
+from leaderboards.site_templates import render
+
+STATIC = Path(__file__).with_name("static")
+Pages = Iterator[tuple[str, bytes]]
+"""Names of files within the site, and their content."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a build wrote."""
+
+    pages: int
+    files: int
+    size: int
+
+
+def build(target: Path, folder: Path = PUBLISHED) -> Built:
+    """Write the site of what `folder` has published into `target`; the same input gives the same bytes.
+
+    Raises ConfigurationError where `target` is something else or `folder` nothing, `Refused` for an entry that is not
+    whole.
+    """
+    if not folder.is_dir():
+        raise ConfigurationError(f"{folder} is no folder; name the one of the published entries with --published")
+    pages = files = size = 0
+    with new_site(target) as new:
+        for name, content in _site(folder):
+            write(new, name, content)
+            pages, files, size = pages + name.endswith(".html"), files + 1, size + len(content)
+    return Built(pages, files, size)
+
+
+def _site(folder: Path) -> Pages:
+    boards = [board_view(results(published(board.name, folder))) for board in all_boards()]
+    for path in sorted(STATIC.iterdir()):
+        yield f"assets/{path.name}", path.read_bytes()
+    yield "index.html", render("index.html", "index.html", boards=boards)
+    yield "method.html", render("method.html", "method.html", boards=boards)
+    for board in boards:
+        yield from _board(board)
+
+
+def _board(board: BoardView) -> Pages:
+    pictures, files = Pictures(), downloads(board)
+    yield f"{board.name}/index.html", render("board.html", f"{board.name}/index.html", board=board)
+    yield from ((f"{board.name}/{name}", content) for name, content in files.items())
+    yield from _defenses(board, pictures)
+    yield from _cells(board, pictures)
+    yield from ((f"{board.name}/{name}", content) for name, content in sorted(pictures.files.items()))
+
+
+def _defenses(board: BoardView, pictures: Pictures) -> Pages:
+    own = {asked: {line.defense: line for line in view.lines} for asked, view in board.questions.items()}
+    choices = {asked: choose(board.results, asked) for asked in board.questions}
+    for entry in board.results.published.entries:
+        for name, labels in strengths_of(entry).items():
+            parts = [
+                part(board.results, asked, view.title, view.anchor, labels, own[asked], choices[asked], pictures)
+                for asked, view in board.questions.items()
+                if any(label in own[asked] for label in labels)
+            ]
+            path = f"{board.name}/{board.pages[labels[0]]}"
+            values = {"name": name, "parts_of": parts, "labels": labels, **_entry(board.results, entry)}
+            columns = {"attack_columns": ATTACK_COLUMNS, "floor_columns": FLOOR_COLUMNS}
+            yield path, render("defense.html", path, board=board, **values, **columns)
+
+
+def _cells(board: BoardView, pictures: Pictures) -> Pages:
+    titles: Mapping[Asked, tuple[str, str]] = {a: (v.title, v.anchor) for a, v in board.questions.items()}
+    images = board.results.images
+    rows = {key: pd.DataFrame(own) for key, own in images.groupby(["entry", "cell"], sort=False)} if len(images) else {}
+    for entry in board.results.published.entries:
+        for cell in entry.cells:
+            own = cell.identity
+            title, anchor = titles[asked_of(vars(own))]
+            asked = asked_of(vars(own))
+            faced = own.defense, own.attack, own.schedule_known, own.defense_known
+            several = len(board.results.cells[asked][faced]) > 1
+            summary = None if several else board.results.summary[asked][faced]
+            lender = next((c for c in entry.cells if c.identity.cell == cell.of), None)
+            path = f"{board.name}/{cell_page(entry, cell)}"
+            yield (
+                path,
+                render(
+                    "cell.html",
+                    path,
+                    board=board,
+                    cell=cell,
+                    own=own,
+                    granted=granted_text(own.schedule_known, own.defense_known).removeprefix(", "),
+                    view=cell_view(entry, cell, rows[entry.name, own.cell], summary, pictures),
+                    question={"title": title, "anchor": anchor},
+                    defense_page=f"{board.pages[own.defense]}#{anchor}-{anchor_of(own.defense)}",
+                    lender=None if lender is None else cell_page(entry, lender),
+                    digest=entry.files.digest(f"cells/{own.cell}.json"),
+                    metric_names=FIGURES,
+                    **_entry(board.results, entry),
+                ),
+            )
+
+
+def _entry(found: Results, entry: Entry) -> dict[str, Any]:
+    """What the pages of an entry say of it."""
+    config = entry.manifest.config
+    try:
+        written = to_toml_text(config)
+    except TypeError:  # A stranger's list may hold a null, which TOML has not.
+        written = json.dumps(config, indent=1, ensure_ascii=False)
+    review = found.published.reviews.get(entry.name)
+    state = found.published.state(entry.name)
+    return {"entry": entry, "manifest": entry.manifest, "config": written, "review": review, "state": state}

@@ -1,0 +1,51 @@
+"""Every link of a document leads to a file and its heading; what is shown in Python runs."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
+LATER = {"docs/board/plot.png"}
+"""What may not be there yet: `docs/publish.py` draws it from the first published entries."""
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_of_a_page_leads_to_a_file_and_its_heading(page):
+    text = re.sub(r"<!--.*?-->", "", (ROOT / page).read_text(encoding="utf-8"))
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        name, _, heading = target.partition("#")
+        file = (ROOT / page).parent / name if name else ROOT / page
+        if "://" in target or target in LATER:
+            continue
+        assert file.exists(), f"{page}: {target}"
+        if heading:
+            there = file.read_text(encoding="utf-8")
+            titles = re.findall(r"^#+ (.*)$", there, re.MULTILINE)
+            places = [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles]
+            assert heading in [*places, *re.findall(r'<a id="([^"]+)"', there)], target
+
+
+def test_the_quickstart_s_python_continues_a_run(grid_of_the_tests):
+    page = (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")
+    [text] = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    call = [sys.executable, "-c", text.replace('"quick"', '"quick.toml"')]
+    path = {
+        "PYTHONPATH": ":".join([str(ROOT), *filter(None, sys.path)]),
+        "OMP_NUM_THREADS": "1",
+        "PATH": "/usr/bin:/bin",
+    }
+    done = subprocess.run(call, cwd=grid_of_the_tests, env=path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "linear_layer" in done.stdout
+
+
+@pytest.fixture
+def grid_of_the_tests(tmp_path):
+    """A folder with the small grid of the tests as quick.toml."""
+    shutil.copy(ROOT / "tests" / "small.toml", tmp_path / "quick.toml")
+    return tmp_path
