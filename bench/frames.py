@@ -61,7 +61,9 @@ def jobs_frame(store: Store) -> DataFrame:
 
     rows = []
     for job, status in store.job_states():
-        figures = (store.record(job["job"]) or {}).get("figures", {}) if status == "ok" else {}
+        found = (store.record(job["job"]) or {}).get("figures", {}) if status == "ok" else {}
+        # Old certificates hold the number that their trials were drawn from; the seed is the plan's.
+        figures = {key: value for key, value in found.items() if key != "seed"}
         told = {key: value for key, value in job.items() if key != "fingerprint"}
         rows.append({**told, "status": status, "reason": store.job_reason(job, status), **figures})
     frame = typed(pd.DataFrame(rows), JOB_FIGURES, JOB_COUNTS)

@@ -544,7 +544,7 @@ def labels_exchanged(doctor: Doctor) -> None:
 )
 def raised_floor(doctor: Doctor) -> None:
     cell = doctor.cell("prior_only", defense="larger_batch")
-    doctor.show(cell, (0.92 * doctor.images(cell) + 0.08 * doctor.truth()).astype(np.uint8))
+    doctor.show(cell, (0.96 * doctor.images(cell) + 0.04 * doctor.truth()).astype(np.uint8))
 
 
 @case(
