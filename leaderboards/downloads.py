@@ -40,7 +40,7 @@ def figures(board: BoardView) -> pd.DataFrame:
             why = {"no_rank": line.rank.note if not line.rank.sort else None}
             rows.append({"board": board.name, "entry": line.entry, "state": line.state, **row, **why})
     frame = pd.DataFrame(rows).convert_dtypes()
-    texts = [column for column in frame.columns if frame[column].isna().all()]
+    texts = [str(column) for column in frame.columns if bool(frame[column].isna().to_numpy().all())]
     return frame.astype(dict.fromkeys(texts, "string"))
 
 

@@ -94,17 +94,17 @@ def image_rows(entries: Sequence[Entry]) -> DataFrame:
     parts: list[DataFrame] = []
     for entry in entries:
         for cell in entry.cells:
-            part = pd.DataFrame(_columns(cell.columns) if cell.columns else {"image": [None]})
+            columns = _columns(cell.columns) if cell.columns else {"image": [None]}
+            n = len(columns["image"])
             identity = cell.identity.model_dump()
             for key in ("attack_parameters", "defense_parameters"):
                 identity[key] = json.dumps(identity[key])
             identity |= {"defense_order": orders[cell.identity.defense], "entry": entry.name, "status": cell.status}
             identity |= {"reason": cell.reason, "weights_accuracy": cell.weights_accuracy, "device": cell.device}
-            n = len(part)
             pool = cell.identification_pool
             identity |= {"identification_pool": pool, "identification_chance": 1 / pool if pool else None}
             identity["seconds"] = None if cell.seconds is None else cell.seconds / n
-            parts.append(part.assign(**identity))
+            parts.append(pd.DataFrame(columns | identity))
     frame = typed(pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(), FIGURES, COUNTS)
     return frame.assign(underpowered=underpowered(frame["objective_found"], frame["objective_truth"]))
 

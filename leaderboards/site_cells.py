@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isqrt
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,9 +11,8 @@ import numpy as np
 from bench.statistics import Summary, summarise_metric
 from leaderboards.entries import Entry
 from leaderboards.entry_schema import CellFile, Columns
-from leaderboards.sheets import sheet_of
 from leaderboards.site_figures import ABSENT, span
-from leaderboards.site_gallery import SHEET, Picture, Pictures
+from leaderboards.site_gallery import Picture, Pictures
 from leaderboards.summary import METRICS, Row
 
 if TYPE_CHECKING:
@@ -71,17 +71,17 @@ def cell_view(entry: Entry, cell: CellFile, rows: DataFrame, summary: Row | None
     if cell.columns is None:
         return CellView([], None, None, [], [], ABSENT, 0)
     found = {name: _known(summary, name) if summary else summarise_metric(rows, name) for name in METRICS}
-    images, truth = pictures.images(entry, cell), pictures.truth(entry)
+    count = len(cell.columns.image)
     shown = {name: how for name, how in PER_IMAGE.items() if getattr(cell.columns, name) is not None}
     ssim = found["ssim"].mean
     return CellView(
         [_line(name, found[name], cell.nulls.get(name, "")) for name in FIGURES],
-        None if images is None else pictures.add(sheet_of(images), SHEET),
-        pictures.add(sheet_of(truth), SHEET),
+        None if cell.sheet is None else pictures.sheet(entry, cell.sheet, count),
+        pictures.sheet(entry, entry.manifest.truth, len(pictures.truth(entry))),
         [title for title, _ in shown.values()],
         _per_image(cell.columns, shown),
         ABSENT if np.isnan(ssim) else f"{ssim:.2f}",
-        int(np.ceil(np.sqrt(len(cell.columns.image)))),
+        isqrt(count - 1) + 1,
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from leaderboards.entries import Entry
 from leaderboards.entry_schema import CellFile
 from leaderboards.evidence import METRICS, Evidence, granted_text
+from leaderboards.sheets import sheet_shape
 from leaderboards.site_heat import cell_page
 from leaderboards.site_results import Asked, Results
 from leaderboards.summary import Row
@@ -66,6 +67,7 @@ class Pictures:
     files: dict[str, bytes] = field(default_factory=dict)
     _decoded: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
     _names: dict[bytes, str] = field(default_factory=dict)
+    _sheets: dict[tuple[str, str], Picture] = field(default_factory=dict)
 
     def add(self, pixels: np.ndarray, about: int) -> Picture:
         """A picture of uint8 (h w) or (h w c), shown about so wide."""
@@ -77,6 +79,13 @@ class Pictures:
         height, width = pixels.shape[:2]
         factor = max(1, round(about / width))
         return Picture(self._names[key], width * factor, height * factor)
+
+    def sheet(self, entry: Entry, name: str, count: int) -> Picture:
+        """A whole sheet of so many images of an entry."""
+        if (entry.name, name) not in self._sheets:
+            pixels = entry.files.png(name, sheet_shape(count, entry.manifest.tile))
+            self._sheets[entry.name, name] = self.add(pixels, SHEET)
+        return self._sheets[entry.name, name]
 
     def truth(self, entry: Entry) -> np.ndarray:
         """The private images of an entry (n h w c)."""
@@ -143,8 +152,9 @@ def _row(results: Results, asked: Asked, choice: Choice, row: Row, pictures: Pic
     if behind is None or images is None:
         return GalleryRow(defense, "no result", "", [_nothing(i) for i in choice.images])
     tiles = [_tile(pictures, images, behind[1], defense, i) for i in choice.images]
-    other = "" if row["strongest"] == choice.attack else row["strongest"]
-    return GalleryRow(defense, other, cell_page(*behind), tiles)
+    own = behind[1].identity
+    other = own.attack.partition("(")[0] + granted_text(own.schedule_known, own.defense_known)
+    return GalleryRow(defense, "" if row["strongest"] == choice.attack else other, cell_page(*behind), tiles)
 
 
 def _tile(pictures: Pictures, images: np.ndarray, cell: CellFile, defense: str, image: int) -> Tile:

@@ -89,7 +89,7 @@ def results(published: Published) -> Results:
 
 def _ranked(frame: DataFrame, published: Published) -> DataFrame:
     """The rows of the entries that are ranked: as `published.frames(ranked=True)`, without making them again."""
-    names = {entry.name for entry in published.ranked}
+    names = [entry.name for entry in published.ranked]
     return pd.DataFrame(frame.loc[frame["entry"].isin(names)]) if len(frame) else frame
 
 

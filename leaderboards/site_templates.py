@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup, escape
 
 from leaderboards.site_lines import STATES, VERDICTS
 from leaderboards.site_names import one_line
@@ -18,10 +17,9 @@ from leaderboards.site_names import one_line
 FOLDER = Path(__file__).with_name("templates")
 
 
-def breakable(text: str) -> Markup:
-    """The text on one line, escaped, that may be broken behind the signs that part a label."""
-    parts = re.findall(r"[^_=,(|]*[_=,(|]?", one_line(text))
-    return Markup("<wbr>").join(escape(part) for part in parts if part)
+def pieces(text: str) -> list[str]:
+    """The text on one line, cut behind the signs at which a label may be broken."""
+    return [piece for piece in re.findall(r"[^_=,(|]*[_=,(|]?", one_line(text)) if piece]
 
 
 @cache
@@ -35,7 +33,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    made.filters |= {"one_line": one_line, "breakable": breakable, "json": _json}
+    made.filters |= {"one_line": one_line, "pieces": pieces, "json": _json}
     made.globals |= {"states": STATES, "verdict_words": VERDICTS, "version": _version()}
     return made
 

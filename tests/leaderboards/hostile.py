@@ -407,7 +407,7 @@ def bind(path: Path) -> None:
 
 def many(folder: Path, count: int) -> None:
     for index in range(count):
-        (folder / "cells" / f"x{index}.json").touch()
+        os.close(os.open(folder / "cells" / f"x{index}.json", os.O_CREAT | os.O_WRONLY))  # Faster than `touch`.
 
 
 def many_large(folder: Path) -> None:
