@@ -78,7 +78,7 @@ def read_entry(folder: Path) -> Entry:
         raise Refused(f"{unused[0]}: no cell shows it; remove it, or pack the run again")
     if absent := sorted(str(name) for name in used - there if name):
         raise Refused(f"{absent[0]}: it is missing; pack the run again")
-    order = sorted(cells, key=lambda c: (c.identity.defense, c.identity.weights, c.identity.attack_order))
+    order = sorted(cells, key=_place)
     jobs = _parsed(files, "jobs.json", Jobs).jobs
     return Entry(manifest, tuple(order), tuple(jobs), files.digest("entry.json"), files)
 
@@ -160,6 +160,13 @@ def _cell(files: Folder, name: str) -> CellFile:
         if (cell.sheet is None) == (cell.of is None):
             raise Refused(f"{name}: it needs a sheet, or the cell that it borrows from, and not both")
     return cell
+
+
+def _place(cell: CellFile) -> tuple[Any, ...]:
+    """Where a run has the cell: what an attack is granted least comes first."""
+    own = cell.identity
+    granted = own.labels, not own.schedule_known, own.defense_known, own.batch_norm
+    return own.defense, own.model, own.weights, granted, own.seed, own.attack_order
 
 
 def _parsed(files: Folder, name: str, model: type[_Model]) -> _Model:

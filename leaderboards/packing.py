@@ -15,6 +15,7 @@ from bench.errors import ConfigurationError, suggest
 from bench.grid_sources import boards
 from bench.specs import MethodSpec
 from bench.store import Store
+from leaderboards.board import board as find
 from leaderboards.entry_schema import FORMAT
 from leaderboards.packed_cells import Files, cell_file, packed_jobs
 
@@ -126,6 +127,9 @@ def _command(board: str, cells: list[dict[str, Any]], plugin: Path | None) -> st
     words = ["leakboard", "run", f"board:{board}"]
     for defense in dict.fromkeys(cell["defense"] for cell in cells):
         words += ["--defense", defense]
+    required = find(board).rules.required
+    for attack in dict.fromkeys(cell["attack"] for cell in cells if not cell["control"]):
+        words += ["--attack", attack] if attack not in required else []
     return shlex.join([*words, *(["--plugin", plugin.name] if plugin else [])])
 
 
