@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -109,11 +109,16 @@ def _lender(cell: dict[str, Any], cells: list[dict[str, Any]]) -> str | None:
     )
 
 
-def packed_jobs(store: Store) -> Iterator[dict[str, Any]]:
-    """Trainings and certificates as `jobs.json` has them; raises ConfigurationError where one is not finished."""
+def packed_jobs(store: Store, defenses: Collection[str]) -> Iterator[dict[str, Any]]:
+    """Trainings and certificates of these defenses (their labels) as `jobs.json` has them.
+
+    Raises ConfigurationError where one is not finished.
+    """
     from bench.frames import JOB_COUNTS, JOB_FIGURES, JOB_TEXTS
 
     for row in store.jobs_frame().astype(object).to_dict("records"):
+        if row["defense"] not in defenses:
+            continue
         if row["status"] in ("pending", "stale"):
             raise ConfigurationError(f"{row['job']} is {row['status']}: finish the run with the command that began it")
         texts = {key: row.get(key) for key in JOB_TEXTS if key != "weights"}

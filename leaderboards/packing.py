@@ -63,7 +63,7 @@ def pack(run: Path, target: Path, name: str, author: Author, defenses: Collectio
     made: list[dict[str, Any]] = []
     for cell in cells:
         folder.add_json(f"cells/{cell['cell']}.json", cell_file(store, cell, plan["cells"], folder, made))
-    jobs = [row for row in packed_jobs(store) if row["defense"] in chosen]
+    jobs = list(packed_jobs(store, chosen))
     made += [record["provenance"] for row in jobs if (record := store.record(row["job"])) is not None]
     folder.add_json("jobs.json", {"jobs": jobs})
     board = boards()[plan["name"]]
