@@ -20,7 +20,7 @@ Location = tuple[int | str, ...]
 def read_grid(spec: str, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], str, str]:
     """The table of a preset, a board or a file, the name that it gives to its run, and what messages call it.
 
-    A board takes no `overrides` but of its name and its engine: its results would be another board's.
+    A board takes no `overrides` but of its engine: its results would be another board's.
     """
     prefix, _, name = spec.partition(":")
     if prefix == BOARD and name:
@@ -28,8 +28,11 @@ def read_grid(spec: str, overrides: Sequence[str] = ()) -> tuple[dict[str, Any],
         if name not in known:
             raise ConfigurationError(f"unknown board {name!r}; {suggest(name, known)}")
         for override in overrides:
-            if not re.match(r"\s*(name|engine\.\w+)\s*=", override):
-                raise ConfigurationError(f"--set {override}: a board is fixed; only name and engine.* can be set")
+            if not re.match(r"\s*engine\.(?!precision)\w+\s*=", override):
+                raise ConfigurationError(
+                    f"--set {override}: a board is fixed, and run in float32; only engine.* can be set, and -o names "
+                    "another folder"
+                )
         return _table(known[name], f"board {name}"), name, f"board {name}"
     known = presets()
     if spec in known:

@@ -30,8 +30,13 @@ def boards() -> dict[str, str]:
     ours = Path(__file__).resolve().parent.parent / "leaderboards" / "boards"
     found = {path.stem: path.read_text(encoding="utf-8") for path in sorted(ours.glob("*.toml"))}
     own = os.environ.get(BOARDS)
+    if own and not Path(own).is_dir():
+        raise ConfigurationError(f"{BOARDS} = {own} is no folder; set it to a folder of boards, or unset it")
     for path in sorted(Path(own).glob("*.toml")) if own else ():
         if path.stem in found:
             raise ConfigurationError(f"{path}: there is a board {path.stem} already; rename the file")
-        found[path.stem] = path.read_text(encoding="utf-8")
+        try:
+            found[path.stem] = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"{path} cannot be read as text: {error}") from error
     return found

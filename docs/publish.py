@@ -79,7 +79,9 @@ def _gain(row: Row) -> str:
 
 
 def _epsilon(row: Row) -> str:
-    return "heuristic" if pd.isna(row["epsilon"]) else epsilon_text(row["epsilon"])
+    if not pd.isna(row["epsilon"]):
+        return epsilon_text(row["epsilon"])
+    return "heuristic" if str(row["no_epsilon"]).startswith("heuristic") else "-"
 
 
 def _number(value: Any, form: str) -> str:

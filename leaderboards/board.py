@@ -6,10 +6,14 @@ import hashlib
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
 
 from bench.board_settings import Board as Rules
 from bench.errors import ConfigurationError, suggest
+from bench.grid_file import explain
 from bench.grid_sources import boards
 from leaderboards.verdicts import Rule
 
@@ -40,10 +44,30 @@ def board(name: str) -> Board:
     known = boards()
     if name not in known:
         raise ConfigurationError(f"unknown board {name!r}; {suggest(name, known)}")
-    table = tomllib.loads(known[name])
-    return Board(
-        name, known[name], Rules.model_validate(table["board"]), {k: v for k, v in table.items() if k != "board"}
-    )
+    try:
+        table = tomllib.loads(known[name])
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"board {name} is not valid TOML: {error}") from error
+    grid = {key: value for key, value in table.items() if key != "board"}
+    if not isinstance(table.get("board"), dict) or not {"dataset", "images"} <= grid.get("grid", {}).keys():
+        raise ConfigurationError(f"board {name} needs a table [board], and a [grid] with dataset and images")
+    return Board(name, known[name], _rules(name, table["board"]), grid)
+
+
+def rule_of_run(folder: Path) -> Rule | None:
+    """What the board asks whose run is in this folder; None of a run of no board."""
+    try:
+        table = tomllib.loads((folder / "run.toml").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return Board(folder.name, "", _rules(str(folder), table["board"]), {}).rule if "board" in table else None
+
+
+def _rules(name: str, table: dict[str, Any]) -> Rules:
+    try:
+        return Rules.model_validate(table)
+    except ValidationError as error:
+        raise ConfigurationError(explain(error, Rules, f"board {name}")) from error
 
 
 def all_boards() -> Iterator[Board]:

@@ -42,24 +42,24 @@ def reference_faults(entry: Entry, board: Published) -> Iterator[str]:
 
 def floor_faults(entry: Entry, board: Published) -> Iterator[str]:
     """Floors look at no update: those of one image a client are the same for every defense, others nearly."""
-    undefended = _undefended(board)
-    if undefended is None:
+    reference = undefended(board)
+    if reference is None:
         return
     if entry.defenses != ["none"] and "none" in entry.defenses:
-        yield f"the undefended client is the board's entry {undefended.name}; leave it out"
+        yield f"the undefended client is the board's entry {reference.name}; leave it out"
     for cell, other in _pairs(entry, board):
         name = cell.identity.attack_name
         if not cell.identity.control or cell.of:
             continue
         if name in CONSTANT or name == "class_mean":
-            yield from _tiles(entry, undefended, cell, other)
+            yield from _tiles(entry, reference, cell, other)
         else:
             yield from _similarity(cell, other)
 
 
-def _tiles(entry: Entry, undefended: Entry, cell: CellFile, other: CellFile) -> Iterator[str]:
+def _tiles(entry: Entry, reference: Entry, cell: CellFile, other: CellFile) -> Iterator[str]:
     """A floor that shows the same to everybody, or to everybody with the same labels, pixel by pixel."""
-    mine, its = entry.images(cell), undefended.images(other)
+    mine, its = entry.images(cell), reference.images(other)
     assert mine is not None, "pairs have sheets"
     assert its is not None, "pairs have sheets"
     assert cell.columns is not None, "pairs have columns"
@@ -87,13 +87,14 @@ def _similarity(cell: CellFile, other: CellFile) -> Iterator[str]:
 
 def _pairs(entry: Entry, board: Published) -> Iterator[tuple[CellFile, CellFile]]:
     """The finished cells of an entry, each with the undefended one of the same attack."""
-    undefended = _undefended(board)
-    reference = {} if undefended is None else {key_of(c.identity.model_dump()): c for c in undefended.cells}
+    other = undefended(board)
+    reference = {} if other is None else {key_of(c.identity.model_dump()): c for c in other.cells}
     for cell in entry.cells:
         other = reference.get(key_of(cell.identity.model_dump()))
         if other is not None and cell.columns is not None and other.columns is not None:
             yield cell, other
 
 
-def _undefended(board: Published) -> Entry | None:
+def undefended(board: Published) -> Entry | None:
+    """The board's entry of the undefended client."""
     return next((other for other in board.entries if "none" in other.defenses), None)

@@ -68,9 +68,13 @@ def _facts(job: JobRow, asked: dict[str, Any], known: bool) -> Iterator[str]:
 
 def _possible(job: JobRow, plan: Expected) -> Iterator[str]:
     place, figures = _place(job), job.figures
+    metrics = plan.config.board.metrics if plan.config.board else ()
     if job.status != "ok":
         if not job.reason:
             yield f"{place}: it is {job.status} without a reason"
+        # A defense under which nothing is learned says so by its accuracy; only numbers that blow up leave none.
+        if job.kind == "training" and job.status != "diverged" and "accuracy" in metrics:
+            yield f"{place}: it is {job.status}, but the board measures accuracy; finish it with --retry {job.status}"
         return
     yield from _training(place, figures, plan) if job.kind == "training" else _certificate(place, figures)
 

@@ -47,7 +47,7 @@ def check_one(
         say(f"  REFUSED  {shown(str(error), LONGEST)}")
         return False
     report = check(entry, board, folder.resolve().name, plugins, planner)
-    report.ask("it lies under its board", _lies(folder.resolve(), entry, where or PUBLISHED))
+    report.ask("it lies under its board", _lies(folder.resolve(), entry, where or PUBLISHED, reviewer))
     if changes is not None:
         report.ask(f"nothing else has changed since {base}", iter(changes))
     reruns: list[Rerun] = []
@@ -55,9 +55,12 @@ def check_one(
         reruns = _run_again(entry, board, report, plugins, count, say)
     _say_rules(report, say)
     if not report.ok:
+        if reviewer is not None:
+            say(f"  {_take_back(entry, board, where or PUBLISHED, reviewer, reruns)}")
         return False
-    state: State = "re-run" if reruns else "artefact-checked"
-    say(f"  {state}; ranks once it is re-run:")
+    # What was compared with no undefended entry ranks nobody.
+    state: State = "re-run" if reruns and not report.open else "artefact-checked"
+    say(f"  {state}; ranks{'' if state == 're-run' else ' once it is re-run'}:")
     for line in rank_changes(entry, board):
         say(f"    {shown(line, LONGEST)}")
     if reviewer is not None:
@@ -68,6 +71,8 @@ def check_one(
 def _say_rules(report: Report, say: Callable[[str], None]) -> None:
     for rule in report.held:
         say(f"  holds    {rule}")
+    for rule in report.open:
+        say(f"  open     {rule}: there is no undefended entry to compare with; give the --published that has it")
     for rule in dict.fromkeys(rule for rule, _ in report.faults):
         found = [text for broken, text in report.faults if broken == rule]
         say(f"  BROKEN   {rule}:")
@@ -77,9 +82,11 @@ def _say_rules(report: Report, say: Callable[[str], None]) -> None:
             say(f"             and {len(found) - SHOWN} more")
 
 
-def _lies(folder: Path, entry: Entry, where: Path) -> list[str]:
-    """A folder among published entries is read with those of the board under which it lies."""
+def _lies(folder: Path, entry: Entry, where: Path, reviewer: str | None) -> list[str]:
+    """A folder among published entries is read with those of the board under which it lies; a review lies beside it."""
     parent = folder.parent
+    if reviewer is not None and parent != where.resolve() / entry.manifest.board:
+        return [f"a review is written beside a published entry: move it to {where / entry.manifest.board} first"]
     if parent.parent == where.resolve() and parent.name != entry.manifest.board:
         return [f"it lies under {parent.name}, but is an entry of {entry.manifest.board}; move it"]
     return []
@@ -112,10 +119,21 @@ def _say_drawn(chosen: Drawn, say: Callable[[str], None]) -> None:
 
 def _review(entry: Entry, board: Published, where: Path, reviewer: str, state: State, reruns: list[Rerun]) -> str:
     """Write the review; an artefact check takes no re-run back. Returns what was done."""
-    from bench.provenance import commit
-
     before = board.reviews.get(entry.name)
     if before is not None and before.state == "re-run" and state != "re-run":
         return f"{entry.name} keeps the review of its re-run"
+    return f"wrote {_written(entry, board, where, reviewer, state, reruns)}"
+
+
+def _take_back(entry: Entry, board: Published, where: Path, reviewer: str, reruns: list[Rerun]) -> str:
+    """An entry that breaks a rule, or is not found again, loses the state that an earlier review gave it."""
+    if entry.name not in board.reviews or board.reviews[entry.name].entry_sha256 != entry.digest:
+        return "no review is written"
+    return f"self-reported again: {_written(entry, board, where, reviewer, 'self-reported', reruns)}"
+
+
+def _written(entry: Entry, board: Published, where: Path, reviewer: str, state: State, reruns: list[Rerun]) -> Path:
+    from bench.provenance import commit
+
     review = Review(entry_sha256=entry.digest, state=state, checked_by=reviewer, commit=commit(), reruns=reruns)
-    return f"wrote {write_review(where / board.board.name, entry.name, review)}"
+    return write_review(where / board.board.name, entry.name, review)

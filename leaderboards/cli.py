@@ -97,20 +97,28 @@ def rank(
         list[str] | None,
         typer.Option(metavar="ATTACK", help="An attack that every defense must face; all of the run unless given."),
     ] = None,
-    margin: Annotated[float, typer.Option(help="SSIM by which an undefended attack must beat its floor.")] = 0.05,
-    minimum_images: Annotated[int, typer.Option(help="Fewer images are not ranked.")] = 100,
+    margin: Annotated[
+        float | None, typer.Option(help="SSIM by which an undefended attack must beat its floor; 0.05 unless given.")
+    ] = None,
+    minimum_images: Annotated[
+        int | None, typer.Option(help="Fewer images are not ranked; 100 unless given.", show_default=False)
+    ] = None,
 ) -> None:
     """Say who leaks least, and at what cost: the worst case over attacks, with verdicts and ranks.
 
     Where the run has trained and certified, accuracy, epsilon and certificates stand beside it. csv and json hold
-    every figure.
+    every figure. A run of a board is ranked by the board's rules where nothing else is given.
     """
+    from dataclasses import replace
+
     from bench.store import Store
+    from leaderboards.board import rule_of_run
     from leaderboards.standings import render
     from leaderboards.verdicts import Rule
 
+    given = {"required": tuple(required) if required else None, "margin": margin, "minimum_images": minimum_images}
     try:
-        rule = Rule(tuple(required) if required else None, margin, minimum_images)
+        rule = replace(rule_of_run(run) or Rule(), **{key: value for key, value in given.items() if value is not None})
     except ValueError as error:
         raise ConfigurationError(str(error)) from error
     store = Store.existing(run)

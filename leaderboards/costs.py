@@ -36,10 +36,14 @@ _UNKNOWN = Training(Estimate(), Estimate(), False, {}, NOT_MEASURED, NOT_MEASURE
 
 @dataclass(frozen=True)
 class Costs:
-    """The trainings and certificates of a run, each under what it belongs to; both empty where it has none."""
+    """The trainings and certificates of a run, each under what it belongs to; both empty where it has none.
+
+    `entries` says which entry of a board each defense's label is of; of a run it is empty.
+    """
 
     trained: Mapping[Trained, Training] = field(default_factory=dict)
     certified: Mapping[Certified, Certificate] = field(default_factory=dict)
+    entries: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, row: Row) -> Row:
         """`COLUMNS` for the defense of a row with dataset, model, weights and defense; null where not measured."""
@@ -80,12 +84,15 @@ class Costs:
     def broken(self, row: Row) -> bool:
         """Whether a proof of the defense, or of a part of it, is broken, at any strength and on any model.
 
-        The code is the same everywhere. A heuristic that shares a part with a broken proof claims nothing itself.
+        The code is the same everywhere in a run, and in an entry of a board: another entry's parts of the same name
+        may be other code. A heuristic that shares a part with a broken proof claims nothing itself.
         """
+        own_entry = self.entries.get(row["defense"])
         parts = set(row["defense_name"].split(" | "))
         labels = {defense for *_, defense in self.certified}
         proves = row["defense"] in labels or not np.isnan(self._training(row).facts.get("epsilon", np.nan))
-        broken = [own for own in self.certified.values() if own.broken]
+        own = {key: one for key, one in self.certified.items() if self.entries.get(key[-1]) == own_entry}
+        broken = [one for one in own.values() if one.broken]
         return proves and any(parts & set(own.defense_name.split(" | ")) for own in broken)
 
     def untested(self, row: Row) -> str | None:
@@ -124,7 +131,10 @@ class Costs:
 
 def costs_of(jobs: pd.DataFrame | None) -> Costs:
     """The costs in the jobs of `bench.store`; without jobs nothing was measured."""
-    return Costs() if jobs is None or jobs.empty else Costs(trainings(jobs), certificates(jobs))
+    if jobs is None or jobs.empty:
+        return Costs()
+    entries = dict(zip(jobs["defense"], jobs["entry"], strict=True)) if "entry" in jobs else {}
+    return Costs(trainings(jobs), certificates(jobs), entries)
 
 
 def priced(rows: pd.DataFrame, costs: Costs) -> pd.DataFrame:

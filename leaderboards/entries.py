@@ -163,10 +163,10 @@ def _cell(files: Folder, name: str) -> CellFile:
 
 
 def _place(cell: CellFile) -> tuple[Any, ...]:
-    """Where a run has the cell: what an attack is granted least comes first."""
+    """Untrained weights come first, then what an attack is granted least, as in a run."""
     own = cell.identity
     granted = own.labels, not own.schedule_known, own.defense_known, own.batch_norm
-    return own.defense, own.model, own.weights, granted, own.seed, own.attack_order
+    return own.defense, own.model, own.weights != "untrained", own.weights, granted, own.seed, own.attack_order
 
 
 def _parsed(files: Folder, name: str, model: type[_Model]) -> _Model:

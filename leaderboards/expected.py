@@ -132,15 +132,19 @@ def choices(board: str, entry: Entry, plugins: Sequence[Path]) -> Choices:
     """What of an entry decides its plan; raises ConfigurationError where names and parameters do not fit."""
     from bench.registry import Registry
 
-    names = {method.name for method in Registry(plugins).entries("defense")}
+    registry = Registry(plugins)
+    names = {method.name for method in registry.entries("defense")}
     chains = {cell.identity.defense: chain_of(cell.identity) for cell in reversed(entry.cells)}
     known = {label: chain for label, chain in chains.items() if all(part.name in names for part in chain)}
-    calls = dict.fromkeys(" | ".join(part.call for part in chain) for chain in known.values())
+    # Resolved first: as text a stranger's list would be an axis, and a name anything.
+    whole = [[registry.resolve("defense", part) for part in chain] for chain in known.values()]
+    calls = dict.fromkeys(" | ".join(part.call for part in chain) for chain in whole)
     if known.keys() != chains.keys():
         calls["none"] = None
     more = {c.identity.attack: c.identity for c in entry.cells if not c.identity.control}
     required = find(board).rules.required
-    extra = [MethodSpec.of(i.attack_name, i.attack_parameters).call for a, i in more.items() if a not in required]
+    added = [MethodSpec.of(i.attack_name, i.attack_parameters) for a, i in more.items() if a not in required]
+    extra = [registry.resolve("attack", spec).call for spec in added]
     return Choices(board, tuple(sorted(calls)), tuple(sorted(set(extra))), frozenset(known))
 
 

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from bench.errors import ConfigurationError, suggest
 from bench.grid_sources import boards
 from bench.specs import MethodSpec
 from bench.store import Store
 from leaderboards.board import board as find
-from leaderboards.entry_schema import FORMAT
+from leaderboards.entry_schema import FORMAT, Manifest
 from leaderboards.packed_cells import Files, cell_file, packed_jobs
 
 
@@ -83,6 +85,12 @@ def pack(run: Path, target: Path, name: str, author: Author, defenses: Collectio
         "tile": list(truth.shape[1:]),
         "files": folder.digests,
     }
+    try:
+        Manifest.model_validate(manifest)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ConfigurationError(f"{place}: {first['msg']}, got {str(first['input'])[:80]!r}") from error
     folder.add_json("entry.json", manifest)
     _write(folder, target / name)
     return list(chosen)
@@ -109,7 +117,10 @@ def _chosen(cells: list[dict[str, Any]], names: Collection[str]) -> dict[str, No
     known = list(dict.fromkeys(cell["defense_name"] for cell in cells))
     for name in names:
         if name not in known:
-            raise ConfigurationError(f"the run has no defense {name!r}; {suggest(name, known)}")
+            raise ConfigurationError(
+                f"the run's plan has no defense {name!r}; {suggest(name, known)}; results of earlier commands stay: "
+                "give the run's command again with all defenses"
+            )
     wanted = list(names) or [name for name in known if name != "none"] or ["none"]
     return dict.fromkeys(cell["defense"] for cell in cells if cell["defense_name"] in wanted)
 
@@ -118,6 +129,8 @@ def _environment(made: list[dict[str, Any]]) -> dict[str, Any]:
     distinct = lambda name: sorted({m[name] for m in made if m[name] is not None})  # noqa: E731
     if len(versions := {json.dumps([m["packages"], m["python"], m["platform"]]) for m in made}) > 1:
         raise ConfigurationError(f"the run was made by {len(versions)} sets of versions; make it anew with one")
+    if not made:
+        raise ConfigurationError("no cell of these defenses has a result: there is nothing to pack")
     first = made[0]
     told = {"packages": first["packages"], "python": first["python"], "platform": first["platform"]}
     return told | {"devices": distinct("device"), "threads": distinct("threads"), "commits": distinct("commit")}

@@ -55,5 +55,7 @@ def published(name: str, folder: Path = PUBLISHED) -> Published:
                 f"{entry.name}: it lies under {name}, but is an entry of {shown(entry.manifest.board)}; move it"
             )
     entries.sort(key=lambda entry: ("none" not in entry.defenses, entry.name))
-    reviews = {e.name: review for e in entries if (review := read_review(own, e)) is not None}
+    # A review is of an entry to this board, to the letter: under other rules nothing was found again.
+    current = [entry for entry in entries if entry.manifest.board_sha256 == found.digest]
+    reviews = {e.name: review for e in current if (review := read_review(own, e)) is not None}
     return Published(found, tuple(entries), reviews)

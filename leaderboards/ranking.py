@@ -95,7 +95,7 @@ def _row(question: Question, evidence: Evidence, rule: Rule, reasons: list[str],
     row |= {"n": len(question.images), "strongest": finished.strongest, "chance": _mean(finished.chance)}
     row |= {"identified": _mean(finished.score("identified")), "labels_found": finished.labels_found}
     row |= {name: _mean(finished.gain(METRICS[0], adapting)) for name, adapting in ADAPTING.items()}
-    row["underpowered"] = float(finished.underpowered.mean()) if finished.attempts else np.nan
+    row["underpowered"] = float(finished.underpowered.mean()) if finished.of_images else np.nan
     for metric in METRICS:
         row |= _figures(metric, gain[metric], evidence, complete=not absent)
     row["units"] = row.pop(f"{METRICS[0]}_units")

@@ -41,8 +41,8 @@ def differences(
     if key not in known:
         known[key] = _scores(expected, entry, source, columns, shown_on)
     for metric, values in known[key].items():
-        if metric == "lpips" and np.isnan(values).all():
-            continue  # Its weights are not on this machine.
+        if metric == "lpips" and (np.isnan(values).all() or columns.lpips is None):
+            continue  # Its weights are not on this machine, or were not on the other.
         given = cell.identity.labels == "known" and not cell.identity.recovers_labels
         if metric == "label_accuracy" and given:
             values = np.full(len(values), np.nan)

@@ -22,12 +22,13 @@ def report(folder: Path, quiet: bool) -> bool:
     store = Store.existing(folder)
     jobs = store.jobs_frame()
     if not quiet:
+        from leaderboards.board import rule_of_run
         from leaderboards.standings import render as render_ranking
         from leaderboards.tables import render
 
         frame = store.frame()
         typer.echo(render(frame, "text"))
-        typer.echo(render_ranking(frame, "text", jobs=jobs))
+        typer.echo(render_ranking(frame, "text", rule_of_run(folder), jobs))
     counts = store.counts()
     bad = {status: counts[status] for status in (*FAILURES, "stale", "pending") if counts[status]}
     if bad:

@@ -33,7 +33,7 @@ class Review(Strict):
     state: State
     checked_by: Word
     commit: Word | None
-    reruns: Annotated[list[Rerun], Field(max_length=1000)]
+    reruns: Annotated[list[Rerun], Field(max_length=100_000)]
 
 
 def read_review(folder: Path, entry: Entry) -> Review | None:

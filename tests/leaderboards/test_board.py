@@ -60,7 +60,7 @@ def test_a_board_adds_the_undefended_client_and_more_attacks_to_what_is_asked():
         (
             "board:cifar10-samples-v1",
             {"defenses": ["zeros"], "overrides": ["grid.images=8"]},
-            "--set grid.images=8: a board is fixed; only name and engine",
+            "--set grid.images=8: a board is fixed, and run in float32; only engine",
         ),
         (
             "board:cifar10-samples-v1",
@@ -74,9 +74,31 @@ def test_a_board_is_run_as_it_is_or_not_at_all(spec, options, words):
         load_config(spec, **options)
 
 
-def test_name_and_engine_of_a_board_s_run_may_be_chosen():
-    config = load_config("board:cifar10-samples-v1", ["engine.threads=1", 'name="mine"'], defenses=["zeros"])
-    assert (config.engine.threads, config.name) == (1, "mine")
+@pytest.mark.parametrize("override", ["name=mine", 'engine.precision="bfloat16"'])
+def test_name_and_precision_of_a_board_s_run_stay_since_it_could_not_be_packed(override):
+    with pytest.raises(ConfigurationError, match="a board is fixed"):
+        load_config("board:cifar10-samples-v1", [override], defenses=["zeros"])
+    config = load_config("board:cifar10-samples-v1", ["engine.threads=1"], defenses=["zeros"])
+    assert (config.engine.threads, config.name) == (1, "cifar10-samples-v1")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b"[board", "is not valid TOML"),
+        (b"[grid]\nimages = 4\n", r"needs a table \[board\]"),
+        (b"[board]\ntitle = 3\n[grid]\ndataset = 'digits'\nimages = 4\n", "board odd-v1: summary is missing"),
+        (b"\xff", "cannot be read as text"),
+    ],
+)
+def test_a_board_that_cannot_be_used_is_named_with_its_reason(text, words, tmp_path, monkeypatch):
+    monkeypatch.setenv(BOARDS, str(tmp_path))
+    (tmp_path / "odd-v1.toml").write_bytes(text)
+    with pytest.raises(ConfigurationError, match=words):
+        list(all_boards())
+    monkeypatch.setenv(BOARDS, str(tmp_path / "nowhere"))
+    with pytest.raises(ConfigurationError, match="is no folder"):
+        boards()
 
 
 def test_defenses_and_attacks_join_those_of_a_preset():

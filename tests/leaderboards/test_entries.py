@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import shlex
+from shutil import copytree
 
 import numpy as np
+import pandas as pd
 import pytest
 from pandas.api.types import is_numeric_dtype
+from tiny_board import BOARDS as BOARDS_OF_TESTS
 from tiny_board import NOISE, PICTURES, PLUGIN, RUNS, TRAININGS
 
 from bench.config import load_config
 from bench.errors import ConfigurationError
+from bench.grid_sources import BOARDS
 from bench.runs import prepare, run
 from bench.store import Store
-from leaderboards.board import board
+from leaderboards.board import board, rule_of_run
+from leaderboards.costs import costs_of
+from leaderboards.entries import _place
 from leaderboards.packing import Author, pack
 from leaderboards.publications import published
 from leaderboards.ranking import ranking
+from leaderboards.reviews import Review, write_review
 from leaderboards.stored_images import StoredImages
 
 
@@ -86,7 +93,7 @@ def test_an_added_attack_is_part_of_the_command(tiny, tmp_path):
     ("name", "author", "defenses", "words"),
     [
         ("noise", Author("Tester"), ["dp_sgd"], "is there already; give another --name"),
-        ("other", Author("Tester"), ["dp_sdg"], "the run has no defense 'dp_sdg'; did you mean 'dp_sgd'"),
+        ("other", Author("Tester"), ["dp_sdg"], "the run's plan has no defense 'dp_sdg'; did you mean 'dp_sgd'"),
         ("other", Author("Tester", repository="https://a.b/c"), ["dp_sgd"], "commit and file missing"),
         ("other", Author("Tester", "", "https://a.b/c", "0" * 40, PLUGIN / "x"), ["dp_sgd"], "cannot read the plugin"),
     ],
@@ -115,3 +122,55 @@ def test_a_run_of_no_board_and_an_unfinished_one_are_not_packed(tiny, tmp_path):
     finally:
         removed.write_bytes(content)
     assert NOISE.startswith("dp_sgd")
+
+
+def test_the_questions_of_entries_are_in_the_order_of_a_run_untrained_first(tiny):
+    [entry, *_] = published(PICTURES, tiny).entries
+    trained = [
+        c.model_copy(update={"identity": c.identity.model_copy(update={"weights": "epochs=1"})}) for c in entry.cells
+    ]
+    order = sorted([*trained, *entry.cells], key=_place)
+    assert list(dict.fromkeys(cell.identity.weights for cell in order)) == ["untrained", "epochs=1"]
+
+
+def test_a_review_of_an_entry_to_a_board_that_has_changed_ranks_nobody(tiny, tmp_path, monkeypatch):
+    folder, own = tmp_path / "published", tmp_path / "boards"
+    copytree(tiny / PICTURES, folder / PICTURES)
+    for entry in published(PICTURES, folder).entries:
+        review = Review(entry_sha256=entry.digest, state="re-run", checked_by="Tester", commit=None, reruns=[])
+        write_review(folder / PICTURES, entry.name, review)
+    before = published(PICTURES, folder)
+    assert len(before.ranked) == len(before.entries) == 4
+    copytree(BOARDS_OF_TESTS, own)
+    text = (own / f"{PICTURES}.toml").read_text()
+    (own / f"{PICTURES}.toml").write_text(text + "\n# another file\n")
+    monkeypatch.setenv(BOARDS, str(own))
+    after = published(PICTURES, folder)
+    assert after.ranked == ()
+    assert {after.state(entry.name) for entry in after.entries} == {"self-reported"}
+
+
+def test_a_run_in_which_everything_failed_and_a_name_that_is_none_are_not_packed(tiny, tmp_path):
+    with pytest.raises(ConfigurationError, match="name: String should match pattern"):
+        pack(tiny.parent / PICTURES, tmp_path, "../Mine", Author("Tester"), ["dp_sgd"])
+    with pytest.raises(ConfigurationError, match="submitter: String should have at least 1 character"):
+        pack(tiny.parent / PICTURES, tmp_path, "mine", Author(""), ["dp_sgd"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_of_a_board_is_ranked_by_its_rule(tiny):
+    assert rule_of_run(tiny.parent / PICTURES) == board(PICTURES).rule
+    assert rule_of_run(tiny) is None
+
+
+def test_a_broken_proof_of_one_entry_says_nothing_of_another_s(tiny):
+    _, jobs = published(TRAININGS, tiny).frames()
+    [own] = [label for label in jobs["defense"].unique() if label.startswith("dp_sgd")]
+    stranger = jobs[jobs["defense"] == own].assign(defense="dp_sgd | strange", defense_name="dp_sgd | strange")
+    broken = stranger.assign(entry="strange", successes=stranger["trials"], bound=0.1)
+    row = {"dataset": jobs["dataset"].iloc[0], "model": jobs["model"].iloc[0], "weights": "untrained"}
+    honest = row | {"defense": own, "defense_name": "dp_sgd"}
+    costs = costs_of(pd.concat([jobs, broken]))
+    assert costs.broken(row | {"defense": "dp_sgd | strange", "defense_name": "dp_sgd | strange"})
+    assert not costs.broken(honest)
+    assert costs_of(pd.concat([jobs, broken]).drop(columns="entry")).broken(honest), "in one run the code is one"
