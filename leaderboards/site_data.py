@@ -12,7 +12,6 @@ from leaderboards.evidence import QUESTION
 from leaderboards.formats import Table
 from leaderboards.labels import slug
 from leaderboards.notes import batch_norm_text
-from leaderboards.pareto import points_of
 from leaderboards.price_tables import at_budgets
 from leaderboards.site_defenses import pages_of
 from leaderboards.site_heat import Heat, heat
@@ -99,10 +98,9 @@ def board_view(results: Results) -> BoardView:
 
 
 def _question(results: Results, asked: Asked, anchor: str, pages: Mapping[str, str]) -> QuestionView:
-    question, rows = results.questions[asked], results.rows[asked]
+    rows = results.rows[asked]
     own = lines(results, asked, pages)
     ranked = {line.defense for line in own if line.state == "re-run" and line.rank.sort}
-    rule = results.published.board.rule
     first = rows[0]
     labels = LABELS.get(first["labels"], first["labels"])
     facts = f"{first['dataset']}, {first['n']} images, {labels}{batch_norm_text(first['batch_norm'])}"
@@ -115,7 +113,7 @@ def _question(results: Results, asked: Asked, anchor: str, pages: Mapping[str, s
         lines=own,
         has_accuracy=any(row["accuracy_seeds"] > 0 or not np.isnan(row["bytes_sent"]) for row in rows),
         has_proofs=any(not np.isnan(row["epsilon"]) or not np.isnan(row["certificate"]) for row in rows),
-        plot=plot(question, results.costs, rule, ranked) if points_of(question, results.costs, rule) else None,
+        plot=plot(results, asked, ranked),
         heat=heat(results, asked, [line.defense for line in own], pages),
         budgets=_budgets(results, asked),
     )

@@ -84,21 +84,20 @@ def part(
     choice: Choice | None, pictures: Pictures,
 ) -> Part:  # fmt: skip
     """What a question says of the strengths of a defense; `own` are the question's lines by defense."""
-    evidence = {e.row["defense"]: e for e in results.questions[asked].defenses}
     rows = {row["defense"]: row for row in results.rows[asked]}
     labels = [label for label in labels if label in rows]
-    name = evidence[labels[0]].row["defense_name"]
     return Part(
         title,
         anchor,
-        [_strength(results, asked, evidence[label], rows[label], own[label]) for label in labels],
-        curves(results.rows[asked], name),
+        [_strength(results, asked, rows[label], own[label]) for label in labels],
+        curves(results.rows[asked], labels),
         choice,
         gallery(results, asked, choice, labels, pictures) if choice else [],
     )
 
 
-def _strength(results: Results, asked: Asked, evidence: Evidence, row: Row, line: Line) -> Strength:
+def _strength(results: Results, asked: Asked, row: Row, line: Line) -> Strength:
+    evidence = results.evidence(asked, line.defense)
     told = {"rank": why_no_rank(results, asked, row), "incomplete": row["incomplete"], "accuracy": row["conflicts"]}
     told |= {"training": row["accuracy_reason"], "certificate": row["certificate_reason"]}
     limits = [f"{what}: {why}" for what, why in told.items() if why]

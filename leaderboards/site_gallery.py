@@ -112,9 +112,13 @@ def choose(results: Results, asked: Asked) -> Choice | None:
 
     Where there is no undefended client the first defense with results decides. None where nobody has any.
     """
-    question = results.questions[asked]
-    able = [e for e in (question.undefended, *question.defenses) if e is not None and e.strongest is not None]
-    if not able or not len(question.images):
+    every = results.questions[asked]
+    defenses = [e.row["defense"] for e in (every.undefended, *every.defenses) if e is not None]
+    able = [e for e in (results.evidence(asked, defense) for defense in defenses) if e.strongest is not None]
+    if not able:
+        return None
+    question, _ = results.judged(asked, able[0].row["defense"])
+    if not len(question.images):
         return None
     gains = _strongest(able[0])
     order = sorted(range(len(gains)), key=lambda i: (-gains[i], i))

@@ -56,10 +56,6 @@ class Line:
     bar: Bar | None
     figures: Mapping[str, Figure]
 
-    @property
-    def is_first(self) -> bool:
-        return self.rank.text == "1"
-
 
 def lines(results: Results, asked: Asked, pages: Mapping[str, str]) -> list[Line]:
     """The lines of a question: the ranked by rank, then the others by what they leak; `pages` are those of defenses."""
@@ -84,14 +80,18 @@ def anchor_of(defense: str) -> str:
     return f"s-{short_hash(defense)}"
 
 
+def bound_sign(row: Row) -> str:
+    """What stands before an SSIM gain that is a lower bound."""
+    return "≥ " if row["underpowered"] > 0 or np.isnan(row["ssim_gain"]) else ""
+
+
 def gain_figure(row: Row) -> Figure:
     """The SSIM gain with its interval, as a lower bound where it is one."""
     gain = row["ssim_gain"] if not np.isnan(row["ssim_gain"]) else row["ssim_at_least"]
     if np.isnan(gain):
         return Figure(ABSENT)
-    is_bound = row["underpowered"] > 0 or np.isnan(row["ssim_gain"])
     interval = span(row["ssim_gain_low"], row["ssim_gain_high"], ".3f")
-    return Figure(f"{'≥ ' if is_bound else ''}{gain:.3f}", f"{gain:.9g}", interval)
+    return Figure(f"{bound_sign(row)}{gain:.3f}", f"{gain:.9g}", interval)
 
 
 def _line(results: Results, asked: Asked, row: Row, pages: Mapping[str, str]) -> Line:
