@@ -39,6 +39,7 @@ class QuestionView:
     anchor: str
     title: str
     facts: str
+    pool: str
     images: int
     unranked: str | None
     lines: list[Line]
@@ -104,10 +105,12 @@ def _question(results: Results, asked: Asked, anchor: str, pages: Mapping[str, s
     first = rows[0]
     labels = LABELS.get(first["labels"], first["labels"])
     facts = f"{first['dataset']}, {first['n']} images, {labels}{batch_norm_text(first['batch_norm'])}"
+    pool = _pool(results, asked)
     return QuestionView(
         anchor=anchor,
         title=f"{first['model']}, {_weights(first['weights'])}",
-        facts=facts,
+        facts=f"{facts}; identified in a {pool}" if pool else facts,
+        pool=pool,
         images=first["n"],
         unranked=results.unranked[asked],
         lines=own,
@@ -128,6 +131,13 @@ def _budgets(results: Results, asked: Asked) -> Budgets:
     if not tables:
         return Budgets(None, f"Nobody is ranked at any budget: {rows[0]['why'] or 'no accuracy was measured'}.", [])
     return Budgets(tables[0], "", [f"[{number}] {reason}" for reason, number in reasons.items()])
+
+
+def _pool(results: Results, asked: Asked) -> str:
+    """Among how many images one is identified, and how often by chance; "" where nobody was."""
+    found = {row["identification_pool"] for row in results.summary[asked].values()}
+    pools = sorted(pool for pool in found if pool > 0)
+    return " or ".join(f"pool of {pool:.0f}, chance {100 / pool:.2g}%" for pool in pools)
 
 
 def _place(asked: Asked, models: list[str]) -> tuple[object, ...]:

@@ -148,17 +148,18 @@ def gallery(
 
 
 def _row(results: Results, asked: Asked, choice: Choice, row: Row, pictures: Pictures) -> GalleryRow:
-    defense, behind = row["defense"], None
+    defense, behind, several = row["defense"], None, False
     for (other, attack, *granted), cells in results.cells[asked].items():
         if other == defense and attack + granted_text(*granted) == row["strongest"]:
-            behind = cells[0]
+            behind, several = cells[0], len(cells) > 1
     images = None if behind is None else pictures.images(*behind)
     if behind is None or images is None:
         return GalleryRow(defense, "no result", "", [_nothing(i) for i in choice.images])
     tiles = [_tile(pictures, images, behind[1], defense, i) for i in choice.images]
     own = behind[1].identity
     other = own.attack.partition("(")[0] + granted_text(own.schedule_known, own.defense_known)
-    return GalleryRow(defense, "" if row["strongest"] == choice.attack else other, cell_page(*behind), tiles)
+    beside = [*([] if row["strongest"] == choice.attack else [other]), *([f"seed {own.seed}"] if several else [])]
+    return GalleryRow(defense, "; ".join(beside), cell_page(*behind), tiles)
 
 
 def _tile(pictures: Pictures, images: np.ndarray, cell: CellFile, defense: str, image: int) -> Tile:

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shlex
+import signal
+import time
+
 import pytest
 from made_entries import NONE, board_of, make_entry
+from typer.testing import CliRunner
 
+from bench.errors import ConfigurationError
 from leaderboards.entries import read_entry
 from leaderboards.publications import published
 from leaderboards.reviews import Review, write_review
+from leaderboards.site import build
+from leaderboards.site_cli import site
+from leaderboards.site_commands import command_of
 from leaderboards.site_curves import curves
 from leaderboards.site_data import board_view
+from leaderboards.site_figures import plain
+from leaderboards.site_folder import write
 from leaderboards.site_lines import gain_figure
 from leaderboards.site_results import results
 
@@ -87,3 +100,60 @@ def test_no_figure_on_a_drawing_is_minus_nothing(made):
     make_entry(made / "made-up", "zzz", [("zeros", "zeros", [{}], 0.9005)])
     _, view = view_of(made)
     assert any("zeros: 0.0 points of accuracy lost" in mark.words for mark in view.plot.marks)
+
+
+def test_seeds_have_pages_that_are_linked_and_the_gallery_says_which_it_shows(tmp_path):
+    with board_of(tmp_path / "boards"):
+        make_entry(tmp_path / "published" / "made-up", "none", [NONE], seeds=2)
+        build(tmp_path / "site", tmp_path / "published")
+    own = tmp_path / "site" / "made-up"
+    [defense] = own.glob("defenses/*.html")
+    linked = set(re.findall(r'href="../(cells/[^"]+)"', defense.read_text()))
+    assert linked == {f"cells/{path.name}" for path in own.glob("cells/*.html")}
+    assert len(linked) == 24
+    assert "seed 0" in defense.read_text()
+    assert {re.search(r"seed (.) of", path.read_text())[1] for path in own.glob("cells/*.html")} == {"0", "1"}
+
+
+def test_the_command_is_made_of_labels_and_never_of_a_submitters_words(tmp_path):
+    say = lambda text: f"{text}; rm -rf ~"
+    with board_of(tmp_path / "boards"):
+        make_entry(tmp_path / "published" / "made-up", "noise", [("zeros", "zeros", [{}], 0.1)], say)
+        own = published("made-up", tmp_path / "published")
+    words = shlex.split(command_of(own.entries[0], own.board))
+    attacks = ["--attack", "label_rule; rm -rf ~", "--attack", "linear_layer; rm -rf ~"]
+    assert words[:5] == ["leakboard", "run", "board:made-up", "--defense", "zeros; rm -rf ~"]
+    assert sorted(words[5:]) == sorted([*attacks, "--plugin", "noise.py"])
+
+
+def test_epsilon_is_beside_its_delta_and_no_duration_has_an_exponent(made):
+    _, view = view_of(made)
+    proven = next(line for line in view.lines if line.figures["epsilon"].sort)
+    assert proven.figures["epsilon"].beside == "delta 1e-05"
+    assert view.facts.endswith("identified in a pool of 100, chance 1%")
+    texts = [plain(value) for value in (0, 0.00421, 1.5, 99.96, 1234.5, 3.2e9)]
+    assert texts == ["0", "0.00421", "1.50", "100.0", "1,234", "3,200,000,000"]
+
+
+def test_no_page_is_written_twice(tmp_path):
+    write(tmp_path, "a/b.html", b"first")
+    with pytest.raises(ConfigurationError, match="two files of the site are called a"):
+        write(tmp_path, "a/b.html", b"second")
+    assert (tmp_path / "a" / "b.html").read_bytes() == b"first"
+
+
+def test_ctrl_c_leaves_no_half_of_a_site(tmp_path, monkeypatch):
+    def interrupted(folder):
+        yield "index.html", b"begun"
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(10)
+
+    monkeypatch.setattr("leaderboards.site._site", interrupted)
+    (tmp_path / "published").mkdir()
+    before = signal.getsignal(signal.SIGINT)
+    options = ["build", "-o", str(tmp_path / "site"), "--published", str(tmp_path / "published")]
+    done = CliRunner().invoke(site, options)
+    assert done.exit_code == 130
+    assert "stopped" in done.output
+    assert [path.name for path in tmp_path.iterdir()] == ["published"]
+    assert signal.getsignal(signal.SIGINT) is before
