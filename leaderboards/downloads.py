@@ -9,7 +9,7 @@ import pandas as pd
 from leaderboards.bibtex import board_bibtex, entry_bibtex
 from leaderboards.formats import Section, Table, to_latex
 from leaderboards.site_data import BoardView, QuestionView
-from leaderboards.site_lines import Line
+from leaderboards.site_lines import Line, attack_seconds, strongest_cell
 from leaderboards.site_names import one_line
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -31,14 +31,20 @@ def downloads(board: BoardView) -> dict[str, bytes]:
 
 
 def figures(board: BoardView) -> pd.DataFrame:
-    """Every figure of `leaderboards.ranking` for every line, with the board, the entry and its state."""
+    """Every figure of `leaderboards.ranking` for every line, with the board, the entry and its state.
+
+    `ssim` and `psnr_db` are means of the strongest attack, `attack_seconds` those of all attacks, floors aside.
+    """
     rows = []
     for asked, view in board.questions.items():
         ranked = {line.defense: line for line in view.lines}
         for row in board.results.rows[asked]:
             line = ranked[row["defense"]]
             why = {"no_rank": line.rank.note if not line.rank.sort else None}
-            rows.append({"board": board.name, "entry": line.entry, "state": line.state, **row, **why})
+            strongest = strongest_cell(board.results, asked, row) or {}
+            shown = {name: strongest.get(f"{name}_mean") for name in ("ssim", "psnr_db")}
+            shown |= {"attack_seconds": attack_seconds(board.results, asked, row)}
+            rows.append({"board": board.name, "entry": line.entry, "state": line.state, **row, **shown, **why})
     frame = pd.DataFrame(rows).convert_dtypes()
     texts = [str(column) for column in frame.columns if bool(frame[column].isna().to_numpy().all())]
     return frame.astype(dict.fromkeys(texts, "string"))
@@ -62,16 +68,16 @@ def _parquet(frame: pd.DataFrame) -> bytes:
 
 
 def _section(board: BoardView, view: QuestionView) -> Section:
-    priced = {"lost": "accuracy lost", "epsilon": "epsilon"} if view.has_accuracy else {}
-    shown = {"ssim": "SSIM", "psnr_db": "PSNR", "identified": "identified", **priced}
+    priced = {"lost": "points lost", "epsilon": "epsilon"} if view.has_accuracy else {}
+    shown = {"ssim": "SSIM", "psnr_db": "PSNR [dB]", "identified": "identified", **priced}
     rows = [_row(line, list(shown)) for line in view.lines]
-    columns = ["defense", "rank", "SSIM gain", "95% interval", *shown.values()]
-    table = Table("Worst case over all attacks", columns, rows)
+    columns = ["defense", "state", "verdicts", "rank", "SSIM gain", "95% interval", *shown.values()]
+    table = Table("Worst case over all attacks", columns, rows, left=3)
     why = f" Nobody is ranked: {view.unranked}." if view.unranked else " Rank 1 leaks least."
     facts = one_line(view.facts + "." + why)
     return Section(one_line(f"{board.title}: {view.title}"), facts, [table])
 
 
 def _row(line: Line, shown: list[str]) -> list[str]:
-    figures = [line.figures[name].text for name in shown]
-    return [one_line(text) for text in (line.defense, line.rank.text, line.gain.text, line.gain.beside, *figures)]
+    figures = [line.rank.text, line.gain.text, line.gain.beside, *(line.figures[name].text for name in shown)]
+    return [one_line(text) for text in (line.defense, line.state, ", ".join(line.verdicts), *figures)]

@@ -18,6 +18,7 @@ from leaderboards.entries import Entry
 from leaderboards.evidence import granted_text
 from leaderboards.publications import PUBLISHED, published
 from leaderboards.site_cells import FIGURES, cell_view
+from leaderboards.site_commands import command_of
 from leaderboards.site_data import BoardView, board_view
 from leaderboards.site_defenses import ATTACK_COLUMNS, FLOOR_COLUMNS, part, strengths_of
 from leaderboards.site_folder import new_site, write
@@ -102,8 +103,8 @@ def _cells(board: BoardView, pictures: Pictures) -> Pages:
             title, anchor = titles[asked_of(vars(own))]
             asked = asked_of(vars(own))
             faced = own.defense, own.attack, own.schedule_known, own.defense_known
-            several = len(board.results.cells[asked][faced]) > 1
-            summary = None if several else board.results.summary[asked][faced]
+            seeds = [(other.identity.seed, cell_page(at, other)) for at, other in board.results.cells[asked][faced]]
+            summary = None if len(seeds) > 1 else board.results.summary[asked][faced]
             lender = next((c for c in entry.cells if c.identity.cell == cell.of), None)
             path = f"{board.name}/{cell_page(entry, cell)}"
             yield (
@@ -114,6 +115,7 @@ def _cells(board: BoardView, pictures: Pictures) -> Pages:
                     board=board,
                     cell=cell,
                     own=own,
+                    seeds=seeds,
                     granted=granted_text(own.schedule_known, own.defense_known).removeprefix(", "),
                     view=cell_view(entry, cell, rows[entry.name, own.cell], summary, pictures),
                     question={"title": title, "anchor": anchor},
@@ -135,4 +137,6 @@ def _entry(found: Results, entry: Entry) -> dict[str, Any]:
         written = json.dumps(config, indent=1, ensure_ascii=False)
     review = found.published.reviews.get(entry.name)
     state = found.published.state(entry.name)
-    return {"entry": entry, "manifest": entry.manifest, "config": written, "review": review, "state": state}
+    command = command_of(entry, found.published.board)
+    shown = {"config": written, "review": review, "state": state, "command": command}
+    return {"entry": entry, "manifest": entry.manifest, **shown}

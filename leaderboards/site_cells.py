@@ -11,7 +11,7 @@ import numpy as np
 from bench.statistics import Summary, summarise_metric
 from leaderboards.entries import Entry
 from leaderboards.entry_schema import CellFile, Columns
-from leaderboards.site_figures import ABSENT, span
+from leaderboards.site_figures import ABSENT, PERCENT, span
 from leaderboards.site_gallery import Picture, Pictures
 from leaderboards.summary import METRICS, Row
 
@@ -23,17 +23,17 @@ FIGURES = {
     "ssim": ("SSIM", ".3f"),
     "mse": ("MSE", ".4f"),
     "lpips": ("LPIPS", ".3f"),
-    "identified": ("identified", ".2f"),
-    "recovered": ("recovered", ".2f"),
-    "label_accuracy": ("labels found", ".2f"),
+    "identified": ("identified", PERCENT),
+    "recovered": ("recovered", PERCENT),
+    "label_accuracy": ("labels found", PERCENT),
     "feature_error": ("feature error", ".3g"),
-    "underpowered": ("underpowered", ".2f"),
+    "underpowered": ("underpowered", PERCENT),
 }
 PER_IMAGE = {
     "true_label": ("label", "d"),
     "found_label": ("found", "d"),
     "psnr_db": ("PSNR", ".2f"),
-    "ssim": ("SSIM", ".3f"),
+    "ssim": ("SSIM", "z.3f"),
     "mse": ("MSE", ".4f"),
     "identified": ("identified", "g"),
     "objective_found": ("objective found", ".4g"),
@@ -95,7 +95,7 @@ def _line(name: str, found: Summary, why: str) -> MetricLine:
     if np.isnan(found.mean):
         return MetricLine(title, ABSENT, "", "", "", why or "not measured")
     sd = "" if np.isnan(found.sd) else format(found.sd, how)
-    return MetricLine(title, format(found.mean, how), sd, span(found.low, found.high, how), str(int(found.n)), "")
+    return MetricLine(title, format(found.mean, f"z{how}"), sd, span(found.low, found.high, how), str(int(found.n)), "")
 
 
 def _per_image(columns: Columns, shown: dict[str, tuple[str, str]]) -> list[list[str]]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -24,7 +27,8 @@ def build(
     from leaderboards.publications import PUBLISHED
     from leaderboards.site import build as write
 
-    built = write(output, published or PUBLISHED)
+    with _interruptible():
+        built = write(output, published or PUBLISHED)
     typer.echo(f"{output / 'index.html'}: {built.pages} pages, {built.files} files, {built.size / 2**20:.1f} MiB")
 
 
@@ -36,9 +40,22 @@ def serve(
     """Show a built site to this machine's own browsers; nobody else reaches it."""
     from leaderboards.site_server import server
 
-    with server(output, port) as own:
+    with server(output, port) as own, _interruptible(0):
         say(f"http://127.0.0.1:{own.server_port}/ until Ctrl-C")
-        try:
-            own.serve_forever()
-        except KeyboardInterrupt:
-            say("stopped")
+        own.serve_forever()
+
+
+@contextmanager
+def _interruptible(status: int = 130) -> Iterator[None]:
+    """Ctrl-C raises, so that what was begun is cleared away, and the command exits with `status`.
+
+    `leakboard.main` lets it end the process on the spot.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        say("stopped")
+        raise typer.Exit(status) from None
+    finally:
+        signal.signal(signal.SIGINT, before)

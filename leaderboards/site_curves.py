@@ -1,8 +1,8 @@
-"""The drawing of a family of strengths: what the strongest attack still gets as the defense grows stronger."""
+"""The drawing of a family of strengths: what the strongest attack still gets, by the parameter that varies."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from math import ceil
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from leaderboards.families import Family, families
 from leaderboards.site_axes import Tick, linear_scale, place, round_ticks
-from leaderboards.site_lines import anchor_of
+from leaderboards.site_lines import anchor_of, bound_sign
 from leaderboards.summary import Row
 
 WIDTH, HEIGHT = 620.0, 300.0
@@ -35,6 +35,7 @@ class Curve:
     """The drawing in its own units: the worst case with intervals, attacks as published, and the undefended client."""
 
     title: str
+    by: str
     parameter: str
     ticks_x: list[Tick]
     ticks_y: list[Tick]
@@ -46,10 +47,10 @@ class Curve:
     inside: tuple[float, float, float, float] = (LEFT, TOP, RIGHT, BOTTOM)
 
 
-def curves(rows: list[Row], name: str) -> list[Curve]:
-    """One drawing for every family of the defense of this name; `rows` are those of a question."""
+def curves(rows: list[Row], labels: Collection[str]) -> list[Curve]:
+    """One drawing for every family among the defenses of these labels; `rows` are those of a question."""
     undefended = next((row["ssim_gain"] for row in rows if row["defense_name"] == "none"), np.nan)
-    several, _ = families([row for row in rows if row["defense_name"] == name])
+    several, _ = families([row for row in rows if row["defense"] in labels])
     known = {row["defense"]: row for row in rows}
     return [made for family in several if (made := _curve(family, known, undefended)) is not None]
 
@@ -69,13 +70,14 @@ def _curve(family: Family, rows: Mapping[str, Row], undefended: float) -> Curve 
         if np.isnan(gain := _gain(row)):
             continue
         ends = [gain if np.isnan(end) else end for end in (row["ssim_gain_low"], row["ssim_gain_high"])]
-        words = f"{family.parameter} {strength:g}: SSIM gain {gain:.3f}"
+        words = f"{family.parameter} {strength:g}: SSIM gain {bound_sign(row)}{gain:.3f}"
         at = place(x(places[strength])), place(y(gain))
         dots.append(Dot(*at, place(y(ends[0])), place(y(ends[1])), words, anchor_of(row["defense"])))
     step = ceil(len(own) / 7)
     published = [(x(places[s]), y(row["not_adapting"])) for s, row in own.items() if not np.isnan(row["not_adapting"])]
     return Curve(
         title=family.title,
+        by=family.parameter,
         parameter=family.parameter + SCALES[family.scale],
         ticks_x=[Tick(place(x(places[s])), f"{s:g}") for s in list(own)[::step]],
         ticks_y=[Tick(place(y(value)), f"{value:g}") for value in round_ticks(0, top, 5)],

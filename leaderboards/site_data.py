@@ -12,7 +12,6 @@ from leaderboards.evidence import QUESTION
 from leaderboards.formats import Table
 from leaderboards.labels import slug
 from leaderboards.notes import batch_norm_text
-from leaderboards.pareto import points_of
 from leaderboards.price_tables import at_budgets
 from leaderboards.site_defenses import pages_of
 from leaderboards.site_heat import Heat, heat
@@ -40,6 +39,7 @@ class QuestionView:
     anchor: str
     title: str
     facts: str
+    pool: str
     images: int
     unranked: str | None
     lines: list[Line]
@@ -99,23 +99,24 @@ def board_view(results: Results) -> BoardView:
 
 
 def _question(results: Results, asked: Asked, anchor: str, pages: Mapping[str, str]) -> QuestionView:
-    question, rows = results.questions[asked], results.rows[asked]
+    rows = results.rows[asked]
     own = lines(results, asked, pages)
     ranked = {line.defense for line in own if line.state == "re-run" and line.rank.sort}
-    rule = results.published.board.rule
     first = rows[0]
     labels = LABELS.get(first["labels"], first["labels"])
     facts = f"{first['dataset']}, {first['n']} images, {labels}{batch_norm_text(first['batch_norm'])}"
+    pool = _pool(results, asked)
     return QuestionView(
         anchor=anchor,
         title=f"{first['model']}, {_weights(first['weights'])}",
-        facts=facts,
+        facts=f"{facts}; identified in a {pool}" if pool else facts,
+        pool=pool,
         images=first["n"],
         unranked=results.unranked[asked],
         lines=own,
         has_accuracy=any(row["accuracy_seeds"] > 0 or not np.isnan(row["bytes_sent"]) for row in rows),
         has_proofs=any(not np.isnan(row["epsilon"]) or not np.isnan(row["certificate"]) for row in rows),
-        plot=plot(question, results.costs, rule, ranked) if points_of(question, results.costs, rule) else None,
+        plot=plot(results, asked, ranked),
         heat=heat(results, asked, [line.defense for line in own], pages),
         budgets=_budgets(results, asked),
     )
@@ -130,6 +131,13 @@ def _budgets(results: Results, asked: Asked) -> Budgets:
     if not tables:
         return Budgets(None, f"Nobody is ranked at any budget: {rows[0]['why'] or 'no accuracy was measured'}.", [])
     return Budgets(tables[0], "", [f"[{number}] {reason}" for reason, number in reasons.items()])
+
+
+def _pool(results: Results, asked: Asked) -> str:
+    """Among how many images one is identified, and how often by chance; "" where nobody was."""
+    found = {row["identification_pool"] for row in results.summary[asked].values()}
+    pools = sorted(pool for pool in found if pool > 0)
+    return " or ".join(f"pool of {pool:.0f}, chance {100 / pool:.2g}%" for pool in pools)
 
 
 def _place(asked: Asked, models: list[str]) -> tuple[object, ...]:

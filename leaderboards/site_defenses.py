@@ -9,7 +9,7 @@ import numpy as np
 from leaderboards.entries import Entry
 from leaderboards.evidence import METRICS, Attempt, Evidence, granted_text
 from leaderboards.site_curves import Curve, curves
-from leaderboards.site_figures import ABSENT, PERCENT, Figure, number, span
+from leaderboards.site_figures import ABSENT, PERCENT, Figure, number, significant, span
 from leaderboards.site_gallery import Choice, GalleryRow, Pictures, gallery
 from leaderboards.site_heat import cell_page
 from leaderboards.site_lines import Line, anchor_of, why_no_rank
@@ -20,12 +20,12 @@ from leaderboards.summary import Row, status_text
 
 @dataclass(frozen=True)
 class AttackLine:
-    """An attack or a floor against a strength: its page, why it has no result, and its figures."""
+    """An attack or a floor against a strength: its seeds with their pages, why it has no result, and its figures."""
 
     attack: str
     knowledge: str
     adapts: bool
-    page: str
+    pages: list[tuple[int, str]]
     status: str
     reason: str
     figures: list[Figure]
@@ -84,24 +84,26 @@ def part(
     choice: Choice | None, pictures: Pictures,
 ) -> Part:  # fmt: skip
     """What a question says of the strengths of a defense; `own` are the question's lines by defense."""
-    evidence = {e.row["defense"]: e for e in results.questions[asked].defenses}
     rows = {row["defense"]: row for row in results.rows[asked]}
     labels = [label for label in labels if label in rows]
-    name = evidence[labels[0]].row["defense_name"]
     return Part(
         title,
         anchor,
-        [_strength(results, asked, evidence[label], rows[label], own[label]) for label in labels],
-        curves(results.rows[asked], name),
+        [_strength(results, asked, rows[label], own[label]) for label in labels],
+        curves(results.rows[asked], labels),
         choice,
         gallery(results, asked, choice, labels, pictures) if choice else [],
     )
 
 
-def _strength(results: Results, asked: Asked, evidence: Evidence, row: Row, line: Line) -> Strength:
+def _strength(results: Results, asked: Asked, row: Row, line: Line) -> Strength:
+    evidence = results.evidence(asked, line.defense)
     told = {"rank": why_no_rank(results, asked, row), "incomplete": row["incomplete"], "accuracy": row["conflicts"]}
-    told |= {"training": row["accuracy_reason"], "certificate": row["certificate_reason"]}
-    limits = [f"{what}: {why}" for what, why in told.items() if why]
+    told |= {"training": row["accuracy_reason"], "points lost": row["accuracy_lost_reason"]}
+    told |= {"certificate": row["certificate_reason"]}
+    # One reason is told once, as what it limits first.
+    first = {why: what for what, why in reversed(told.items()) if why}
+    limits = [f"{what}: {why}" for what, why in told.items() if why and first[why] == what]
     if line.state != "re-run" and row["unranked"]:
         limits.append(f"beside all entries: {row['unranked']}")
     own = results.summary[asked]
@@ -123,7 +125,7 @@ def _attack(results: Results, asked: Asked, evidence: Evidence, attempt: Attempt
         interval = span(gain.low, gain.high, ".3f")
         figures += [number(floor, ".3f"), Figure(f"{gain.mean:+.3f}", f"{gain.mean:.9g}", interval)]
     figures += [number(_of(row, f"{name}_mean"), PERCENT) for name in ("identified", "label_accuracy", "underpowered")]
-    figures += [Figure(str(row["n"]), str(row["n"])), number(_seconds(results, asked, faced), ".3g")]
+    figures += [Figure(str(row["n"]), str(row["n"])), significant(_seconds(results, asked, faced))]
     return _line(results, asked, faced, row, attempt.adapts, figures)
 
 
@@ -135,14 +137,14 @@ def _floor(results: Results, asked: Asked, faced: Faced, row: Row) -> AttackLine
 def _line(results: Results, asked: Asked, faced: Faced, row: Row, adapts: bool, figures: list[Figure]) -> AttackLine:
     behind = results.cells[asked].get(faced, [])
     knowledge = granted_text(*faced[2:]).removeprefix(", ") or "as published"
-    page = cell_page(*behind[0]) if behind else ""
-    return AttackLine(faced[1], knowledge, adapts, page, status_text(row), row["reason"] or "", figures)
+    pages = [(cell.identity.seed, cell_page(entry, cell)) for entry, cell in behind]
+    return AttackLine(faced[1], knowledge, adapts, pages, status_text(row), row["reason"] or "", figures)
 
 
 def _psnr(row: Row) -> Figure:
     sd = _of(row, "psnr_db_sd")
     mean = number(_of(row, "psnr_db_mean"), ".2f")
-    return Figure(mean.text, mean.sort, "" if np.isnan(sd) else f"± {sd:.2f}")
+    return Figure(mean.text, mean.sort, "" if np.isnan(sd) else f"SD {sd:.2f}")
 
 
 def _of(row: Row, name: str) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import floor, log10
 
 import pandas as pd
 
@@ -25,6 +26,16 @@ def number(value: float | None, how: str) -> Figure:
     if value is None or pd.isna(value):
         return Figure(ABSENT)
     return Figure(format(value, f"z{how}"), f"{value:.9g}")
+
+
+def significant(value: float | None) -> Figure:
+    """Three significant digits or all before the point, never an exponent; a dash where there is no value."""
+    return Figure(ABSENT) if value is None or pd.isna(value) else Figure(plain(value), f"{value:.9g}")
+
+
+def plain(value: float) -> str:
+    """A number of at least 0 as `significant` writes it."""
+    return f"{value:,.{max(0, 2 - floor(log10(value)))}f}" if value > 0 else "0"
 
 
 def span(low: float, high: float, how: str) -> str:

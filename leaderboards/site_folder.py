@@ -55,10 +55,14 @@ def is_site(folder: Path) -> bool:
 
 
 def write(folder: Path, name: str, content: bytes) -> None:
-    """Write a file of the site, with the folders that it lies in."""
+    """Write a file of the site, with its folders; raises ConfigurationError where it is there already."""
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
+    try:
+        with path.open("xb") as file:
+            file.write(content)
+    except FileExistsError as error:
+        raise ConfigurationError(f"two files of the site are called {name}; rename a defense or an entry") from error
 
 
 def _replace(new: Path, target: Path) -> None:

@@ -112,9 +112,13 @@ def choose(results: Results, asked: Asked) -> Choice | None:
 
     Where there is no undefended client the first defense with results decides. None where nobody has any.
     """
-    question = results.questions[asked]
-    able = [e for e in (question.undefended, *question.defenses) if e is not None and e.strongest is not None]
-    if not able or not len(question.images):
+    every = results.questions[asked]
+    defenses = [e.row["defense"] for e in (every.undefended, *every.defenses) if e is not None]
+    able = [e for e in (results.evidence(asked, defense) for defense in defenses) if e.strongest is not None]
+    if not able:
+        return None
+    question, _ = results.judged(asked, able[0].row["defense"])
+    if not len(question.images):
         return None
     gains = _strongest(able[0])
     order = sorted(range(len(gains)), key=lambda i: (-gains[i], i))
@@ -144,17 +148,18 @@ def gallery(
 
 
 def _row(results: Results, asked: Asked, choice: Choice, row: Row, pictures: Pictures) -> GalleryRow:
-    defense, behind = row["defense"], None
+    defense, behind, several = row["defense"], None, False
     for (other, attack, *granted), cells in results.cells[asked].items():
         if other == defense and attack + granted_text(*granted) == row["strongest"]:
-            behind = cells[0]
+            behind, several = cells[0], len(cells) > 1
     images = None if behind is None else pictures.images(*behind)
     if behind is None or images is None:
         return GalleryRow(defense, "no result", "", [_nothing(i) for i in choice.images])
     tiles = [_tile(pictures, images, behind[1], defense, i) for i in choice.images]
     own = behind[1].identity
     other = own.attack.partition("(")[0] + granted_text(own.schedule_known, own.defense_known)
-    return GalleryRow(defense, "" if row["strongest"] == choice.attack else other, cell_page(*behind), tiles)
+    beside = [*([] if row["strongest"] == choice.attack else [other]), *([f"seed {own.seed}"] if several else [])]
+    return GalleryRow(defense, "; ".join(beside), cell_page(*behind), tiles)
 
 
 def _tile(pictures: Pictures, images: np.ndarray, cell: CellFile, defense: str, image: int) -> Tile:

@@ -12,7 +12,7 @@ from leaderboards.accuracy import LEAST_SEEDS
 from leaderboards.costs import NOT_MEASURED
 from leaderboards.evidence import granted_text
 from leaderboards.price_tables import epsilon_text, rank_text
-from leaderboards.site_figures import ABSENT, PERCENT, POINTS, Figure, number, span
+from leaderboards.site_figures import ABSENT, PERCENT, POINTS, Figure, number, significant, span
 from leaderboards.site_names import short_hash
 from leaderboards.site_results import Asked, Results
 from leaderboards.summary import Row
@@ -20,7 +20,7 @@ from leaderboards.summary import Row
 STATES = {
     "self-reported": "figures as submitted; nobody has checked them",
     "artefact-checked": "every score was computed again from the submitted images",
-    "re-run": "attacks and trainings were run again, and agree",
+    "re-run": "attacks drawn at random, and one training, were run again and agree",
 }
 VERDICTS = {
     "incomplete": "something that the board asks for has no result",
@@ -56,10 +56,6 @@ class Line:
     bar: Bar | None
     figures: Mapping[str, Figure]
 
-    @property
-    def is_first(self) -> bool:
-        return self.rank.text == "1"
-
 
 def lines(results: Results, asked: Asked, pages: Mapping[str, str]) -> list[Line]:
     """The lines of a question: the ranked by rank, then the others by what they leak; `pages` are those of defenses."""
@@ -84,19 +80,24 @@ def anchor_of(defense: str) -> str:
     return f"s-{short_hash(defense)}"
 
 
+def bound_sign(row: Row) -> str:
+    """What stands before an SSIM gain that is a lower bound."""
+    return "≥ " if row["underpowered"] > 0 or np.isnan(row["ssim_gain"]) else ""
+
+
 def gain_figure(row: Row) -> Figure:
     """The SSIM gain with its interval, as a lower bound where it is one."""
     gain = row["ssim_gain"] if not np.isnan(row["ssim_gain"]) else row["ssim_at_least"]
     if np.isnan(gain):
         return Figure(ABSENT)
-    is_bound = row["underpowered"] > 0 or np.isnan(row["ssim_gain"])
     interval = span(row["ssim_gain_low"], row["ssim_gain_high"], ".3f")
-    return Figure(f"{'≥ ' if is_bound else ''}{gain:.3f}", f"{gain:.9g}", interval)
+    return Figure(f"{bound_sign(row)}{gain:.3f}", f"{gain:.9g}", interval)
 
 
 def _line(results: Results, asked: Asked, row: Row, pages: Mapping[str, str]) -> Line:
     entry = results.owners[row["defense"]]
     reason = why_no_rank(results, asked, row)
+    effort = {"seconds": significant(attack_seconds(results, asked, row))}
     rank = Figure(ABSENT, "", "", reason) if reason else Figure(_open_rank(row), str(row["rank"]), "", rank_text(row))
     return Line(
         defense=row["defense"],
@@ -109,7 +110,7 @@ def _line(results: Results, asked: Asked, row: Row, pages: Mapping[str, str]) ->
         rank=rank,
         gain=gain_figure(row),
         bar=_bar(row),
-        figures=_strongest(results, asked, row) | _price(row) | _proof(row) | _effort(results, asked, row),
+        figures=_strongest(results, asked, row) | _price(row) | _proof(row) | effort,
     )
 
 
@@ -154,14 +155,14 @@ def _price(row: Row) -> dict[str, Figure]:
         "accuracy": Figure(accuracy.text, accuracy.sort, "chance" if row["at_chance"] is True else few, why),
         "lost": Figure(lost.text, lost.sort, interval, why or row["accuracy_lost_reason"] or ""),
         "kib": number(row["bytes_sent"] / 1024, ".1f" if row["bytes_sent"] < 102_400 else ",.0f"),
-        "ms": number(row["update_ms"], ".3g"),
+        "ms": significant(row["update_ms"]),
     }
 
 
 def _proof(row: Row) -> dict[str, Figure]:
     why = row["no_epsilon"] or ""
     if not np.isnan(row["epsilon"]):
-        epsilon = Figure(epsilon_text(row["epsilon"]), f"{row['epsilon']:.9g}", "", f"at delta {row['delta']:g}")
+        epsilon = Figure(epsilon_text(row["epsilon"]), f"{row['epsilon']:.9g}", f"delta {row['delta']:g}")
     else:
         epsilon = Figure("heuristic" if why.startswith("heuristic") else ABSENT, "", "", why)
     certificate = Figure("broken" if row["certificate_broken"] else ABSENT, "", "", row["certificate_reason"] or "")
@@ -172,8 +173,8 @@ def _proof(row: Row) -> dict[str, Figure]:
     return {"epsilon": epsilon, "certificate": certificate}
 
 
-def _effort(results: Results, asked: Asked, row: Row) -> dict[str, Figure]:
-    """Seconds of all attacks, the floors aside."""
+def attack_seconds(results: Results, asked: Asked, row: Row) -> float | None:
+    """Seconds of all attacks on the row's defense, the floors aside."""
     own = [cell for (defense, *_), cells in results.cells[asked].items() if defense == row["defense"] for cell in cells]
     seconds = [cell.seconds for _, cell in own if cell.seconds is not None and not cell.identity.control]
-    return {"seconds": number(sum(seconds), ".1f" if sum(seconds) < 100 else ",.0f") if seconds else Figure(ABSENT)}
+    return sum(seconds) if seconds else None

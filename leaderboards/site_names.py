@@ -18,8 +18,8 @@ def page_name(*words: str) -> str:
 
 
 def short_hash(*words: str) -> str:
-    """Eight hexadecimal digits that stand for these words."""
-    return hashlib.sha256("\0".join(words).encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    """Sixteen hexadecimal digits that stand for these words."""
+    return hashlib.sha256("\0".join(words).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def distinct(names: Iterable[str]) -> list[str]:

@@ -8,22 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from leaderboards.budgets import BUDGETS
-from leaderboards.costs import Costs
-from leaderboards.evidence import Question
-from leaderboards.families import families
 from leaderboards.pareto import Point, pareto_front, points_of
 from leaderboards.price_tables import epsilon_text
 from leaderboards.site_axes import Box, Label, Tick, labels_beside, linear_scale, lost_scale, place, round_ticks
 from leaderboards.site_figures import span
-from leaderboards.site_lines import anchor_of
-from leaderboards.verdicts import Rule
+from leaderboards.site_lines import anchor_of, bound_sign
+from leaderboards.site_looks import Name, names
+from leaderboards.site_results import Asked, Results
 
 WIDTH, HEIGHT = 860.0, 470.0
 INSIDE: Box = (58.0, 14.0, 846.0, 418.0)
-LOOKS = 8
-"""So many colours and shapes, then they begin anew; the undefended client has its own."""
-UNDEFENDED = "star"
-SHAPES = ("disc", "square", "diamond", "up", "down", "cross", "hexagon", "bow")
 TICKS = (-20.0, -10.0, -5.0, -3.0, -1.0, 0.0, *BUDGETS, 20.0, 40.0, 80.0)
 
 
@@ -72,9 +66,9 @@ class Plot:
     inside: Box = INSIDE
 
 
-def plot(question: Question, costs: Costs, rule: Rule, ranked: set[str]) -> Plot | None:
+def plot(results: Results, asked: Asked, ranked: set[str]) -> Plot | None:
     """Lost accuracy to the right, SSIM gain upwards; only `ranked` defenses make the front. None without a point."""
-    points = points_of(question, costs, rule)
+    points = _points(results, asked)
     if not points:
         return None
     lost, gains = [p.lost for p in points.values()], [p.gain for p in points.values()]
@@ -84,7 +78,8 @@ def plot(question: Question, costs: Costs, rule: Rule, ranked: set[str]) -> Plot
     left, upper, right, lower = INSIDE
     x = lost_scale(low, high, left, right)
     y = linear_scale(-0.035 * top, top, lower, upper)
-    named = _named(question)
+    named = names(results, asked)
+    signs = {row["defense"]: bound_sign(row) for row in results.rows[asked]}
     order = [name for name in named if name in points]
     texts = [(x(points[n].lost.mean), y(points[n].gain.mean), _texts(named[n], points[n])) for n in order]
     bars: list[Box] = []
@@ -93,7 +88,7 @@ def plot(question: Question, costs: Costs, rule: Rule, ranked: set[str]) -> Plot
         bars += [(mean_x - 1, y(_or(p.gain.high, p.gain.mean)), mean_x + 1, y(_or(p.gain.low, p.gain.mean)))]
         bars += [(x(_or(p.lost.low, p.lost.mean)), mean_y - 1, x(_or(p.lost.high, p.lost.mean)), mean_y + 1)]
     labels = dict(zip(order, labels_beside(texts, bars, INSIDE), strict=True))
-    marks = [_mark(points[n], named[n], x, y, labels[n]) for n in order]
+    marks = [_mark(points[n], named[n], signs[n], x, y, labels[n]) for n in order]
     able = [(p.lost.mean, round(p.gain.mean, 3)) for n, p in points.items() if p.claims and n in ranked]
     return Plot(
         [Tick(place(x(value)), f"{value:g}") for value in TICKS if low <= value <= high],
@@ -107,39 +102,31 @@ def plot(question: Question, costs: Costs, rule: Rule, ranked: set[str]) -> Plot
     )
 
 
-@dataclass(frozen=True)
-class _Name:
-    family: str
-    strength: str
-    look: int
-    shape: str
-
-
-def _named(question: Question) -> Mapping[str, _Name]:
-    """Defense -> its family, strength and look; the undefended client first."""
-    several, single = families([evidence.row for evidence in question.defenses])
-    groups = [(f.title, {own[0]["defense"]: f"{f.parameter}={x:g}" for x, own in f.strengths.items()}) for f in several]
-    groups += [(label, {label: ""}) for label in single]
-    found = {e.row["defense"]: _Name(e.row["defense"], "", LOOKS, UNDEFENDED)
-             for e in question.defenses if e.row["defense_name"] == "none"}  # fmt: skip
-    for i, (title, own) in enumerate(groups):
-        look = i % LOOKS
-        found |= {label: _Name(title, strength, look, SHAPES[look]) for label, strength in own.items()}
+def _points(results: Results, asked: Asked) -> dict[str, Point]:
+    """Defense -> point, each judged beside those that may speak about it."""
+    rule, found = results.published.board.rule, {}
+    every = points_of(results.questions[asked], results.costs, rule)
+    again = results.ranked_questions.get(asked)
+    ranked = points_of(again, results.ranked_costs, rule) if again else {}
+    for evidence in results.questions[asked].defenses:
+        defense = evidence.row["defense"]
+        point = (ranked if results.state(defense) == "re-run" else every).get(defense)
+        found |= {} if point is None else {defense: point}
     return found
 
 
-def _texts(name: _Name, point: Point) -> list[str]:
+def _texts(name: Name, point: Point) -> list[str]:
     epsilon = "" if np.isnan(point.epsilon) else f"ε {epsilon_text(point.epsilon)}"
     value = name.strength.partition("=")[2]
     whole, short = f"{name.family} {value}".strip(), value or name.family.partition("(")[0]
     return [f"{whole}, {epsilon}", whole, short] if epsilon else [whole, short]
 
 
-def _mark(point: Point, name: _Name, x, y, label: Label | None) -> Mark:
+def _mark(point: Point, name: Name, sign: str, x, y, label: Label | None) -> Mark:
     lost, gain = point.lost, point.gain
-    words = f"{point.defense}: {lost.mean + 0.0:.1f} points of accuracy lost"
+    words = f"{point.defense}: {lost.mean:z.1f} points of accuracy lost"
     words += f" ({between})" if (between := span(lost.low, lost.high, ".1f")) else ""
-    words += f", SSIM gain {gain.mean:.3f}"
+    words += f", SSIM gain {sign}{gain.mean:.3f}"
     words += f" ({between})" if (between := span(gain.low, gain.high, ".3f")) else ""
     kind = "broken" if point.broken else "full" if point.claims else "hollow"
     ends = [x(_or(lost.low, lost.mean)), x(_or(lost.high, lost.mean))]
@@ -162,17 +149,19 @@ def _mark(point: Point, name: _Name, x, y, label: Label | None) -> Mark:
     )
 
 
-def _members(named: Mapping[str, _Name], points: Mapping[str, Point], x, y) -> list[Member]:
-    groups: dict[str, list[str]] = {}
+def _members(named: Mapping[str, Name], points: Mapping[str, Point], x, y) -> list[Member]:
+    groups: dict[tuple[str, str], list[str]] = {}
     for label, name in named.items():
-        groups.setdefault(name.family, []).append(label)
+        groups.setdefault((name.entry, name.family), []).append(label)
+    titles = [family for _, family in groups]
     found = []
-    for family, own in groups.items():
+    for (entry, family), own in groups.items():
         there = [points[label] for label in own if label in points]
         path = " L".join(f"{place(x(p.lost.mean))} {place(y(p.gain.mean))}" for p in there)
         first = named[own[0]]
         parameter = first.strength.partition("=")[0]
         title = f"{family}: {parameter}" if parameter else family
+        title += f" ({entry})" if titles.count(family) > 1 else ""
         if there:
             found.append(Member(title, first.look, first.shape, f"M{path}" if len(there) > 1 else ""))
     return found

@@ -12,7 +12,7 @@ from leaderboards.budgets import ranking_at_budgets
 from leaderboards.costs import Costs, costs_of
 from leaderboards.entries import Entry
 from leaderboards.entry_schema import CellFile
-from leaderboards.evidence import QUESTION, Question
+from leaderboards.evidence import QUESTION, Evidence, Question
 from leaderboards.publications import Published
 from leaderboards.questions import questions
 from leaderboards.ranking import ranking
@@ -36,6 +36,7 @@ class Results:
     were run again are those of their own ranking, without the others. `unranked` says why nobody is ranked, `budgets`
     are the rows of `ranking_at_budgets` over what was run again, both by question. `summary` has one row per question,
     attack and defense, `cells` what is behind it, in the order of seeds. `owners` names the entry of every defense.
+    `ranked_questions` and `ranked_costs` are those of the entries that were run again, which nobody else can change.
     """
 
     published: Published
@@ -48,9 +49,21 @@ class Results:
     cells: Mapping[Asked, Mapping[Faced, list[tuple[Entry, CellFile]]]]
     costs: Costs
     owners: Mapping[str, Entry]
+    ranked_questions: Mapping[Asked, Question]
+    ranked_costs: Costs
 
     def state(self, defense: str) -> str:
         return self.published.state(self.owners[defense].name)
+
+    def judged(self, asked: Asked, defense: str) -> tuple[Question, Costs]:
+        """Beside what a defense is judged: one that was run again beside the likes of it alone."""
+        if self.state(defense) == "re-run":
+            return self.ranked_questions[asked], self.ranked_costs
+        return self.questions[asked], self.costs
+
+    def evidence(self, asked: Asked, defense: str) -> Evidence:
+        question, _ = self.judged(asked, defense)
+        return next(own for own in question.defenses if own.row["defense"] == defense)
 
 
 def asked_of(row: Mapping[str, object]) -> Asked:
@@ -70,13 +83,14 @@ def results(published: Published) -> Results:
     ranked_images, ranked_jobs = (_ranked(frame, published) for frame in (images, jobs))
     ranked: dict[Asked, list[Row]] = found if all_of_them else {}
     budgets: dict[Asked, list[Row]] = {}
+    found_questions = _questions(images)
     if len(ranked_images):
         ranked = ranked if all_of_them else _by_question(ranking(ranked_images, rule, ranked_jobs))
         budgets = _budgets(ranked, ranked_images, ranked_jobs, published)
     return Results(
         published,
         images,
-        {asked_of(question.row): question for question in (questions(images) if len(images) else [])},
+        found_questions,
         {asked: _joined(own, ranked.get(asked, [])) for asked, own in found.items()},
         {asked: _why(ranked.get(asked, [])) for asked in found},
         budgets,
@@ -84,7 +98,13 @@ def results(published: Published) -> Results:
         _cells(published),
         costs_of(jobs),
         {defense: entry for entry in published.entries for defense in entry.defenses},
+        found_questions if all_of_them else _questions(ranked_images),
+        costs_of(ranked_jobs),
     )
+
+
+def _questions(images: DataFrame) -> dict[Asked, Question]:
+    return {asked_of(question.row): question for question in (questions(images) if len(images) else [])}
 
 
 def _ranked(frame: DataFrame, published: Published) -> DataFrame:

@@ -11,6 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from leaderboards.site_figures import plain
 from leaderboards.site_lines import STATES, VERDICTS
 from leaderboards.site_names import one_line
 
@@ -33,7 +34,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    made.filters |= {"one_line": one_line, "pieces": pieces, "json": _json}
+    made.filters |= {"one_line": one_line, "pieces": pieces, "json": _json, "plain": plain}
     made.globals |= {"states": STATES, "verdict_words": VERDICTS, "version": _version()}
     return made
 

@@ -108,7 +108,8 @@ def test_every_kind_of_page_is_there(pages):
     assert kinds["made-up/cells/"] == 6 * 2 * 12
 
 
-def test_every_link_leads_to_a_file_and_a_place_of_the_site(site, pages):
+def test_every_link_leads_to_a_file_and_a_place_of_the_site_and_every_page_is_linked(site, pages):
+    linked = set()
     for name, page in pages.items():
         assert len(page.ids) == len(set(page.ids)), name
         for tag, key, target in page.links:
@@ -119,8 +120,10 @@ def test_every_link_leads_to_a_file_and_a_place_of_the_site(site, pages):
             found = (site / name).parent / path if path else site / name
             assert found.resolve().is_relative_to(site.resolve())
             assert found.is_file(), (name, tag, key, target)
+            linked |= {found.resolve()} if found.resolve() != (site / name).resolve() else set()
             if anchor:
                 assert anchor in pages[found.resolve().relative_to(site.resolve()).as_posix()].ids, (name, target)
+    assert {(site / name).resolve() for name in pages} <= linked
 
 
 def test_nothing_comes_from_elsewhere_and_links_there_are_plugins_and_papers(pages):
