@@ -42,6 +42,9 @@ def share(self, task, params, batch, rng):
     {}
 """
 HALVE = TRANSFORM.format("return {name: u / 2 for name, u in update.items()}")
+NOISE = TRANSFORM.format(
+    "return {n: u + 0.1 * torch.randn(u.shape, generator=rng, dtype=u.dtype) for n, u in update.items()}"
+)
 TRAIN = SHARE.format("return local_training(task, params, batch, rng, task.gradient)")
 FOUND = """
 def grey(self, seen):
@@ -97,6 +100,10 @@ BROKEN_DEFENSES = {
         + "{name: u * torch.full(u.shape, 0.5) for name, u in update.items()})",
         "fails on another device than the CPU",
     ),
+    "prediction": (
+        NOISE + "def surrogate(self, task):\n    return Surrogate(predict=lambda u: {n: 0 * x for n, x in u.items()})",
+        "predict has a cosine of 0 with the mean of 16 releases; predict what is sent, or give no surrogate",
+    ),
     "many": (HALVE + "def transform_many(self, task, updates, rngs):\n    return dict(updates)", "sends another"),
     "privacy": (
         TRAIN + "def privacy(self, schedule, rounds, delta):\n    return 1.0",
@@ -151,7 +158,25 @@ BROKEN_ATTACKS = {
         "on digits: error: KeyError: 'no'",
     ),
 }
+SAYS = "def surrogate(self, task):\n    return Surrogate({})"
+ALSO_BROKEN = [
+    ("defense", "prediction", (NOISE + SAYS.format("noise_std=10.0"), "states noise of deviation 10, but releases")),
+    (
+        "defense",
+        "prediction",
+        (TRANSFORM.format("return {n: u / 100 for n, u in update.items()}") + SAYS.format(""), "is 0.01 x what"),
+    ),
+    (
+        "defense",
+        "prediction",
+        (
+            HALVE + SAYS.format("keep=lambda sent: sent, predict=lambda u: {n: u / 2 for n, u in u.items()}"),
+            "surrogate's keep has a cosine of",
+        ),
+    ),
+]
 BROKEN = [("defense", *row) for row in BROKEN_DEFENSES.items()] + [("attack", *row) for row in BROKEN_ATTACKS.items()]
+BROKEN += ALSO_BROKEN
 
 
 def write(folder, kind, body, name="mine"):
