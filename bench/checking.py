@@ -7,8 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,17 +34,24 @@ def checked(target: str, plugins: Sequence[Path] = (), seconds: float = SECONDS)
     ConfigurationError for a mistake in it. What the methods print goes to standard error.
     """
     path = os.pathsep.join(filter(None, sys.path))
-    code = "import sys; from bench.checking import answer; answer(*sys.argv[1:])"
+    code = "import sys; from bench.checking import answer, end_with_parent; end_with_parent(); answer(*sys.argv[1:])"
     with TemporaryDirectory() as folder:
         told = Path(folder) / "findings"
         told.touch()
         # -P: a folder of the user's that is called "bench" must not be imported instead of ours.
         command = [sys.executable, "-P", "-c", code, str(told), target, *map(str, plugins)]
-        child = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}, stdin=subprocess.DEVNULL, stdout=2)
+        child = subprocess.Popen(
+            command,
+            env={**os.environ, "PYTHONPATH": path},
+            stdin=subprocess.DEVNULL,
+            stdout=2,
+            start_new_session=True,  # A process group of its own: what a plugin starts ends with it.
+        )
         try:
             yield from _followed(child, told, seconds)
         finally:
-            child.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
             child.wait()
 
 
@@ -62,7 +71,7 @@ def _followed(child: subprocess.Popen[bytes], told: Path, seconds: float) -> Ite
                     waiting.remove(record["rule"])
                     yield Finding(**record)
                 ended |= "end" in record
-            if over:
+            if ended or over:  # A thread of a plugin's may keep the child busy after all is told.
                 break
             time.sleep(_LOOK)
     if not ended:
@@ -77,6 +86,18 @@ def _how(code: int | None, seconds: float) -> str:
     return (
         f"the process was killed by {signal.Signals(-code).name}" if code < 0 else f"the process left with code {code}"
     )
+
+
+def end_with_parent() -> None:
+    """Kill this process group once the parent is gone: a key pressed in its terminal does not reach a session."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_LOOK)
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def answer(told: str, target: str, *plugins: str) -> None:

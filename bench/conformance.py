@@ -12,11 +12,13 @@ from bench import conformance_conduct as conduct
 from bench import conformance_defense as defense
 from bench import conformance_method as method
 from bench import conformance_neutral as neutral
+from bench import conformance_prediction as prediction
 from bench.attack_presets import unfolded
 from bench.conformance_cases import (
     Subject,
     everywhere,
     gradients,
+    in_float64,
     itself,
     plain,
     recovered,
@@ -57,6 +59,7 @@ RULES = {
             two_images,
             claims.surrogate_follows_its_arguments,
         ),
+        Rule("prediction", "its surrogate says what it sends", in_float64, prediction.predicts_what_is_sent),
         Rule("many", "many clients at once are each alone", two_images, claims.many_at_once_are_each_alone),
         Rule("privacy", "what it proves is a Guarantee", two_images, claims.proof_is_honest),
         LAST,

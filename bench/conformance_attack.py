@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,11 @@ from torch import Tensor
 from attacks.attack import Reconstruction
 from bench.conformance_cases import AttackCase
 from bench.findings import Broken, NotApplicable
+
+_CLAMPED = 0.05
+"""By which clamping the images may change an objective for the worse, before it has to be below its start."""
+_AMPLIFIED = 1e-3
+"""Of a tensor's norm: beyond what a short optimisation makes of rounding."""
 
 
 def finds_images(case: AttackCase) -> None:
@@ -60,14 +66,21 @@ def states_its_objective(case: AttackCase) -> None:
 
 
 def objective_agrees(case: AttackCase) -> None:
-    """`objective` at the answer is the value that was reported, unless the images were clamped after it."""
+    """`objective` at the answer is the value that was reported, or near it where images were clamped after it.
+
+    Near is within 5%, or no worse than the start; and other images have another objective.
+    """
     found = case.found
     asked = case.attack.objective(case.seen, found.images, found.labels)
     if found.objective is None or asked is None:
         raise NotApplicable("has no objective at its answer")
     off = ~torch.isclose(asked, found.objective, rtol=1e-8)
     at_the_border = ((found.images == 0) | (found.images == 1)).flatten(1).any(1)
-    if (off & ~at_the_border).any():
+    assert found.start is not None, "asked of what states its objective"
+    near = torch.isclose(asked, found.objective, rtol=_CLAMPED) | (asked <= found.start)
+    grey = case.attack.objective(case.seen, torch.full_like(found.images, 0.5), found.labels)
+    excused = at_the_border & near & (torch.ones_like(off) if grey is None else asked != grey)
+    if (off & ~excused).any():
         raise Broken(
             f"objective() gives {asked.tolist()} at its answer, the Reconstruction says {found.objective.tolist()}; "
             "compute both by the same function"
@@ -92,12 +105,13 @@ def features_are_those_it_names(case: AttackCase) -> None:
 def trials_do_not_mix(case: AttackCase) -> None:
     """A trial attacked alone equals the same trial in a batch, to 1e-8 in float64.
 
-    Where an optimiser amplifies rounding beyond that, after its first iteration: what mixes trials shows there too.
+    Where an optimiser amplifies rounding beyond that: after its first iteration to 1e-8, and after two, beside a trial
+    of an update 1e3 times as large, to 1e-3. What mixes the scales of trials may show in the second step alone.
     """
-    wrong = _changed_alone(case)
+    wrong = _changed_alone(case, _to_rounding)
     if wrong and getattr(case.attack, "iterations", 1) != 1:
-        short: Any = case.attack
-        wrong = _changed_alone(replace(case, attack=replace(short, iterations=1)))
+        once, twice = (_shortened(case, iterations) for iterations in (1, 2))
+        wrong = _changed_alone(once, _to_rounding) or _changed_alone(_beside_a_large_one(twice), _amplified)
     if wrong:
         raise Broken(
             f"{wrong} when it is attacked alone; no mean, norm, sort or random number may reach over trials, the first "
@@ -105,14 +119,33 @@ def trials_do_not_mix(case: AttackCase) -> None:
         )
 
 
-def _changed_alone(case: AttackCase) -> str:
+def _shortened(case: AttackCase, iterations: int) -> AttackCase:
+    attack: Any = case.attack
+    return replace(case, attack=replace(attack, iterations=iterations))
+
+
+def _beside_a_large_one(case: AttackCase) -> AttackCase:
+    """The case with the last trial's update 1e3 times as large."""
+    updates = {name: torch.cat([u[:-1], 1e3 * u[-1:]]) for name, u in case.seen.updates.items()}
+    return replace(case, seen=replace(case.seen, updates=updates))
+
+
+def _to_rounding(alone: Tensor, together: Tensor) -> bool:
+    return torch.allclose(alone, together, rtol=1e-8, atol=1e-8)
+
+
+def _amplified(alone: Tensor, together: Tensor) -> bool:
+    return bool((alone - together).norm() <= _AMPLIFIED * together.norm())
+
+
+def _changed_alone(case: AttackCase, equal: Callable[[Tensor, Tensor], bool]) -> str:
     together = tensors_of(case.found)
     for trial, seed in enumerate(case.seeds):
         alone = tensors_of(replace(case, seen=case.seen[trial : trial + 1], seeds=[seed]).reconstruct())
         if alone.keys() != together.keys():
             return f"trial {trial} returns {', '.join(alone)} instead of {', '.join(together)}"
         for name, value in alone.items():
-            if not torch.allclose(value[0].double(), together[name][trial].double(), rtol=1e-8, atol=1e-8):
+            if not equal(value[0].double(), together[name][trial].double()):
                 return f"{name} of trial {trial} differ"
     return ""
 

@@ -134,6 +134,11 @@ def two_images(subject: Subject) -> Iterator[DefenseCase]:
         yield defense_case(subject.method, dtype)
 
 
+def in_float64(subject: Subject) -> Iterator[DefenseCase]:
+    """A client of two images in float64 alone."""
+    yield defense_case(subject.method, torch.float64)
+
+
 def defense_case(defense: Defense, dtype: torch.dtype) -> DefenseCase:
     """A client of two images of `mnist-samples` that trains a LeNet."""
     own, _ = release("lenet", PAIRS)

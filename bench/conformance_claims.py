@@ -23,7 +23,7 @@ Lanes = dict[str, Tensor]
 
 def surrogate_is_usable(case: DefenseCase) -> None:
     """What an attack differentiates can be: for several lanes at once, in every shape, and with finite slopes."""
-    own, simulation = _surrogate(case), _simulation(case)
+    own, simulation = surrogate_of(case), simulation_of(case)
     if not (isinstance(own.noise_std, int | float) and 0 <= own.noise_std < math.inf):
         raise Broken(f"its surrogate's noise_std is {own.noise_std!r}; give a number of at least 0")
     _said("on zeros", lambda: check_simulation(simulation, case.task))
@@ -44,7 +44,7 @@ def surrogate_is_usable(case: DefenseCase) -> None:
 
 def surrogate_follows_its_arguments(case: DefenseCase) -> None:
     """On the device of what it is given: tried on the meta device, which has shapes alone."""
-    simulation = _simulation(case)
+    simulation = simulation_of(case)
     shapes = {name: p.to("meta") for name, p in case.params.items()}
 
     def run() -> dict[str, Any]:
@@ -52,7 +52,7 @@ def surrogate_follows_its_arguments(case: DefenseCase) -> None:
         found = {"predict or keep": simulation.predict(shapes, shapes)}
         return found | ({} if penalty is None else {"penalty": {"its value": penalty(shapes, shapes)}})
 
-    own = _surrogate(case)
+    own = surrogate_of(case)
     if own == Surrogate(noise_std=own.noise_std):
         raise NotApplicable("its surrogate has no function of updates")
     try:
@@ -104,19 +104,20 @@ def proof_is_honest(case: DefenseCase) -> None:
         raise Broken(f"privacy was asked at delta 1e-05 and states {one.delta}; take the delta that is asked")
 
 
-def _surrogate(case: DefenseCase) -> Surrogate:
+def surrogate_of(case: DefenseCase) -> Surrogate:
+    """The surrogate of this defense; raises `NotApplicable` where it is unaudited."""
     own = case.defense.surrogate(case.task)
     if own is None:
         raise NotApplicable("unaudited: no surrogate says how an attacker who knows it adapts")
     return own
 
 
-def _simulation(case: DefenseCase) -> Simulation:
+def simulation_of(case: DefenseCase) -> Simulation:
     """What the attack simulates of this defense alone; raises `NotApplicable` where it is unaudited."""
     own = case.defense.surrogate(case.task)
     if own is not None and not isinstance(own, Surrogate):
         raise Broken(f"surrogate returned {type(own).__name__}; return leakboard.Surrogate(...), or None: unaudited")
-    own = _surrogate(case)
+    own = surrogate_of(case)
     if role_of(type(case.defense)) == "schedule" and own != Surrogate():
         raise Broken("the surrogate of a schedule says more than Surrogate(), but a schedule is public")
     if own.gradient is not None and role_of(type(case.defense)) != "share":

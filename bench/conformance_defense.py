@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import Generator, Tensor
+from torch.nn import Module
 
 from bench.conformance_cases import DefenseCase
 from bench.findings import Broken, NotApplicable
@@ -13,8 +15,10 @@ from bench.random_state import global_state, seed_everything
 from defenses.client import Batch, Update, role_of
 from defenses.schedule import Schedule
 
-Given = dict[str, tuple[Tensor, Tensor]]
-"""Argument -> its value before and after the call."""
+Given = dict[str, tuple[Any, Any]]
+"""Argument, or part of the task's model -> its value before and after the call."""
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def applied(case: DefenseCase, seed: int = 0, generator: Generator | None = None) -> tuple[Update | Schedule, Given]:
@@ -23,17 +27,32 @@ def applied(case: DefenseCase, seed: int = 0, generator: Generator | None = None
     role = role_of(type(case.defense))
     if role == "schedule":
         return case.defense.schedule(case.task.schedule), {}
+    task = deepcopy(case.task)
+    mode = _state(task.model)
     params = {name: p.clone() for name, p in case.params.items()}
     batch = Batch(case.batch.images.clone(), case.batch.labels.clone())
     if role == "share":
         given = {**params, "images": batch.images, "labels": batch.labels}
         before = {name: value.clone() for name, value in given.items()}
-        update = case.defense.share(case.task, params, batch, rng)
+        update = case.defense.share(task, params, batch, rng)
     else:
-        given = case.task.gradient(params, batch)
+        given = task.gradient(params, batch)
         before = {name: value.clone() for name, value in given.items()}
-        update = case.defense.transform(case.task, given, rng)
-    return update, {name: (before[name], given[name]) for name in before}
+        update = case.defense.transform(task, given, rng)
+    after = _state(task.model)
+    watched = {name: (before[name], given[name]) for name in before}
+    return update, watched | {part: (mode[part], after[part]) for part in mode}
+
+
+def _state(model: Module) -> dict[str, Any]:
+    """What a defense could leave behind in the model of its task, by a name for each part."""
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    hooks = [getattr(m, kind) for m in model.modules() for kind in _HOOKS]
+    return {
+        "the mode of task.model": [m.training for m in model.modules()],
+        "the hooks of task.model": [list(hook) for hook in hooks],
+        "the gradients of task.model": [p.grad is not None for p in model.parameters()],
+    } | {f"{name} of task.model": tensor.detach().clone() for name, tensor in tensors.items()}
 
 
 def keeps_shapes(case: DefenseCase) -> None:
@@ -78,9 +97,11 @@ def draws_from_its_generator(case: DefenseCase) -> None:
 
 
 def leaves_its_arguments(case: DefenseCase) -> None:
-    """Nothing is written into the update, the weights or the batch."""
+    """Nothing is written into the update, the weights or the batch, and the task's model stays as it is."""
     for name, (before, after) in applied(case)[1].items():
-        if not torch.equal(before, after):
+        if not (torch.equal(before, after) if isinstance(before, Tensor) else before == after):
+            if name.endswith(" of task.model"):
+                raise Broken(f"changed {name}; call task.gradient, or work on copy.deepcopy(task.model)")
             raise Broken(f"wrote into {name!r}; return new tensors: u * 2, not u.mul_(2)")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import keyword
 import re
 import sys
@@ -15,6 +16,38 @@ from bench.registry import Registry
 
 RESERVED = ("attacks", "bench", "defenses", "leaderboards", "leakboard")
 """Packages of Leakboard, whose names a file beside them must not take."""
+TOOLS = {"conftest": "pytest", "setup": "an installer"}
+"""Names of files that mean something to a tool -> the tool."""
+PUBLIC = frozenset(
+    [
+        "Adam",
+        "Attack",
+        "Batch",
+        "ConfigurationError",
+        "Defense",
+        "Descended",
+        "Distance",
+        "Generator",
+        "Guarantee",
+        "LBFGS",
+        "Lanes",
+        "MatchingProblem",
+        "Observation",
+        "Params",
+        "Reconstruction",
+        "Run",
+        "Schedule",
+        "Surrogate",
+        "Task",
+        "Tensor",
+        "ThreatModel",
+        "UnsupportedPair",
+        "Update",
+    ]
+)
+"""Classes that a plugin imports from leakboard; a test holds them to `leakboard.__all__`."""
+TAKEN = PUBLIC | {"ClassVar", "Path"} | set(dir(builtins))
+"""Names that the class of a method must not hide in what the templates write."""
 OWN = {"defense": ("$class_name", "kept=0.3"), "attack": ("$class_name, layerwise_distance", "iterations=300")}
 """Kind -> what its test imports of it, and a parameter to show."""
 _FILE_TEST = """from pathlib import Path
@@ -48,7 +81,7 @@ def scaffold(kind: str, name: str, folder: Path, *, package: bool = False) -> li
     words = {
         "kind": kind,
         "name": name,
-        "class_name": "".join(part.capitalize() for part in name.split("_")),
+        "class_name": class_name(name),
         "distribution": distribution,
         "example": example,
         "plugins": "" if package else ", plugins=[FILE]",
@@ -88,6 +121,12 @@ def check_name(name: str) -> None:
     if name in RESERVED or name.startswith("test_"):
         why = "a package of Leakboard" if name in RESERVED else "for pytest a file of tests"
         raise ConfigurationError(f"{name!r} is {why}; try {near!r}")
+    if name in TOOLS:
+        raise ConfigurationError(f"{name!r} is a file that {TOOLS[name]} runs; try {near!r}")
+    if class_name(name) in TAKEN:
+        raise ConfigurationError(
+            f"the class {class_name(name)} of {name!r} would hide another of that name; try {near!r}"
+        )
     registry = Registry()
     for kind in ("attack", "defense"):
         for entry in registry.entries(kind):
@@ -95,6 +134,11 @@ def check_name(name: str) -> None:
                 raise ConfigurationError(f"{name!r} is taken: there is {kind} {name} ({entry.origin}); try {near!r}")
     if name in packages_distributions():
         raise ConfigurationError(f"{name!r} is an installed module, which the file would hide; try {near!r}")
+
+
+def class_name(name: str) -> str:
+    """The class of a method: my_method has MyMethod."""
+    return "".join(part.capitalize() for part in name.split("_"))
 
 
 def suggested(name: str) -> str:

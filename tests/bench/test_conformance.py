@@ -42,6 +42,9 @@ def share(self, task, params, batch, rng):
     {}
 """
 HALVE = TRANSFORM.format("return {name: u / 2 for name, u in update.items()}")
+NOISE = TRANSFORM.format(
+    "return {n: u + 0.1 * torch.randn(u.shape, generator=rng, dtype=u.dtype) for n, u in update.items()}"
+)
 TRAIN = SHARE.format("return local_training(task, params, batch, rng, task.gradient)")
 FOUND = """
 def grey(self, seen):
@@ -97,6 +100,10 @@ BROKEN_DEFENSES = {
         + "{name: u * torch.full(u.shape, 0.5) for name, u in update.items()})",
         "fails on another device than the CPU",
     ),
+    "prediction": (
+        NOISE + "def surrogate(self, task):\n    return Surrogate(predict=lambda u: {n: 0 * x for n, x in u.items()})",
+        "predict has a cosine of 0 with the mean of 16 releases; predict what is sent, or give no surrogate",
+    ),
     "many": (HALVE + "def transform_many(self, task, updates, rngs):\n    return dict(updates)", "sends another"),
     "privacy": (
         TRAIN + "def privacy(self, schedule, rounds, delta):\n    return 1.0",
@@ -151,7 +158,68 @@ BROKEN_ATTACKS = {
         "on digits: error: KeyError: 'no'",
     ),
 }
+MODEL = SHARE.format("{}; return local_training(task, params, batch, rng, task.gradient)")
+CLAMPED = ONES + "images[..., 0, 0] = 0; return Reconstruction(images, labels, ones, ones, {{0: ones}})"
+OBJECTIVE = "def objective(self, observation, images, labels):\n    return {} * images.new_ones(len(images))"
+NORM_OVER_TRIALS = """
+iterations: int = 300
+
+def reconstruct(self, observation, seeds):
+    slope = next(iter(observation.updates.values())).flatten(1).mean(1)
+    x = mean = square = torch.zeros_like(slope)
+    for step in range(1, self.iterations + 1):
+        g = (slope - x) / (slope - x).norm()  # Adam's first step does not see the norm of a gradient, its second does.
+        mean, square = 0.9 * mean + 0.1 * g, 0.999 * square + 0.001 * g**2
+        x = x - 0.01 * mean / (1 - 0.9**step) / (square / (1 - 0.999**step)).sqrt()
+    images = x.new_ones(observation.trials, observation.images, *observation.task.input_shape)
+    return Reconstruction((0.5 + x.view(-1, 1, 1, 1, 1)).clamp(0, 1) * images, believed_labels(observation))
+"""
+SAYS = "def surrogate(self, task):\n    return Surrogate({})"
+ALSO_BROKEN = [
+    ("defense", "prediction", (NOISE + SAYS.format("noise_std=10.0"), "states noise of deviation 10, but releases")),
+    (
+        "defense",
+        "prediction",
+        (TRANSFORM.format("return {n: u / 100 for n, u in update.items()}") + SAYS.format(""), "is 0.01 x what"),
+    ),
+    (
+        "defense",
+        "arguments",
+        (MODEL.format("next(task.model.parameters()).data.mul_(0.5)"), "changed network.0.weight of"),
+    ),
+    ("defense", "arguments", (MODEL.format("task.model.normalise.std.mul_(2)"), "changed normalise.std of task.model")),
+    (
+        "defense",
+        "arguments",
+        (MODEL.format("task.model.train()"), "changed the mode of task.model; call task.gradient"),
+    ),
+    (
+        "defense",
+        "arguments",
+        (MODEL.format("task.model.register_forward_hook(lambda *a: None)"), "changed the hooks of task.model"),
+    ),
+    (
+        "attack",
+        "agreement",
+        (FOUND.format(CLAMPED.format()) + OBJECTIVE.format(2), "objective() gives [2.0, 2.0] at its"),
+    ),
+    (
+        "attack",
+        "agreement",
+        (FOUND.format(CLAMPED.format()) + OBJECTIVE.format(0), "objective() gives [0.0, 0.0] at its"),
+    ),
+    ("attack", "alone", (NORM_OVER_TRIALS, "images of trial 0 differ when it is attacked alone")),
+    (
+        "defense",
+        "prediction",
+        (
+            HALVE + SAYS.format("keep=lambda sent: sent, predict=lambda u: {n: u / 2 for n, u in u.items()}"),
+            "surrogate's keep has a cosine of",
+        ),
+    ),
+]
 BROKEN = [("defense", *row) for row in BROKEN_DEFENSES.items()] + [("attack", *row) for row in BROKEN_ATTACKS.items()]
+BROKEN += ALSO_BROKEN
 
 
 def write(folder, kind, body, name="mine"):

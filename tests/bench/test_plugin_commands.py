@@ -1,17 +1,20 @@
 """The commands of plugin authors: what `new` writes and refuses, and what `check` survives."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 import tomllib
 from pathlib import Path
 
 import pytest
 
+import leakboard
 from bench.checking import checked
 from bench.errors import ConfigurationError
 from bench.findings import Finding
-from bench.scaffold import check_name, scaffold, suggested
+from bench.scaffold import PUBLIC, check_name, scaffold, suggested
 
 ROOT = Path(__file__).parents[2]
 TWO = '''
@@ -89,6 +92,14 @@ def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
         ("torch", r"'torch' is an installed module, which the file would hide; try 'my_torch'"),
         ("leakboard", r"'leakboard' is a package of Leakboard; try 'my_leakboard'"),
         ("defenses", r"'defenses' is a package of Leakboard; try 'my_defenses'"),
+        ("conftest", r"'conftest' is a file that pytest runs; try 'my_conftest'"),
+        ("setup", r"'setup' is a file that an installer runs; try 'my_setup'"),
+        ("adam", r"the class Adam of 'adam' would hide another of that name; try 'my_adam'"),
+        ("matching_problem", r"the class MatchingProblem of .* try 'my_matching_problem'"),
+        ("defense", r"the class Defense of 'defense'"),
+        ("tensor", r"the class Tensor of 'tensor'"),
+        ("path", r"the class Path of 'path'"),
+        ("value_error", r"the class ValueError of 'value_error'"),
         ("test_mine", r"'test_mine' is for pytest a file of tests; try 'mine'"),
         ("dp_sgd", r"'dp_sgd' is taken: there is defense dp_sgd \(built-in\); try 'my_dp_sgd'"),
         ("linear_layer", r"'linear_layer' is taken: there is attack linear_layer \(built-in\); try"),
@@ -98,6 +109,10 @@ def test_a_bad_name_says_why_and_what_to_try(name, message):
     with pytest.raises(ConfigurationError, match=message):
         check_name(name)
     check_name(suggested(name))
+
+
+def test_the_names_that_a_class_must_not_hide_are_the_public_ones():
+    assert {name for name in leakboard.__all__ if name[0].isupper()} == PUBLIC
 
 
 def test_a_plugin_that_leaves_fails_its_rule_and_harms_nobody(tmp_path, capfd):
@@ -120,6 +135,52 @@ def test_a_check_that_does_not_end_is_given_up():
     [finding] = checked("none", seconds=0.1)
     assert finding.failed
     assert finding.text.startswith("it did not come to an end in 0.1 seconds")
+
+
+def ended(process):
+    """Whether a process is gone, or waits for a parent that never asks after it."""
+    stat = subprocess.run(["ps", "-o", "stat=", "-p", str(process)], capture_output=True, text=True, check=False).stdout
+    return stat.strip()[:1] in ("", "Z")
+
+
+def wait_until(holds):
+    end = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+STAYING = """
+import os, pathlib, subprocess, threading, time
+
+threading.Thread(target=time.sleep, args=(300,)).start()
+other = subprocess.Popen(["sleep", "300"])
+pathlib.Path(__file__).with_name("staying").write_text(f"{os.getpid()} {other.pid}")
+"""
+
+
+def test_what_a_plugin_leaves_running_delays_nobody_and_ends_with_its_check(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(STAYING + TWO.partition("class Leaving")[0])
+    start = time.monotonic()
+    [_, *findings] = checked(str(path), seconds=250)
+    assert time.monotonic() - start < 200
+    assert [str(finding) for finding in findings if finding.failed] == []
+    for process in (tmp_path / "staying").read_text().split():
+        wait_until(lambda process=process: ended(process))
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+def test_a_command_that_is_stopped_leaves_no_process_behind(tmp_path, sent):
+    path, staying = tmp_path / "mine.py", tmp_path / "staying"
+    path.write_text(STAYING + "time.sleep(300)")
+    call = [sys.executable, "-P", "-m", "leakboard", "check", str(path)]
+    command = subprocess.Popen(call, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL)
+    wait_until(lambda: staying.exists() and staying.read_text())
+    command.send_signal(sent)
+    assert command.wait(60) == -sent
+    for process in staying.read_text().split():
+        wait_until(lambda process=process: ended(process))
 
 
 def test_the_command_says_one_line_a_rule_and_ends_with_1_where_one_is_broken(tmp_path):
