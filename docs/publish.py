@@ -43,19 +43,21 @@ def table(board: Published) -> str:
     for row in rows:
         by_defense.setdefault(row["defense"], {})[row["weights"]] = row
     heads = [f"{what}, {w}" for w in weights for what in ("rank", "SSIM gain")]
-    head = ["defense", *heads, "labels", "accuracy", "points lost", "epsilon", "picked / proven"]
+    head = ["defense", *heads, "labels found", "accuracy", "points lost", "epsilon", "picked / proven"]
     lines = [head, [":--", *["--:"] * (len(head) - 1)]]
-    lines += [_line(own, weights) for own in by_defense.values()]
+    ordered = sorted(by_defense.values(), key=lambda own: [_rank(own.get(one)) for one in weights])
+    lines += [_line(own, weights) for own in ordered]
     asked = board.board.rules
     return "\n".join(
         [
             *("| " + " | ".join(line) + " |" for line in lines),
             "",
-            f"{rows[0]['n']} images of {asked.title}, board [{board.board.name}]"
-            f"(leaderboards/boards/{board.board.name}.toml). Rank 1 leaks least, whatever it costs; in brackets every "
-            "rank that the comparisons leave open. SSIM gain: what the strongest attack gets on each image beyond its "
-            "floors, with its 95% interval; ≥ where a better optimiser might get more. Points lost: of test accuracy, "
-            "against undefended training.",
+            f"{rows[0]['n']} images of {asked.title}, board",
+            f"[{board.board.name}](leaderboards/boards/{board.board.name}.toml). Rank 1 leaks least, whatever it costs;",
+            "in brackets every rank that the comparisons leave open. SSIM gain: what the strongest attack gets on each",
+            "image beyond its floors, with its 95% interval; ≥ where a better optimiser might get more. Labels found:",
+            f"by the best attack on labels, {' / '.join(weights)}. Points lost: of test accuracy, against undefended",
+            "training. A gain of 0 is no proof that nothing leaks; an epsilon is one.",
         ]
     )
 
@@ -67,8 +69,16 @@ def _line(own: dict[str, Row], weights: list[str]) -> list[str]:
         cells += [rank_text(own[one]), _gain(own[one])] if one in own else ["-", "-"]
     lost = _number(row["accuracy_lost"], ".1f") + _span(row["accuracy_lost_low"], row["accuracy_lost_high"], ".1f")
     proven = "-" if pd.isna(row["certificate"]) else f"{row['certificate_measured']:.3f} / {row['certificate']:.3f}"
-    cells += [_number(row["labels_found"], ".0%"), _number(row["accuracy"], ".3f"), lost, _epsilon(row), proven]
+    found = " / ".join(_number(own[one]["labels_found"], ".0%") for one in weights if one in own)
+    cells += [found, _number(row["accuracy"], ".3f"), lost, _epsilon(row), proven]
     return cells
+
+
+def _rank(row: Row | None) -> tuple[float, float]:
+    """What the lines are sorted by: who leaks least first, who has no rank last."""
+    if row is None or pd.isna(row["rank"]):
+        return float("inf"), 0.0
+    return float(row["rank"]), float(row["ssim_gain"])
 
 
 def _gain(row: Row) -> str:
@@ -81,15 +91,17 @@ def _gain(row: Row) -> str:
 def _epsilon(row: Row) -> str:
     if not pd.isna(row["epsilon"]):
         return epsilon_text(row["epsilon"])
+    if row["defense_name"] == "none":
+        return "-"
     return "heuristic" if str(row["no_epsilon"]).startswith("heuristic") else "-"
 
 
 def _number(value: Any, form: str) -> str:
-    return "-" if pd.isna(value) else f"{value + 0.0:{form}}"
+    return "-" if pd.isna(value) else f"{value:z{form}}"
 
 
 def _span(low: float, high: float, form: str) -> str:
-    return "" if pd.isna(low) else f" [{low + 0.0:{form}}, {high + 0.0:{form}}]"
+    return "" if pd.isna(low) else f" [{low:z{form}}, {high:z{form}}]"
 
 
 if __name__ == "__main__":
