@@ -53,7 +53,7 @@ def table(board: Published) -> str:
             *("| " + " | ".join(line) + " |" for line in lines),
             "",
             f"{rows[0]['n']} images of {asked.title}, board",
-            f"[{board.board.name}](leaderboards/boards/{board.board.name}.toml). Rank 1 leaks least, whatever it costs;",
+            f"[{board.board.name}](leaderboards/boards/{board.board.name}.toml). Rank 1 leaks least, at whatever cost;",
             "in brackets every rank that the comparisons leave open. SSIM gain: what the strongest attack gets on each",
             "image beyond its floors, with its 95% interval; ≥ where a better optimiser might get more. Labels found:",
             f"by the best attack on labels, {' / '.join(weights)}. Points lost: of test accuracy, against undefended",
