@@ -43,7 +43,7 @@ def table(board: Published) -> str:
     for row in rows:
         by_defense.setdefault(row["defense"], {})[row["weights"]] = row
     heads = [f"{what}, {w}" for w in weights for what in ("rank", "SSIM gain")]
-    head = ["defense", *heads, "labels found", "accuracy", "points lost", "epsilon", "picked / proven"]
+    head = ["defense", *heads, "identified", "labels found", "accuracy", "points lost", "epsilon", "picked / proven"]
     lines = [head, [":--", *["--:"] * (len(head) - 1)]]
     ordered = sorted(by_defense.values(), key=lambda own: [_rank(own.get(one)) for one in weights])
     lines += [_line(own, weights) for own in ordered]
@@ -55,9 +55,11 @@ def table(board: Published) -> str:
             f"{rows[0]['n']} images of {asked.title}, board",
             f"[{board.board.name}](leaderboards/boards/{board.board.name}.toml). Rank 1 leaks least, at whatever cost;",
             "in brackets every rank that the comparisons leave open. SSIM gain: what the strongest attack gets on each",
-            "image beyond its floors, with its 95% interval; ≥ where a better optimiser might get more. Labels found:",
-            f"by the best attack on labels, {' / '.join(weights)}. Points lost: of test accuracy, against undefended",
-            "training. A gain of 0 is no proof that nothing leaks; an epsilon is one.",
+            "image beyond its floors, with its 95% interval; ≥ where a better optimiser might get more. Identified:",
+            "how often a reconstruction is nearest to its own image among 100. Labels found: by the best attack on them;",
+            f"both {' / '.join(weights)}. Points lost: of test accuracy, against undefended",
+            f"training. Epsilon at delta {_delta(rows)}. Picked / proven: how often an adversary named the private",
+            "image among 20, and how often anybody can. A gain of 0 is no proof that nothing leaks; an epsilon is one.",
         ]
     )
 
@@ -69,9 +71,14 @@ def _line(own: dict[str, Row], weights: list[str]) -> list[str]:
         cells += [rank_text(own[one]), _gain(own[one])] if one in own else ["-", "-"]
     lost = _number(row["accuracy_lost"], ".1f") + _span(row["accuracy_lost_low"], row["accuracy_lost_high"], ".1f")
     proven = "-" if pd.isna(row["certificate"]) else f"{row['certificate_measured']:.3f} / {row['certificate']:.3f}"
-    found = " / ".join(_number(own[one]["labels_found"], ".0%") for one in weights if one in own)
-    cells += [found, _number(row["accuracy"], ".3f"), lost, _epsilon(row), proven]
+    for share in ("identified", "labels_found"):
+        cells.append(" / ".join(_number(own[one][share], ".0%") for one in weights if one in own))
+    cells += [_number(row["accuracy"], ".3f"), lost, _epsilon(row), proven]
     return cells
+
+
+def _delta(rows: list[Row]) -> str:
+    return " or ".join(sorted({f"{row['delta']:g}" for row in rows if not pd.isna(row["delta"])}))
 
 
 def _rank(row: Row | None) -> tuple[float, float]:

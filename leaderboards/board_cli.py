@@ -67,8 +67,16 @@ def pack(
     author = Author(submitter, note, repository, commit, plugin)
     defenses = write(run, output, name, author, defense or [])
     typer.echo(f"{output / name}: {', '.join(defenses)}")
-    if plugin is None and repository is None:
-        say("without --plugin, --repository and --commit only built-in defenses can be run again, and ranked")
+    from bench.registry import Registry
+    from bench.specs import parse
+
+    own = {method.name for method in Registry(()).entries("defense") if method.origin == "built-in"}
+    foreign = {name for label in defenses for name, _ in parse(label)} - own
+    if foreign and plugin is None:
+        say(
+            f"{', '.join(sorted(foreign))} is not built in: without --plugin, --repository and --commit nobody can run "
+            "it again, and it is shown but never ranked"
+        )
 
 
 @submit.command()

@@ -24,11 +24,16 @@ def build(
     ] = None,
 ) -> None:
     """Write the site from the published entries alone: no server, no network, the same input gives the same bytes."""
+    from bench.grid_sources import BOARDS, boards
     from leaderboards.publications import PUBLISHED
     from leaderboards.site import build as write
 
+    place = published or PUBLISHED
+    strange = sorted({path.parent.parent.name for path in place.glob("*/*/entry.json")} - boards().keys())
+    for name in strange:
+        say(f"{place / name} holds entries of no board that is known here, which are left out; is {BOARDS} set?")
     with _interruptible():
-        built = write(output, published or PUBLISHED)
+        built = write(output, place)
     typer.echo(f"{output / 'index.html'}: {built.pages} pages, {built.files} files, {built.size / 2**20:.1f} MiB")
 
 

@@ -164,7 +164,8 @@ def _proof(row: Row) -> dict[str, Figure]:
     if not np.isnan(row["epsilon"]):
         epsilon = Figure(epsilon_text(row["epsilon"]), f"{row['epsilon']:.9g}", f"delta {row['delta']:g}")
     else:
-        epsilon = Figure("heuristic" if why.startswith("heuristic") else ABSENT, "", "", why)
+        is_heuristic = why.startswith("heuristic") and row["defense_name"] != "none"
+        epsilon = Figure("heuristic" if is_heuristic else ABSENT, "", "", why)
     certificate = Figure("broken" if row["certificate_broken"] else ABSENT, "", "", row["certificate_reason"] or "")
     if not np.isnan(row["certificate"]):
         text = f"{row['certificate_measured']:.3f} / {row['certificate']:.3f}"

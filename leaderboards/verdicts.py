@@ -128,8 +128,9 @@ def _invalid(undefended: Evidence, variant: Variant, rule: Rule) -> str | None:
         return f"invalid: {variant[0]} has no SSIM or no floor on the undefended client"
     if found.low >= rule.margin:
         return None
-    few = f"{found.units} independent results have no interval"
-    low = few if np.isnan(found.low) else f"at least {found.low:+.3f} in 95%"
+    if np.isnan(found.low):
+        return f"invalid: {variant[0]} has no interval on the undefended client from {found.units} independent results"
+    low = f"at least {found.low:+.3f} in 95%"
     return (
         f"invalid: {variant[0]} gains {found.mean:+.3f} SSIM ({low}) over its floor on the undefended client, "
         f"at least {rule.margin:g} is needed"

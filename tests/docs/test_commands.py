@@ -86,7 +86,7 @@ SETUPS = {
             "examples = [4, 8]": "examples = [4]",
             "epochs = [1, 5]": "epochs = [1]",
         },
-        leaves=("pruning-90/entry.json", "runs/grid/plots", "runs/mine/plots"),
+        leaves=("leaderboards/published/tiny-v1/pruning-95/entry.json", "runs/grid/plots", "runs/mine/plots"),
         slow=True,
     ),
     "quickstart.md": Setup(
