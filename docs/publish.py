@@ -56,10 +56,10 @@ def table(board: Published) -> str:
             f"[{board.board.name}](leaderboards/boards/{board.board.name}.toml). Rank 1 leaks least, at whatever cost;",
             "in brackets every rank that the comparisons leave open. SSIM gain: what the strongest attack gets on each",
             "image beyond its floors, with its 95% interval; ≥ where a better optimiser might get more. Identified:",
-            "how often a reconstruction is nearest to its own image among 100. Labels found: by the best attack on them;",
-            f"both {' / '.join(weights)}. Points lost: of test accuracy, against undefended",
-            f"training. Epsilon at delta {_delta(rows)}. Picked / proven: how often an adversary named the private",
-            "image among 20, and how often anybody can. A gain of 0 is no proof that nothing leaks; an epsilon is one.",
+            "how often a reconstruction is nearest to its own image among 100. Labels found: by the best attack on",
+            f"them; both {' / '.join(weights)}. Points lost: of test accuracy, against undefended training. Epsilon at",
+            f"delta {_delta(rows)}. Picked / proven: how often an adversary named the private image among 20, and how",
+            "often anybody can. A gain of 0 is no proof that nothing leaks; an epsilon is one.",
         ]
     )
 
