@@ -79,7 +79,7 @@ def test_an_option_stands_as_it_is_typed():
         "`-o RUN`, `--output RUN`",
         "`--set KEY=VALUE` (may be repeated)",
         "`--verify`, `--no-verify`",
-        "| `--margin X` | `0.05` |",
+        "| `--port N` | `8000` |",
     ):
         assert words in text
     assert "--overrides" not in text
