@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,11 @@ class Registry:
         if not verify:
             return found
         return [verified(e) if e.origin.startswith("package") and not e.broken else e for e in found]
+
+    def foreign(self, kind: str, names: Iterable[str]) -> list[str]:
+        """Those of the names that are no built-in's, sorted."""
+        own = {entry.name for entry in self.entries(kind) if entry.origin == "built-in"}
+        return sorted(set(names) - own)
 
     def cls(self, kind: str, name: str) -> type:
         """The class of a method, imported; raises `UnknownName`, or ConfigurationError for a broken one."""

@@ -9,7 +9,7 @@ from refresh import ROOT, put
 from leaderboards.costs import costs_of
 from leaderboards.figures import save, style
 from leaderboards.pareto_plot import pareto_plot
-from leaderboards.price_tables import epsilon_text, rank_text
+from leaderboards.price_tables import bound_sign, epsilon_text, rank_text
 from leaderboards.publications import Published, published
 from leaderboards.questions import questions
 from leaderboards.ranking import ranking
@@ -89,10 +89,13 @@ def _rank(row: Row | None) -> tuple[float, float]:
 
 
 def _gain(row: Row) -> str:
-    bound = "≥ " if row["underpowered"] > 0 or pd.isna(row["ssim_gain"]) else ""
     gain = row["ssim_at_least"] if pd.isna(row["ssim_gain"]) else row["ssim_gain"]
     whole = not pd.isna(row["ssim_gain_low"]) and row["ssim_gain_high"] > 0
-    return bound + _number(gain, ".3f") + (_span(row["ssim_gain_low"], row["ssim_gain_high"], ".3f") if whole else "")
+    return (
+        bound_sign(row)
+        + _number(gain, ".3f")
+        + (_span(row["ssim_gain_low"], row["ssim_gain_high"], ".3f") if whole else "")
+    )
 
 
 def _epsilon(row: Row) -> str:

@@ -70,11 +70,10 @@ def pack(
     from bench.registry import Registry
     from bench.specs import parse
 
-    own = {method.name for method in Registry(()).entries("defense") if method.origin == "built-in"}
-    foreign = {name for label in defenses for name, _ in parse(label)} - own
+    foreign = Registry().foreign("defense", (name for label in defenses for name, _ in parse(label)))
     if foreign and plugin is None:
         say(
-            f"{', '.join(sorted(foreign))} is not built in: without --plugin, --repository and --commit nobody can run "
+            f"{', '.join(foreign)} is not built in: without --plugin, --repository and --commit nobody can run "
             "it again, and it is shown but never ranked"
         )
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from leaderboards.entries import Entry
-from leaderboards.entry_schema import CellFile
+from leaderboards.entry_schema import LENT, CellFile
 from leaderboards.expected import Expected, key_of, plain
 from leaderboards.recomputed import Known, differences, trials_of
 
@@ -100,8 +100,7 @@ def metric_faults(entry: Entry, plan: Expected) -> Iterator[str]:
 
 def _lends(lender: CellFile, cell: CellFile) -> bool:
     own, other = cell.identity, lender.identity
-    same = ("defense", "model", "weights", "seed", "labels", "schedule_known", "defense_known", "batch_norm")
-    return own.attack_parameters.get("of") == other.attack and all(getattr(own, k) == getattr(other, k) for k in same)
+    return own.attack_parameters.get("of") == other.attack and all(getattr(own, k) == getattr(other, k) for k in LENT)
 
 
 def consistency_faults(entry: Entry) -> Iterator[str]:

@@ -10,6 +10,8 @@ from bench.store import STATUSES
 
 FORMAT = 1
 MOST_IMAGES = 10_000
+LENT = ("defense", "model", "weights", "seed", "labels", "schedule_known", "defense_known", "batch_norm")
+"""What the control `wrong_image` shares with the cell that it borrows from."""
 MOST_KEYS = 4000
 Digest = Annotated[StrictStr, Field(pattern=r"^[0-9a-f]{64}$")]
 CellId = Annotated[StrictStr, Field(pattern=r"^[0-9a-f]{16}$")]

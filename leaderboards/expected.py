@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -141,10 +141,8 @@ def choices(board: str, entry: Entry, plugins: Sequence[Path]) -> Choices:
     calls = dict.fromkeys(" | ".join(part.call for part in chain) for chain in whole)
     if known.keys() != chains.keys():
         calls["none"] = None
-    more = {c.identity.attack: c.identity for c in entry.cells if not c.identity.control}
-    required = find(board).rules.required
-    added = [MethodSpec.of(i.attack_name, i.attack_parameters) for a, i in more.items() if a not in required]
-    extra = [registry.resolve("attack", spec).call for spec in added]
+    added = added_attacks(entry, find(board).rules.required).values()
+    extra = [registry.resolve("attack", MethodSpec.of(i.attack_name, i.attack_parameters)).call for i in added]
     return Choices(board, tuple(sorted(calls)), tuple(sorted(set(extra))), frozenset(known))
 
 
@@ -175,6 +173,12 @@ def _check_sizes(config: Config, registry: Any, board: str) -> None:
             raise ConfigurationError(f"{called}: {work.images} images of an update, at most {limits.images_per_update}")
         if not work.sends_gradient and work.steps > limits.local_steps:
             raise ConfigurationError(f"{called}: {work.steps} local steps, at most {limits.local_steps}")
+
+
+def added_attacks(entry: Entry, required: Collection[str]) -> dict[str, Identity]:
+    """The attacks of an entry beyond those that its board requires, by label."""
+    own = (cell.identity for cell in entry.cells)
+    return {one.attack: one for one in own if not one.control and one.attack not in required}
 
 
 def chain_of(identity: Identity) -> Chain:

@@ -12,6 +12,7 @@ import numpy as np
 
 from bench.errors import ConfigurationError
 from bench.store import Store
+from leaderboards.entry_schema import LENT
 from leaderboards.sheets import sheet_of
 from leaderboards.untrusted_png import write_png
 
@@ -103,9 +104,8 @@ def _lender(cell: dict[str, Any], cells: list[dict[str, Any]]) -> str | None:
     if cell["attack_name"] != "wrong_image":
         return None
     lender = json.loads(cell["attack_parameters"])["of"]
-    same = ("defense", "model", "weights", "seed", "labels", "schedule_known", "defense_known", "batch_norm")
     return next(
-        other["cell"] for other in cells if other["attack"] == lender and all(other[key] == cell[key] for key in same)
+        other["cell"] for other in cells if other["attack"] == lender and all(other[key] == cell[key] for key in LENT)
     )
 
 

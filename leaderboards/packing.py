@@ -68,12 +68,11 @@ def pack(run: Path, target: Path, name: str, author: Author, defenses: Collectio
     jobs = list(packed_jobs(store, chosen))
     made += [record["provenance"] for row in jobs if (record := store.record(row["job"])) is not None]
     folder.add_json("jobs.json", {"jobs": jobs})
-    board = boards()[plan["name"]]
     resolved["grid"]["defenses"] = list(dict.fromkeys(_call(cell) for cell in cells))
     manifest = {
         "format": FORMAT,
         "board": plan["name"],
-        "board_sha256": hashlib.sha256(board.encode()).hexdigest(),
+        "board_sha256": find(plan["name"]).digest,
         "name": name,
         "submitter": author.submitter,
         "note": author.note,

@@ -81,6 +81,11 @@ def rank_text(row: Row) -> str:
     return f"{row['rank']}" + (f" ({row['rank_low']} to {row['rank_high']})" if is_open else "")
 
 
+def bound_sign(row: Row) -> str:
+    """What stands before an SSIM gain that is a lower bound."""
+    return "≥ " if row["underpowered"] > 0 or np.isnan(row["ssim_gain"]) else ""
+
+
 def epsilon_text(epsilon: float) -> str:
     """Three figures, rounded up: an upper bound stays one."""
     if np.isnan(epsilon) or not epsilon:

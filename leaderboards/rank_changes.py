@@ -15,11 +15,11 @@ from leaderboards.summary import records
 def rank_changes(entry: Entry, board: Published) -> list[str]:
     """One line per defense that comes in, or whose rank moves; says so where nobody is ranked."""
     others = [other for other in board.ranked if other.name != entry.name]
+    if not any("none" in other.defenses for other in [*others, entry]):
+        return ["nobody is ranked until the board's undefended entry, of the defense none, is there and re-run"]
     before = _ranks(others, board)
     after = _ranks([*others, entry], board)
     lines = []
-    if not any("none" in other.defenses for other in [*others, entry]):
-        return ["nobody is ranked until the board's undefended entry, of the defense none, is there and re-run"]
     for key, (rank, why) in after.items():
         question, defense = ", ".join(map(str, key[:-1])), key[-1]
         old, _ = before.get(key, ("new", ""))

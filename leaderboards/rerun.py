@@ -43,9 +43,8 @@ def check_plugin(entry: Entry, plugins: Sequence[Path]) -> None:
 
     wanted = entry.manifest.plugin
     if wanted is None:
-        own = {method.name for method in Registry(()).entries("defense") if method.origin == "built-in"}
         named = {name for cell in entry.cells for name in cell.identity.defense_name.split(" | ")}
-        if foreign := sorted(named - own):
+        if foreign := Registry().foreign("defense", named):
             raise ConfigurationError(f"{foreign[0]} is not built in, and the entry names no plugin: pack it with one")
         return
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in plugins if path.is_file()]

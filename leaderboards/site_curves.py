@@ -9,8 +9,9 @@ from math import ceil
 import numpy as np
 
 from leaderboards.families import Family, families
+from leaderboards.price_tables import bound_sign
 from leaderboards.site_axes import Tick, linear_scale, place, round_ticks
-from leaderboards.site_lines import anchor_of, bound_sign
+from leaderboards.site_lines import anchor_of
 from leaderboards.summary import Row
 
 WIDTH, HEIGHT = 620.0, 300.0

@@ -11,7 +11,7 @@ import pandas as pd
 from leaderboards.accuracy import LEAST_SEEDS
 from leaderboards.costs import NOT_MEASURED
 from leaderboards.evidence import granted_text
-from leaderboards.price_tables import epsilon_text, rank_text
+from leaderboards.price_tables import bound_sign, epsilon_text, rank_text
 from leaderboards.site_figures import ABSENT, PERCENT, POINTS, Figure, number, significant, span
 from leaderboards.site_names import short_hash
 from leaderboards.site_results import Asked, Results
@@ -78,11 +78,6 @@ def why_no_rank(results: Results, asked: Asked, row: Row) -> str:
 def anchor_of(defense: str) -> str:
     """Where a defense stands on its page."""
     return f"s-{short_hash(defense)}"
-
-
-def bound_sign(row: Row) -> str:
-    """What stands before an SSIM gain that is a lower bound."""
-    return "≥ " if row["underpowered"] > 0 or np.isnan(row["ssim_gain"]) else ""
 
 
 def gain_figure(row: Row) -> Figure:

@@ -9,10 +9,10 @@ import numpy as np
 
 from leaderboards.budgets import BUDGETS
 from leaderboards.pareto import Point, pareto_front, points_of
-from leaderboards.price_tables import epsilon_text
+from leaderboards.price_tables import bound_sign, epsilon_text
 from leaderboards.site_axes import Box, Label, Tick, labels_beside, linear_scale, lost_scale, place, round_ticks
 from leaderboards.site_figures import span
-from leaderboards.site_lines import anchor_of, bound_sign
+from leaderboards.site_lines import anchor_of
 from leaderboards.site_looks import Name, names
 from leaderboards.site_results import Asked, Results
 

@@ -13,7 +13,7 @@ from leaderboards.evidence import QUESTION
 from leaderboards.formats import Section, Table
 from leaderboards.notes import batch_norm_text, marked
 from leaderboards.price_notes import explain
-from leaderboards.price_tables import at_budgets, is_priced, overview, rank_text, what_it_costs
+from leaderboards.price_tables import at_budgets, bound_sign, is_priced, overview, rank_text, what_it_costs
 from leaderboards.ranking import ranking
 from leaderboards.summary import Row, records
 from leaderboards.tables import ABSENT, FORMATS, LAYOUTS, number
@@ -84,8 +84,7 @@ def _worst_case(rows: list[Row], gains: dict[str, list[str]], reasons: dict[str,
 
 def _gain(row: Row) -> list[str]:
     gain = row["ssim_gain"] if not np.isnan(row["ssim_gain"]) else row["ssim_at_least"]
-    bound = "≥ " if row["underpowered"] > 0 or np.isnan(row["ssim_gain"]) else ""
-    figure = ABSENT if np.isnan(gain) else f"{bound}{gain:.3f}"
+    figure = ABSENT if np.isnan(gain) else f"{bound_sign(row)}{gain:.3f}"
     return [figure, _span(row["ssim_gain_low"], row["ssim_gain_high"])]
 
 
@@ -121,7 +120,7 @@ def _explanations(rows: list[Row], rule: Rule) -> list[str]:
         )
     if any(row["incomparable"] > 0 for row in rows if not pd.isna(row["incomparable"])):
         notes.append("Defenses whose batches cut the images too differently share too few independent units: they tie.")
-    if any(row["underpowered"] > 0 or np.isnan(row["ssim_gain"]) for row in rows):
+    if any(map(bound_sign, rows)):
         notes.append(
             "≥: a lower bound. An attack did not finish, or ended above its objective at the private image on some "
             f"images; underpowered: on more than {rule.underpowered_share:.0%} of them."

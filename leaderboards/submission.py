@@ -15,7 +15,7 @@ from leaderboards.checked_floors import floor_faults, reference_faults, undefend
 from leaderboards.checked_jobs import job_faults
 from leaderboards.entries import Entry
 from leaderboards.entry_schema import CellFile
-from leaderboards.expected import Expected, Planner, expected, plain
+from leaderboards.expected import Expected, Planner, added_attacks, expected, plain
 from leaderboards.publications import Published
 
 MOST_ATTACKS = 20
@@ -147,11 +147,10 @@ def _limits(entry: Entry, board: Board) -> Iterator[str]:
     own_sizes = {(cell.identity.defense, cell.identity.images_per_update) for cell in entry.cells}
     if len(own_sizes) > len(entry.defenses):
         yield "the cells of a defense disagree about the images of an update"
-    more = {c.identity.attack: c.identity.attack_name for c in entry.cells if not c.identity.control}
-    more = {label: name for label, name in more.items() if label not in required}
+    more = added_attacks(entry, required)
     if len(more) > MOST_ATTACKS:
         yield f"{len(more)} attacks beyond the board's, at most {MOST_ATTACKS}"
-    for label, name in more.items():
+    for label, name in ((label, own.attack_name) for label, own in more.items()):
         if name in required:  # A rule that asks for a name asks for all its variants, of everybody.
             yield f"{label} would be required of every entry, as the board asks for {name}: leave it out"
 
