@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
+from bench import source_digests
 from bench.cells import Setting
 from bench.dataset import Dataset, digest_of
 from bench.errors import ConfigurationError
@@ -149,7 +149,7 @@ def job_fingerprints(
     for job in jobs:
         preparers = [part for chain in job.setting.preparers for part in chain]
         sources = [registry.sources("defense", part.name) for part in (*job.defense, *preparers)]
-        facts, made = clients.facts(job.setting), inspect.getsource(type(clients).architecture)
+        facts, made = clients.facts(job.setting), source_digests.digest_of(type(clients).architecture)
         if job.kind == "certificate":
             sources.append(ROOT / "attacks" / "candidate_pool.py")
             data = [attacked(job.setting), facts.trained, checkpoints[job.setting] or ""]

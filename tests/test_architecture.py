@@ -97,9 +97,9 @@ def test_the_command_line_s_own_modules_import_nothing_slow():
     assert loaded_after("import leaderboards.cli, bench.listing") & (HEAVY - {"typer"}) == set()
 
 
-def test_a_file_holds_at_most_200_lines():
+def test_a_file_holds_at_most_400_lines():
     lengths = {name_of(path): len(path.read_text().splitlines()) for path in FILES}
-    assert {name: lines for name, lines in lengths.items() if lines > 200} == {}
+    assert {name: lines for name, lines in lengths.items() if lines > 400} == {}
 
 
 def test_nothing_prints_below_the_command_line():

@@ -12,9 +12,7 @@ import pytest
 import torch
 
 import bench
-from bench import fingerprint
 from bench.errors import ConfigurationError
-from bench.fingerprint import sources_fingerprint
 from bench.listing import listing
 from bench.registry import Registry
 from bench.runs import prepare
@@ -81,6 +79,7 @@ def test_files_of_every_role_run_with_axes_and_in_chains(grid_file, tmp_path):
         plugins=sorted(FILES.glob("*.py")),
         overrides=[
             SHORT[0],
+            "grid.images=8",  # Of two pairs, both may be dealt to themselves: then no weight changes anything.
             'grid.attacks=[{name="absolute_matching",iterations=[2,3]}]',
             'grid.defenses=["none",{name="sign_compression",scale=[1,2]},'
             '"in_pairs | mix_up(weight=[0.5,0.9]) | sign_compression(scale=3)","in_pairs"]',
@@ -262,29 +261,6 @@ def test_an_attack_that_draws_from_the_global_generator_gives_the_same_bytes_aga
         stored.append(sorted(file.read_bytes() for file in (run.folder / "blocks").glob("*.npz")))
         torch.rand(1)
     assert stored[0] == stored[1]
-
-
-def test_what_a_plugin_takes_from_the_public_face_belongs_to_its_fingerprint(monkeypatch):
-    attack, defense = FILES / "absolute_matching.py", FILES / "sign_compression.py"
-    before = [sources_fingerprint([path]) for path in (attack, defense)]
-    read = fingerprint._text
-    monkeypatch.setattr(fingerprint, "_text", lambda file: read(file) + "# new" * (file.name == "matching.py"))
-    after = [sources_fingerprint([path]) for path in (attack, defense)]
-    assert after[0] != before[0]
-    assert after[1] == before[1]
-
-
-def test_a_fingerprint_does_not_depend_on_where_a_plugin_lies(tmp_path, monkeypatch):
-    """Nor on where Leakboard lies: not even when one comes before the other, and the other way round."""
-    for room in ("attacks", "defenses", "bench"):
-        shutil.copytree(ROOT / room, tmp_path / "m" / room, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "leakboard.py", tmp_path / "m")
-    monkeypatch.setattr(fingerprint, "ROOT", tmp_path / "m")
-    found = set()
-    for folder in ("a", "z"):
-        (tmp_path / folder).mkdir()
-        found.add(sources_fingerprint([Path(shutil.copy(FILES / "mix_up.py", tmp_path / folder))]))
-    assert len(found) == 1
 
 
 SETUP = """
