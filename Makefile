@@ -31,19 +31,19 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 readme: run
-	$(BIN)/python docs/refresh.py runs/quick
+	$(BIN)/python -m tools.readme quick runs/quick
 
 # docs/reference.md, after a change of a command, a key, or a method's parameters.
 reference: $(VENV)/installed
-	$(BIN)/python docs/reference_page.py
+	$(BIN)/python -m tools.reference
 
 # The small presets of the paper's claims, an hour at the most on 2 cores, and docs/paper.md. Trained networks need
 # cifar10-jpeg.zip in LEAKBOARD_DATA, paper-batch-small needs Debian's dataset-fashion-mnist.
 PAPER := table1 resnet20-4 fedavg batch architecture imagenet
 paper: $(VENV)/installed
 	for claim in $(PAPER); do $(BIN)/leakboard run paper-$$claim-small || exit 1; done
-	$(BIN)/python docs/published_run.py $(PAPER:%=runs/paper-%-small) leaderboards/published/paper-small
-	$(BIN)/python docs/paper.py $(PAPER:%=runs/paper-%-small)
+	$(BIN)/python -m tools.paper.archive $(PAPER:%=runs/paper-%-small) leaderboards/published/paper-small
+	$(BIN)/python -m tools.paper.page $(PAPER:%=runs/paper-%-small)
 
 # ONLY='-k "lenet and eager"' selects cases; the last run stays in .benchmarks/last.json.
 benchmark: $(VENV)/installed

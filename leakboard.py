@@ -10,67 +10,67 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor
 
     from attacks.attack import Attack, Reconstruction, UnsupportedPair
-    from attacks.descent import Adam, descend
-    from attacks.distances import Distance, cosine_distance, squared_distance
-    from attacks.engine import Descended
+    from attacks.engine.descent import Adam, descend
+    from attacks.engine.execution import report
+    from attacks.engine.lanes import Lanes, normal_starts
+    from attacks.engine.lbfgs import LBFGS, minimise
+    from attacks.engine.solve import Descended
     from attacks.labels import believed_labels, check_labels, recovered_labels
-    from attacks.lanes import Lanes
-    from attacks.lbfgs import LBFGS, minimise
-    from attacks.matching import MatchingProblem
+    from attacks.matching.distances import Distance, cosine_distance, squared_distance
+    from attacks.matching.priors import total_variation
+    from attacks.matching.problem import MatchingProblem
+    from attacks.matching.simulation import simulated_update
     from attacks.observation import Observation, gradient_scale
-    from attacks.priors import total_variation
-    from attacks.progress import report
-    from attacks.simulation import simulated_update
-    from attacks.starts import normal_starts
     from attacks.threat import ThreatModel
-    from bench.conformance import conformance
+    from bench.conformance.suite import conformance
+    from bench.engines.run import Run, run
     from bench.errors import ConfigurationError
-    from bench.runs import Run, run
     from defenses.accounting import Guarantee, gaussian_guarantee
-    from defenses.client import Batch, Defense, Params, Task, Update, local_training
+    from defenses.defense import Defense
     from defenses.schedule import Schedule
     from defenses.surrogate import Surrogate
+    from defenses.task import Batch, Params, Task, Update, local_training
 
 _HOMES = {
-    "Adam": "attacks.descent",
+    "Adam": "attacks.engine.descent",
     "Attack": "attacks.attack",
-    "Batch": "defenses.client",
+    "Batch": "defenses.task",
     "ConfigurationError": "bench.errors",
-    "Defense": "defenses.client",
-    "Descended": "attacks.engine",
-    "Distance": "attacks.distances",
+    "Defense": "defenses.defense",
+    "Descended": "attacks.engine.solve",
+    "Distance": "attacks.matching.distances",
     "Generator": "torch",
     "Guarantee": "defenses.accounting",
-    "LBFGS": "attacks.lbfgs",
-    "Lanes": "attacks.lanes",
-    "MatchingProblem": "attacks.matching",
+    "LBFGS": "attacks.engine.lbfgs",
+    "Lanes": "attacks.engine.lanes",
+    "MatchingProblem": "attacks.matching.problem",
     "Observation": "attacks.observation",
-    "Params": "defenses.client",
+    "Params": "defenses.task",
     "Reconstruction": "attacks.attack",
-    "Run": "bench.runs",
+    "Run": "bench.engines.run",
     "Schedule": "defenses.schedule",
     "Surrogate": "defenses.surrogate",
-    "Task": "defenses.client",
+    "Task": "defenses.task",
     "Tensor": "torch",
     "ThreatModel": "attacks.threat",
     "UnsupportedPair": "attacks.attack",
-    "Update": "defenses.client",
+    "Update": "defenses.task",
     "believed_labels": "attacks.labels",
     "check_labels": "attacks.labels",
-    "conformance": "bench.conformance",
-    "cosine_distance": "attacks.distances",
-    "descend": "attacks.descent",
+    "conformance": "bench.conformance.suite",
+    "cosine_distance": "attacks.matching.distances",
+    "descend": "attacks.engine.descent",
     "gaussian_guarantee": "defenses.accounting",
     "gradient_scale": "attacks.observation",
-    "local_training": "defenses.client",
-    "minimise": "attacks.lbfgs",
-    "normal_starts": "attacks.starts",
+    "local_training": "defenses.task",
+    "minimise": "attacks.engine.lbfgs",
+    "normal_starts": "attacks.engine.lanes",
     "recovered_labels": "attacks.labels",
-    "report": "attacks.progress",
-    "run": "bench.runs",
-    "simulated_update": "attacks.simulation",
-    "squared_distance": "attacks.distances",
-    "total_variation": "attacks.priors",
+    "report": "attacks.engine.execution",
+    "run": "bench.engines.run",
+    "simulated_update": "attacks.matching.simulation",
+    "squared_distance": "attacks.matching.distances",
+    "total_variation": "attacks.matching.priors",
 }
 __all__ = [*_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
 _ROOMS = ("attacks", "defenses", "bench", "leaderboards")
@@ -105,7 +105,7 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(2)
-    from leaderboards.cli import main as command
+    from leaderboards.cli.main import main as command
 
     command()
 

@@ -1,1 +1,1 @@
-"""The adversary: an honest-but-curious server that turns updates back into images."""
+"""What an attack may know, sees and answers, and the labels that an update gives away."""

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from attacks.observation import Observation
-from defenses.client import Params, Task
+from defenses.task import Params, Task
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from torch.func import functional_call
 
 from attacks.attack import UnsupportedPair
 from attacks.observation import Observation, gradient_scale
-from defenses.client import Task
+from defenses.task import Task
 
 
 def classification_layer(task: Task) -> tuple[str, nn.Linear]:

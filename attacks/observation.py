@@ -9,8 +9,8 @@ import torch
 from torch import Generator, Tensor
 
 from attacks.threat import ThreatModel
-from defenses.client import Batch, Params, Task, Update, squared_norm
 from defenses.surrogate import Simulation
+from defenses.task import Batch, Params, Task, Update, squared_norm
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What computes: the device, the threads of the CPU, and where compiled programs are kept."""
+"""Devices: which one computes, its threads and memory, and where compiled programs and trained weights are kept."""
 
 from __future__ import annotations
 
@@ -6,9 +6,15 @@ import os
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from bench.errors import ConfigurationError
-from bench.kept_weights import cache_folder
+from defenses.task import Params, Task
+
+
+def cache_folder() -> Path:
+    """Where trained weights are kept: `weights` in $LEAKBOARD_CACHE or in ~/.cache/leakboard."""
+    return Path(os.environ.get("LEAKBOARD_CACHE") or "~/.cache/leakboard").expanduser() / "weights"
 
 
 def choose_device(name: str, execution: str = "auto", precision: str = "float32") -> torch.device:
@@ -45,3 +51,54 @@ def compile_costs() -> Path:
     folder = cache_folder().parent
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / "inductor"))
     return folder / "compiling.json"
+
+
+SHARE = 0.4
+"""Part of the memory that the lanes of an attack may fill; the rest is for what operations need inside."""
+COPIES = 8
+"""Tensors of the size of each activation that an attack with a loop of its own is taken to hold; a cautious guess."""
+
+
+def budget(device: torch.device) -> int:
+    """Bytes that the lanes of an attack may fill.
+
+    What is free at the moment does not enter, so that a run that is resumed is cut the same way.
+    """
+    if device.type == "cuda":
+        return int(SHARE * torch.cuda.get_device_properties(device).total_memory)
+    return int(SHARE * min(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), _container_limit()))
+
+
+def _container_limit() -> float:
+    """Bytes that the control group of this process may use; infinite without a limit."""
+    try:
+        return float(Path("/sys/fs/cgroup/memory.max").read_text().replace("max", "inf"))
+    except (OSError, ValueError):
+        return float("inf")
+
+
+def trials_that_fit(task: Task, params: Params, restarts: int, device: torch.device) -> int:
+    """Trials per chunk of an attack whose steps the engine does not see, from the activations of a forward pass."""
+    weights = sum(p.numel() for p in params.values())
+    floats = COPIES * activations(task, params) * task.schedule.images
+    return max(1, int(budget(device) / (4 * task.schedule.steps * (floats + 4 * weights) * restarts)))
+
+
+def activations(task: Task, params: Params) -> int:
+    """Numbers that the layers of the network put out for one image."""
+    floats = 0
+
+    def count(_: nn.Module, __: object, output: object) -> None:
+        nonlocal floats
+        floats += output.numel() if isinstance(output, torch.Tensor) else 0
+
+    handles = [m.register_forward_hook(count) for m in task.model.modules() if not list(m.children())]
+    try:
+        with torch.no_grad():
+            # A batch norm that takes the batch's statistics may not work on one.
+            images = min(2, task.schedule.images)
+            task.logits(params, torch.zeros(images, *task.input_shape))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return floats // images

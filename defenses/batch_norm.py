@@ -9,8 +9,8 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
-from defenses.client import Classifier, Params, Task
 from defenses.schedule import Mode
+from defenses.task import Classifier, Params, Task
 
 
 class NormOfTheBatch(nn.Module):

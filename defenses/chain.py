@@ -11,10 +11,11 @@ import torch
 from torch import Generator, Tensor, nn
 
 from defenses.accounting import Guarantee
-from defenses.client import ROLES, Batch, Classifier, Defense, Params, Task, Update, role_of
+from defenses.defense import ROLES, Defense, role_of
 from defenses.none import NoDefense
 from defenses.schedule import Schedule
 from defenses.surrogate import Simulation, Surrogate, composed
+from defenses.task import Batch, Classifier, Params, Task, Update
 
 
 class DefenseFault(RuntimeError):

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from torch import Generator
 
-from defenses.client import Batch, Defense, Params, Task, Update, local_training
-from defenses.many import local_training_of_many
+from defenses.defense import Defense
 from defenses.surrogate import Surrogate
+from defenses.task import Batch, Params, Task, Update, local_training, local_training_of_many
 
 
 @dataclass(frozen=True)

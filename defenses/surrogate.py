@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from defenses.client import Params, Task, Update
+from defenses.task import Params, Task, Update
 
 Loss = Callable[[Params, Tensor, Tensor], Tensor]
 """Of weights, images (b c h w) in [0, 1] and labels (b,) or probabilities (b classes), the mean cross-entropy."""

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Generator
 
-from defenses.client import Defense, Task, Update
+from defenses.defense import Defense
 from defenses.surrogate import Surrogate
+from defenses.task import Task, Update
 
 
 @dataclass(frozen=True)

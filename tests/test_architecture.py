@@ -12,15 +12,15 @@ ROOT = Path(__file__).parents[1]
 ROOMS = ("leaderboards", "bench", "attacks", "defenses")
 """From left to right: a room imports itself and rooms to its right."""
 COMMAND_LINE = (
-    "leaderboards/cli.py",
-    "leaderboards/report.py",
-    "leaderboards/supervisor.py",
-    "bench/cli.py",
-    "bench/plugin_cli.py",
+    "leaderboards/cli/main.py",
+    "leaderboards/cli/report.py",
+    "bench/engines/supervisor.py",
+    "leaderboards/cli/grids.py",
+    "leaderboards/cli/plugins.py",
     "leakboard.py",
 )
-PRINTS = (*COMMAND_LINE, "bench/plugins.py")
-"""bench/plugins.py: a child process answers its parent on standard output."""
+PRINTS = (*COMMAND_LINE, "bench/registry/sources.py")
+"""bench/registry/sources.py: a child process answers its parent on standard output."""
 HEAVY = {
     "torch", "torchvision", "torchmetrics", "opacus", "pandas", "seaborn", "matplotlib", "scipy", "sklearn",
     "skimage", "pydantic", "typer", "numpy", "PIL",
@@ -65,7 +65,7 @@ def test_imports_run_only_to_the_right(room):
 
 def test_only_dp_sgd_and_the_accounting_import_opacus():
     found = {name_of(p) for p, tree in TREES.items() if "opacus" in tops(tree)}
-    assert found == {"defenses/dp_sgd.py", "defenses/accounting.py"}
+    assert found == {"defenses/noise/dp_sgd.py", "defenses/accounting.py"}
 
 
 def test_a_guarantee_is_read_without_torch_and_opacus():
@@ -80,21 +80,28 @@ def test_the_client_and_the_adversary_need_no_tool_of_the_referee():
 
 
 @pytest.mark.parametrize(
-    "module", [*ROOMS, "leakboard", "defenses.schedule", "attacks.threat", "leaderboards.untrusted"]
+    "module", [*ROOMS, "leakboard", "defenses.schedule", "attacks.threat", "leaderboards.untrusted.folder"]
 )
 def test_a_room_s_door_imports_nothing_heavy(module):
     assert loaded_after(f"import {module}") & HEAVY == set()
 
 
 @pytest.mark.parametrize(
-    "module", ["leaderboards.tables", "leaderboards.plots", "leaderboards.cli", "leaderboards.site", "bench.store"]
+    "module",
+    [
+        "leaderboards.tables.scores",
+        "leaderboards.figures.all_figures",
+        "leaderboards.cli.main",
+        "leaderboards.site.build",
+        "bench.store.store",
+    ],
 )
 def test_results_are_read_without_torch(module):
     assert "torch" not in loaded_after(f"import {module}")
 
 
 def test_the_command_line_s_own_modules_import_nothing_slow():
-    assert loaded_after("import leaderboards.cli, bench.listing") & (HEAVY - {"typer"}) == set()
+    assert loaded_after("import leaderboards.cli.main, leaderboards.cli.grids") & (HEAVY - {"typer"}) == set()
 
 
 def test_a_file_holds_at_most_400_lines():

@@ -1,6 +1,6 @@
 """What every attack and every defense promises, asked of each one that the registry knows.
 
-The promises are the rules of `bench.conformance`, which plugin authors hold their own methods to.
+The promises are the rules of `bench.conformance.suite`, which plugin authors hold their own methods to.
 """
 
 from functools import cache
@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from bench.conformance import RULES, outcome
-from bench.conformance_attack import objective_agrees
-from bench.conformance_cases import Subject, plain
-from bench.conformance_neutral import NEUTRAL
-from bench.registry import Registry
-from bench.specs import MethodSpec
+from bench.conformance.attacks import objective_agrees
+from bench.conformance.cases import Subject, plain
+from bench.conformance.defenses import NEUTRAL
+from bench.conformance.suite import RULES, outcome
+from bench.registry.registry import Registry
+from bench.registry.specs import MethodSpec
 
 # A built-in without a row here fails; so does a row without a method.
 ATTACKS = {
@@ -100,5 +100,5 @@ def test_an_attack_in_a_box_gives_its_answer_the_objective_that_the_referee_is_t
 @pytest.mark.parametrize("module", NEUTRAL)
 def test_a_defense_that_is_known_to_have_neutral_parameters_is_none_there(module):
     [rule] = [rule for rule in RULES["defense"] if rule.name == "neutral"]
-    finding = outcome(rule, subject("defense", module.partition(".")[2]))
+    finding = outcome(rule, subject("defense", module.rpartition(".")[2]))
     assert finding.status == "passed", finding

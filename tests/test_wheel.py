@@ -76,8 +76,16 @@ def test_the_wheel_holds_every_source_and_preset_of_the_four_rooms_and_nothing_e
     own = [path for path in sources if path.parts[0] in ROOMS and path.parts[:2] != ("leaderboards", "published")]
     files = [path for path in own if path.suffix in (".py", ".toml", ".txt", ".html") or path.parent.name == "static"]
     assert held == {str(path) for path in files} | {"leakboard.py"}
-    assert {"bench/presets/quick.toml", "bench/templates/defense.txt", "leaderboards/boards/paper-v1.toml"} <= held
-    assert {"leaderboards/templates/board.html", "leaderboards/static/style.css", "leaderboards/static/site.js"} <= held
+    assert {
+        "bench/presets/quick.toml",
+        "bench/conformance/templates/defense.txt",
+        "leaderboards/boards/paper-v1.toml",
+    } <= held
+    assert {
+        "leaderboards/site/templates/board.html",
+        "leaderboards/site/static/style.css",
+        "leaderboards/site/static/site.js",
+    } <= held
 
 
 def test_the_installed_command_helps_lists_and_plans_from_anywhere(leakboard):

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-import bench
-from leaderboards.packing import Author, pack
+import leakboard
+from leaderboards.entries.packing import Author, pack
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -101,7 +101,7 @@ def test_the_entries_of_a_proposal_are_the_folders_that_hold_what_it_changes():
         f"{PUBLISHED}/a-v1/mine.review.json",
         f"{PUBLISHED}/README.md",
         f"{PUBLISHED}/b-v1/other/entry.json",
-        "bench/runs.py",
+        "bench/engines/run.py",
     ]
     assert script().entries(names) == [f"{PUBLISHED}/a-v1/mine", f"{PUBLISHED}/b-v1/other"]
 
@@ -120,7 +120,7 @@ def entry(tmp_path_factory):
     (folder / "boards" / "tiny-v1.toml").write_text(TINY)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LEAKBOARD_BOARDS", str(folder / "boards"))
-        run = bench.run("board:tiny-v1", output=folder / "run", defenses=["gradient_pruning(ratio=0.9)"])
+        run = leakboard.run("board:tiny-v1", output=folder / "run", defenses=["gradient_pruning(ratio=0.9)"])
         pack(run.folder, folder / "packed", "pruning", Author("A"))
         yield folder / "packed" / "pruning"
 

@@ -1,1 +1,1 @@
-"""Engines: what runs the blocks of a plan."""
+"""Computes a plan: block after block and job after job, each published, survived and reported."""

@@ -13,18 +13,16 @@ import numpy as np
 import torch
 
 from attacks.attack import UnsupportedPair
-from attacks.execution import Choice, Execution, executing, is_out_of_memory
+from attacks.engine.execution import Choice, Execution, executing, is_out_of_memory, listening
 from attacks.observation import joined
-from attacks.progress import listening
-from bench.cells import Block
-from bench.clients import Clients, Released, attack_seeds, observe
-from bench.contract import Diverged
-from bench.devices import compile_costs
-from bench.engines.groups import Group
-from bench.memory import budget, trials_that_fit
-from bench.registry import Registry
-from bench.settings import Engine
-from bench.trial import Attacked, attack_in_chunks, rows_of, stored_arrays
+from bench.devices import budget, compile_costs, trials_that_fit
+from bench.grid.cells import Block
+from bench.grid.sections import Engine
+from bench.plan.groups import Group
+from bench.registry.registry import Registry
+from bench.trial.clients import Clients, Released, attack_seeds, observe
+from bench.trial.contract import Diverged
+from bench.trial.trial import Attacked, attack_in_chunks, rows_of, stored_arrays
 
 Arrays = dict[str, np.ndarray]
 """What is stored of the reconstructions; empty without a result."""

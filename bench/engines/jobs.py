@@ -12,20 +12,20 @@ from typing import Any
 
 import torch
 
-from attacks.execution import is_out_of_memory
-from bench.clients import Clients
+from attacks.engine.execution import is_out_of_memory
 from bench.engines.attempts import first_line
-from bench.federated import TrainingDiverged
-from bench.flights import DEATHS
-from bench.identification_trials import Pool, measure
-from bench.job_settings import Certificate, Utility
-from bench.jobs import UNUSED_DELTA, Job
-from bench.plan import Plan
+from bench.grid.sections import Certificate, Utility
+from bench.plan.jobs import UNUSED_DELTA, Job
+from bench.plan.plan import Plan
+from bench.price.certificate_trials import Pool, measure
+from bench.price.federated import TrainingDiverged
+from bench.price.utility import trained_figures
 from bench.provenance import provenance
-from bench.store import VERSION, Store
-from bench.streams import stream
-from bench.utility import trained_figures
-from defenses.client import Task
+from bench.seeds import stream
+from bench.store.in_flight import DEATHS
+from bench.store.store import VERSION, Store
+from bench.trial.clients import Clients
+from defenses.task import Task
 
 Progress = Callable[[int, int], None]
 A_DAY = 24 * 3600

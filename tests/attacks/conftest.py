@@ -7,13 +7,13 @@ import torch
 
 from attacks.observation import Observation
 from attacks.threat import ThreatModel
-from bench.datasets import load_dataset
-from bench.models import untrained
+from bench.data.load import load_dataset
+from bench.models.build import untrained
 from defenses.batch_norm import batch_statistics
 from defenses.chain import Chain
-from defenses.client import Batch, Task
 from defenses.none import NoDefense
 from defenses.schedule import Schedule
+from defenses.task import Batch, Task
 
 
 def make_case(

@@ -5,11 +5,11 @@ import torch
 from torch import nn
 
 from attacks.attack import UnsupportedPair
-from attacks.inverting_gradients import InvertingGradients
 from attacks.labels import _rounded, classification_layer, recovered_labels
+from attacks.optimisation.inverting_gradients import InvertingGradients
 from attacks.threat import ThreatModel
-from defenses.client import Classifier, Normalise, Task
 from defenses.schedule import Schedule
+from defenses.task import Classifier, Normalise, Task
 
 RECOVERED = ThreatModel(labels="recovered")
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-import bench
+import bench.engines.run
+import leakboard
 from bench.devices import choose_device, compile_costs
 from bench.errors import ConfigurationError
 
@@ -54,7 +55,7 @@ def test_what_needs_a_gpu_is_refused_on_the_cpu_before_anything_is_written(
 ):
     overrides = [f"engine.{key}={value}", f"engine.device={device}"]
     with pytest.raises(ConfigurationError, match=rf"engine\.{key} = '{value}' needs a GPU .* leave it out"):
-        bench.run(grid_file, output=tmp_path / "run", overrides=overrides)
+        leakboard.run(grid_file, output=tmp_path / "run", overrides=overrides)
     assert not (tmp_path / "run").exists()
 
 
@@ -64,15 +65,15 @@ def test_what_needs_a_gpu_is_refused_on_the_cpu_before_anything_is_written(
 )
 def test_an_unknown_word_is_refused_with_those_that_are_known(grid_file, tmp_path, key, allowed):
     with pytest.raises(ConfigurationError, match=f"engine.{key} must be {allowed}, got 'fast'"):
-        bench.run(grid_file, output=tmp_path / "run", overrides=[f"engine.{key}=fast"])
+        leakboard.run(grid_file, output=tmp_path / "run", overrides=[f"engine.{key}=fast"])
     assert not (tmp_path / "run").exists()
 
 
 def test_execution_and_precision_can_stand_in_the_grid_file(grid_file):
     grid_file.write_text(grid_file.read_text() + 'execution = "eager"\nprecision = "bfloat16"\n')
-    config = bench.runs.prepare(grid_file)[0]
+    config = bench.engines.run.prepare(grid_file)[0]
     assert (config.engine.execution, config.engine.precision) == ("eager", "bfloat16")
-    config = bench.runs.prepare(grid_file, overrides=["engine.execution=compile"])[0]
+    config = bench.engines.run.prepare(grid_file, overrides=["engine.execution=compile"])[0]
     assert (config.engine.execution, config.engine.precision) == ("compile", "bfloat16")
 
 

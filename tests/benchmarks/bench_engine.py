@@ -17,10 +17,10 @@ from clients import observed
 from duel import Duel
 
 from attacks.attack import Attack
-from attacks.euclidean import Euclidean
-from attacks.execution import Execution
-from attacks.inverting_gradients import InvertingGradients
-from bench.datasets import load_dataset
+from attacks.engine.execution import Execution
+from attacks.optimisation.euclidean import Euclidean
+from attacks.optimisation.inverting_gradients import InvertingGradients
+from bench.data.load import load_dataset
 
 GOALS = {
     "lenet-zhu, compiled": 14,

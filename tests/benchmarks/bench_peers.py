@@ -16,8 +16,8 @@ import torch
 from bench_engine import CASES
 from reference import start_of
 
-from attacks.inverting_gradients import InvertingGradients
-from attacks.priors import total_variation
+from attacks.matching.priors import total_variation
+from attacks.optimisation.inverting_gradients import InvertingGradients
 
 ITERATIONS = 30
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")  # of breaching's dependencies

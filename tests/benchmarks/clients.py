@@ -1,4 +1,4 @@
-"""Clients to attack in a benchmark: a network of `bench.models`, their images, and what the server sees of them.
+"""Clients to attack in a benchmark: a network of `bench.models.build`, their images, and what the server sees of them.
 
 Needs torch alone (torchvision for its own networks), so that it runs where the rest of the project cannot.
 """
@@ -7,9 +7,9 @@ import torch
 
 from attacks.observation import Observation
 from attacks.threat import ThreatModel
-from bench.models import untrained
-from defenses.client import Batch, Task, local_training
+from bench.models.build import untrained
 from defenses.schedule import Schedule
+from defenses.task import Batch, Task, local_training
 
 CIFAR10 = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2470, 0.2435, 0.2616)}
 """Of CIFAR-10's training pixels."""

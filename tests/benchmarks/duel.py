@@ -10,10 +10,9 @@ from measuring import Memory, flops, matrix_multiply_peak, seconds, synchronise
 from reference import invert, invert_euclidean, start_of
 
 from attacks.attack import Attack
-from attacks.euclidean import Euclidean
-from attacks.execution import Execution, executing
+from attacks.engine.execution import Execution, executing, listening
 from attacks.observation import Observation
-from attacks.progress import listening
+from attacks.optimisation.euclidean import Euclidean
 
 
 class _Chosen(Exception):

@@ -101,8 +101,8 @@ def row(asked, device, model, mode, precision, form_of):
     from clients import CIFAR10, IMAGENET, observed
     from duel import Duel
 
-    from attacks.execution import Execution
-    from attacks.inverting_gradients import InvertingGradients
+    from attacks.engine.execution import Execution
+    from attacks.optimisation.inverting_gradients import InvertingGradients
 
     large = model == "resnet18 at 224"
     side, trials, stretch, rounds = (224, 16, 4, 3) if large else (32, 100, 6, 3)

@@ -3,8 +3,8 @@
 import torch
 from clients import observed
 
-from attacks.execution import Execution, executing
-from attacks.inverting_gradients import InvertingGradients
+from attacks.engine.execution import Execution, executing
+from attacks.optimisation.inverting_gradients import InvertingGradients
 
 GRADIENT = 1e-3
 """Largest relative L2 difference of a trial's gradient; on the CPU float32 and float64 differ by up to 7e-5."""

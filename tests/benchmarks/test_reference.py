@@ -5,8 +5,8 @@ import torch
 from clients import observed
 from reference import invert, invert_euclidean, start_of
 
-from attacks.euclidean import Euclidean
-from attacks.inverting_gradients import InvertingGradients
+from attacks.optimisation.euclidean import Euclidean
+from attacks.optimisation.inverting_gradients import InvertingGradients
 
 NOISE = torch.rand((2, 3, 16, 16), generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([3, 7])

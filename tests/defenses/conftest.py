@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from defenses.client import Batch, Classifier, Normalise, Task
 from defenses.schedule import Schedule
+from defenses.task import Batch, Classifier, Normalise, Task
 
 
 def small_task(schedule=None, dtype=torch.float64):

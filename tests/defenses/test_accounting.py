@@ -12,16 +12,17 @@ from scipy.special import ndtr
 from scipy.stats import norm
 
 from defenses.accounting import gaussian_epsilon, gaussian_guarantee, prv_epsilon, rdp_epsilon, summed
+from defenses.aggregation.larger_batch import LargerBatch
+from defenses.aggregation.local_epochs import LocalEpochs
 from defenses.chain import Chain, DefenseFault
-from defenses.client import Batch, Defense, local_training
-from defenses.dp_sgd import DpSgd
-from defenses.gaussian_noise import GaussianNoise
-from defenses.gradient_pruning import GradientPruning
-from defenses.larger_batch import LargerBatch
-from defenses.local_epochs import LocalEpochs
+from defenses.compression.gradient_pruning import GradientPruning
+from defenses.defense import Defense
+from defenses.noise.dp_sgd import DpSgd
+from defenses.noise.gaussian_noise import GaussianNoise
+from defenses.noise.norm_clipping import NormClipping
 from defenses.none import NoDefense
-from defenses.norm_clipping import NormClipping
 from defenses.schedule import Schedule
+from defenses.task import Batch, local_training
 
 DELTA = 1e-5
 GRADIENT = Schedule()

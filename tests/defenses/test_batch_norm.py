@@ -5,11 +5,11 @@ import torch
 from torch import nn
 from torch.func import grad, jvp, vmap
 
-from attacks.tracing import Program
-from bench.networks import resnet
+from attacks.engine.program import Program
+from bench.models.networks import resnet
 from defenses.batch_norm import batch_norms, batch_statistics, in_mode
-from defenses.client import Batch, Classifier, Normalise, Task
 from defenses.schedule import Schedule
+from defenses.task import Batch, Classifier, Normalise, Task
 
 
 @pytest.fixture

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 import pytest
 import torch
 
+from defenses.aggregation.larger_batch import LargerBatch
+from defenses.aggregation.local_epochs import LocalEpochs
 from defenses.chain import Chain, DefenseFault
-from defenses.client import Defense
-from defenses.dp_sgd import DpSgd
-from defenses.gaussian_noise import GaussianNoise
-from defenses.gradient_pruning import GradientPruning
-from defenses.larger_batch import LargerBatch
-from defenses.local_epochs import LocalEpochs
+from defenses.compression.gradient_pruning import GradientPruning
+from defenses.defense import Defense
+from defenses.noise.dp_sgd import DpSgd
+from defenses.noise.gaussian_noise import GaussianNoise
+from defenses.noise.norm_clipping import NormClipping
 from defenses.none import NoDefense
-from defenses.norm_clipping import NormClipping
 from defenses.schedule import Schedule
 
 

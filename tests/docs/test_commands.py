@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from reference_commands import options, walk
 
-from leaderboards.cli import app
+from leaderboards.cli.main import app
+from tools.reference import options, walk
 
 ROOT = Path(__file__).parents[2]
 _FEW = "-o runs/mine --set expect.gain_db=-99 --set grid.images=4 --set "

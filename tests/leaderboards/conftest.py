@@ -1,4 +1,4 @@
-"""Results as `bench.store` yields them, made up but plausible: the expected PSNR is a known number per cell."""
+"""Results as `bench.store.store` yields them, made up but plausible: the expected PSNR is a known number per cell."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def mean_psnr(attack: str, defense: str) -> float:
 @pytest.fixture(scope="session")
 def made_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with made-up `boards` and `published` entries under two weights, and their `site`."""
-    from leaderboards.site import build
+    from leaderboards.site.build import build
 
     folder = tmp_path_factory.mktemp("made")
     with board_of(folder / "boards"):

@@ -14,7 +14,7 @@ import numpy as np
 from doctoring import Cell, Doctor
 from tiny_board import PICTURES, TRAININGS
 
-from leaderboards import submission as rules
+from leaderboards.checks import rules
 
 READING = "reading: what is there, hashes, types and bounds"
 RERUN = "computed again"
@@ -447,7 +447,7 @@ def lower_bound(doctor: Doctor) -> None:
 
 @case("A certificate has more noise, and the bound of that noise", rules.JOBS, "noise_multiplier is", board=TRAININGS)
 def more_noise(doctor: Doctor) -> None:
-    from bench.certificates import identification_bound
+    from bench.price.certificates import identification_bound
 
     figures = doctor.job("certificate")["figures"]
     figures |= {"noise_multiplier": 5.0, "bound": identification_bound(int(figures["candidates"]), 5.0)}
@@ -613,8 +613,8 @@ def shorter(cell: Cell) -> tuple[np.ndarray, dict[str, list[float]]]:
     """What the cell's attack finds in 2 iterations instead of 20, and its objectives."""
     from tiny_board import NOISE
 
-    from bench.grid_sources import boards
-    from bench.runs import run
+    from bench.engines.run import run
+    from bench.grid.reading import boards
 
     text = boards()[PICTURES].replace("iterations = 20", "iterations = 2")
     grid = text[text.index("[grid]") :].replace('"linear_layer", "label_rule"', "")

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from bench.specs import MethodSpec
-from leaderboards.entries import Entry, read_entry
-from leaderboards.expected import Choices, Expected, choices, planned
-from leaderboards.packed_cells import Files
-from leaderboards.recomputed import METRICS, _scores
+from bench.registry.specs import MethodSpec
+from leaderboards.checks.cells import METRICS, _scores
+from leaderboards.checks.expected import Choices, Expected, choices, planned
+from leaderboards.entries.entry import Entry, read_entry
+from leaderboards.entries.packing import Files
 
 Cell = dict[str, Any]
 _PLANS: dict[Choices, Expected] = {}

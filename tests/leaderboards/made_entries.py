@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from bench.grid_sources import BOARDS
-from leaderboards.entries import read_entry
-from leaderboards.reviews import Review, write_review
-from leaderboards.sheets import sheet_of
-from leaderboards.untrusted_png import write_png
+from bench.grid.reading import BOARDS
+from leaderboards.entries.entry import read_entry, sheet_of
+from leaderboards.entries.reviews import Review, write_review
+from leaderboards.untrusted.strict_png import write_png
 
 IMAGES, SIDE = 9, 12
 BOARD = """# A board of made-up images.

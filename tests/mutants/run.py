@@ -22,7 +22,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = Path(__file__).with_name("mutants.toml")
 ROOMS = ("attacks", "defenses", "bench", "leaderboards")
-COPIED = (*ROOMS, "tests", "leakboard.py", "pyproject.toml", "docs")
+COPIED = (*ROOMS, "tests", "leakboard.py", "pyproject.toml", "docs", "tools")
 # What the tests import beside the project, so that a process starts in a second; never the project itself.
 LIBRARIES = [
     "pytest", "hypothesis.strategies", "torch._dynamo", "torch.func", "torch.fx.experimental.proxy_tensor",

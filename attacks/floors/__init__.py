@@ -1,0 +1,1 @@
+"""Answers that look at no update: what any attack has to beat."""

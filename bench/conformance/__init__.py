@@ -1,0 +1,1 @@
+"""What every attack and defense promises, asked of one method; and the plugin to start from."""

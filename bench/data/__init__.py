@@ -1,0 +1,1 @@
+"""Images to attack and to train on, by the name of their dataset."""

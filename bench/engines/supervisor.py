@@ -1,0 +1,103 @@
+"""Keeps a run alive: the work is done in a child process, which is started again when it is killed."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+
+WORKER = "LEAKBOARD_WORKER"
+"""Set in the child's environment: the block in which the child before it died, or nothing."""
+STOPPED = "leakboard: stopped; the same command goes on where this one ended"
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+
+def is_worker() -> bool:
+    """Whether this process is the child."""
+    return WORKER in os.environ
+
+
+def become_worker() -> str | None:
+    """Be ready to be stopped, in the child; returns the block in which the child before it died.
+
+    Ctrl-C leaves at once: all that is finished is on disk, and an exception in the middle of an import has made
+    libraries fail in ways that would be stored as a block's error.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        newline = "\n" if os.isatty(2) else ""
+        os.write(2, f"{newline}{STOPPED}\n".encode())
+        os._exit(128 + number)
+
+    signal.signal(signal.SIGINT, stop)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
+    return os.environ[WORKER] or None
+
+
+def supervise(arguments: Sequence[str], folder: Path) -> int:
+    """Run this command line in a child until it ends by itself; returns its exit code.
+
+    A child that dies in a block (the kernel kills it when memory runs out) is started again; the engine gives a
+    block up after its second death. Ctrl-C and termination, of both or of this process alone, end the run; a
+    second Ctrl-C does not wait for the child. When this process is killed, the child goes with it.
+    """
+    from bench.store.store import Store
+
+    # The child imports what this process imported: -m alone would take a user's folder called "attacks" for ours.
+    path = os.pathsep.join(filter(None, sys.path))
+    environment = {**os.environ, WORKER: "", "PYTHONPATH": path}
+    command = [sys.executable, "-P", "-m", "leakboard", *arguments]
+    child: subprocess.Popen[bytes] | None = None
+    asked: list[int] = []
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+        if child is not None:
+            child.send_signal(signal.SIGKILL if asked.count(signal.SIGINT) > 1 else number)
+
+    previous = {number: signal.signal(number, pass_on) for number in _STOPPING}
+    try:
+        while True:
+            # The child starts with these signals held back, until it can handle them: nothing is lost, and an
+            # interpreter that is still starting prints no traceback.
+            signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+            child = subprocess.Popen(command, env=environment, preexec_fn=_die_with_parent(os.getpid()))
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
+            code = child.wait()
+            if code == 128 + signal.SIGINT or (asked and code >= 0):
+                return code
+            if asked or -code in _STOPPING:
+                print(STOPPED, file=sys.stderr)
+                return 128 + (asked[0] if asked else -code)
+            how = f"was killed by signal {-code}" if code < 0 else f"left with code {code}"
+            block = Store(folder).flights.blame(child.pid)
+            if block is None and code >= 0:
+                return code
+            if block is None:
+                print(f"leakboard: the worker {how} outside of a block; memory may be short", file=sys.stderr)
+                return 1
+            print(f"leakboard: the worker {how} in block {block}; going on", file=sys.stderr)
+            environment[WORKER] = block
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _die_with_parent(parent: int) -> Callable[[], None] | None:
+    """On Linux, have the kernel kill the child when the parent dies; elsewhere it finishes its run."""
+    if not sys.platform.startswith("linux"):
+        return None
+    libc = ctypes.CDLL(None, use_errno=True)
+    pr_set_pdeathsig = 1
+
+    def prepare() -> None:
+        libc.prctl(pr_set_pdeathsig, signal.SIGKILL)
+        if os.getppid() != parent:  # the parent died before the call
+            os._exit(1)
+
+    return prepare

@@ -1,0 +1,137 @@
+"""The units of the grid: settings, cells and blocks, and the ids under which their results are kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+from attacks.threat import ThreatModel
+from bench.grid.sections import Dataset, Weights
+from bench.registry.specs import Chain, MethodSpec, chain_label, chain_name
+from defenses.schedule import Mode, Schedule
+
+BLOCK_IMAGES = 20
+"""A block holds the smallest multiple of a client's images that is at least this, and two clients: the control
+`wrong_image` shows each client what was found for another."""
+PRIOR_SETTINGS = ("iterations", "tv_weight", "learning_rate", "milestones", "decay")
+"""What the control `prior_only` takes over from an attack with the paper's prior."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all attacks and defenses of a comparison share.
+
+    `preparers` are the defenses of the grid that changed the architecture; their names alone are part of the identity.
+    `mode` is the client's.
+    """
+
+    dataset: Dataset
+    model: MethodSpec
+    weights: Weights
+    client: Schedule
+    preparers: tuple[Chain, ...] = ()
+    mode: Mode = "eval"
+
+    @property
+    def prepared_by(self) -> tuple[str, ...]:
+        return tuple(chain_name(chain) for chain in self.preparers)
+
+    @property
+    def model_label(self) -> str:
+        """The model as attacked."""
+        suffix = f" prepared for {', '.join(self.prepared_by)}" if self.preparers else ""
+        return self.model.label + suffix + (", client in train mode" if self.mode == "train" else "")
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        dataset: dict[str, Any] = {"name": self.dataset.name, "size": self.dataset.size}
+        if self.dataset.name == "folder":
+            dataset["root"] = self.dataset.root
+        # Choices that were added later are left out where they are as they always were.
+        return {
+            **({"mode": self.mode} if self.mode != "eval" else {}),
+            "dataset": dataset,
+            "model": self.model.canonical,
+            "weights": self.weights.model_dump(exclude={"root", "download"}),
+            "client": asdict(self.client),
+            "prepared_by": list(self.prepared_by),
+        }
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One setting, defense, attack, threat model and seed, over the images of the grid.
+
+    `schedule` is the client's after the defense. `borrows` is the cell whose reconstructions the control
+    `wrong_image` scores again; `skip` says why the cell cannot run. `audited` says whether an attack that knows the
+    defense has something to adapt by, `adapts` whether attacks that simulate the client here leave nothing of it out;
+    `recovers_labels` that the attack is about labels, not about images.
+    """
+
+    setting: Setting
+    defense: Chain
+    attack: MethodSpec
+    threat: ThreatModel
+    seed: int
+    schedule: Schedule
+    control: bool
+    attack_order: int
+    defense_order: int
+    borrows: Cell | None = None
+    skip: str | None = None
+    audited: bool = True
+    adapts: bool = False
+    recovers_labels: bool = False
+
+    @cached_property
+    def id(self) -> str:
+        """16 hexadecimal digits of the choices; the number of images is not among them."""
+        return _digest({**self.client_identity, "attack": self.attack.canonical, "threat": self.threat.identity})[:16]
+
+    @property
+    def client_identity(self) -> dict[str, Any]:
+        """What decides the released update, beside the images."""
+        return {
+            "setting": self.setting.identity,
+            "defense": [part.canonical for part in self.defense],
+            "seed": self.seed,
+        }
+
+    @property
+    def title(self) -> str:
+        return f"{self.attack.label} / {chain_label(self.defense)}"
+
+    def blocks(self, images: int) -> list[Block]:
+        """The blocks that cover the first `images` images, a multiple of the schedule's."""
+        b = self.schedule.images
+        size = max(-(-BLOCK_IMAGES // b), 2) * b
+        return [Block(self, start, min(start + size, images)) for start in range(0, images, size)]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A run of consecutive images of a cell: the unit of work, storage and resuming."""
+
+    cell: Cell
+    start: int
+    stop: int
+
+    @property
+    def id(self) -> str:
+        return f"{self.cell.id}-{self.start:05d}-{self.stop:05d}"
+
+    @property
+    def title(self) -> str:
+        return self.cell.title
+
+    @property
+    def client_key(self) -> str:
+        """Blocks with the same key see the same released updates."""
+        return _digest([self.cell.client_identity, self.start, self.stop])
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

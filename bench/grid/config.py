@@ -1,0 +1,212 @@
+"""A grid file or preset, checked and complete, with its models: what `plan` and `run` work from."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import (
+    BeforeValidator,
+    InstanceOf,
+    StrictBool,
+    StrictStr,
+    ValidationError,
+    ValidationInfo,
+    field_serializer,
+    field_validator,
+)
+
+from attacks.threat import ThreatModel
+from bench.errors import ConfigurationError, suggest
+from bench.grid.reading import add_methods, apply_override, explain, read_grid
+from bench.grid.sections import (
+    Board,
+    Certificate,
+    Client,
+    Dataset,
+    Engine,
+    Expect,
+    Positive,
+    Section,
+    Seeds,
+    Threat,
+    Utility,
+    Weights,
+    as_list,
+    distinct,
+)
+from bench.grid.toml import to_toml_text
+from bench.models.catalogue import MODELS, check_model
+from bench.registry.registry import Registry
+from bench.registry.specs import Chain, MethodSpec, expand, parse
+
+
+def models(value: object) -> list[MethodSpec]:
+    """The models that one value of a grid's list names; raises ConfigurationError."""
+    # A model's name may hold hyphens and dots, so that its call is read with another name in place.
+    if isinstance(value, str) and (match := re.fullmatch(r"\s*([\w.-]+)\s*(\(.*\))\s*", value, re.DOTALL)):
+        name, parameters = match[1], parse(f"model{match[2]}")[0][1]
+    else:
+        (name, parameters), *more = parse(value)
+        if more:
+            raise ConfigurationError(f"models cannot be chained, got {value!r}")
+    specs = expand((name, parameters), sequences={"hidden"})
+    for spec in specs:
+        if name in MODELS:  # Newer names of torchvision are known when the model is built.
+            check_model(name, spec.parameters)
+    return specs
+
+
+Spec = InstanceOf[MethodSpec]
+
+
+class Grid(Section):
+    """What is attacked, by what, under what: the cells are the product of all its lists.
+
+    Attacks and the parts of defenses hold all their parameters; models hold those that were written.
+    """
+
+    dataset: Dataset
+    models: tuple[Spec, ...]
+    weights: Annotated[tuple[Weights, ...], BeforeValidator(as_list)] = (Weights(),)
+    images: Positive
+    seeds: Seeds = (0,)
+    attacks: tuple[Spec, ...]
+    defenses: tuple[tuple[Spec, ...], ...]
+    threat: Threat = Threat()
+    client: Client = Client()
+    controls: StrictBool = True
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _expand_models(cls, values: object) -> tuple[MethodSpec, ...]:
+        specs: list[MethodSpec] = []
+        for index, value in enumerate(as_list(values)):
+            try:
+                specs += models(value)
+            except ConfigurationError as error:
+                raise ConfigurationError(f"[{index}]: {error}") from error
+        return tuple(specs)
+
+    @field_validator("attacks", mode="before")
+    @classmethod
+    def _expand_attacks(cls, values: object, info: ValidationInfo) -> tuple[MethodSpec, ...]:
+        return tuple(attack for [attack] in _registry(info).expand("attack", as_list(values)))
+
+    @field_validator("defenses", mode="before")
+    @classmethod
+    def _expand_defenses(cls, values: object, info: ValidationInfo) -> tuple[Chain, ...]:
+        return tuple(_registry(info).expand("defense", as_list(values)))
+
+    @field_validator("models", "weights", "attacks", "defenses")
+    @classmethod
+    def _not_empty(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        return distinct(values)
+
+    @field_serializer("models")
+    def _write_models(self, models: tuple[MethodSpec, ...]) -> list[object]:
+        return [{"name": m.name, **m.parameters} if m.items else m.name for m in models]
+
+    @field_serializer("weights")
+    def _write_weights(self, weights: tuple[Weights, ...]) -> list[object]:
+        return [w.model_dump(exclude_none=True) or "untrained" for w in weights]
+
+    @field_serializer("attacks")
+    def _write_attacks(self, attacks: tuple[MethodSpec, ...]) -> list[str]:
+        return [attack.call for attack in attacks]
+
+    @field_serializer("defenses")
+    def _write_defenses(self, defenses: tuple[Chain, ...]) -> list[str]:
+        return [" | ".join(part.call for part in chain) for chain in defenses]
+
+
+class Config(Section):
+    """A whole run; `name` is the preset's or the file's, and the run's folder unless another is asked for.
+
+    Without `utility` nothing is trained, without `certificate` no proof is put to a test. `board` is there when the
+    grid is a board's.
+    """
+
+    name: StrictStr
+    board: Board | None = None
+    grid: Grid
+    utility: Utility | None = None
+    certificate: Certificate | None = None
+    engine: Engine = Engine()
+    expect: Expect | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_folder_name(cls, name: str) -> str:
+        if not re.fullmatch(r"\w[\w .+-]*", name):
+            rule = "must be letters, digits, '-', '_', '+', '.' and spaces"
+            raise ValueError(f"{rule}, got {name!r}; it names the run's folder: rename the file, or --set name=another")
+        return name
+
+    @field_validator("expect")
+    @classmethod
+    def _expects_a_known_attack(cls, expect: Expect | None, info: ValidationInfo) -> Expect | None:
+        known = [entry.name for entry in _registry(info).entries("attack")]
+        if expect is not None and expect.attack not in known:
+            raise ValueError(f".attack: unknown attack {expect.attack!r}; {suggest(expect.attack, known)}")
+        return expect
+
+    @property
+    def threats(self) -> list[ThreatModel]:
+        """The threat models of the grid."""
+        return self.grid.threat.models
+
+    def resolved(self) -> dict[str, Any]:
+        """Everything as plain dicts, lists, strings and numbers, defaults included; None is left out."""
+        return self.model_dump(exclude_none=True)
+
+
+def load_config(
+    spec: str,
+    overrides: Sequence[str] = (),
+    plugins: Sequence[Path | str] = (),
+    *,
+    defenses: Sequence[str] = (),
+    attacks: Sequence[str] = (),
+) -> Config:
+    """The preset or board of this name, or the TOML file at this path, with `KEY=VALUE` overrides applied.
+
+    `defenses` and `attacks` join those of the grid. Imports the methods that it names. Raises ConfigurationError for
+    whatever is wrong with it.
+    """
+    registry = Registry(plugins)
+    registry.entries("attack")  # Runs the plugin files: one that cannot be used is then named once.
+    table, name, source = read_grid(spec, overrides)
+    for override in overrides:
+        apply_override(table, override, Config)
+    add_methods(table, spec, defenses, attacks)
+    return _validated({"name": name, **table}, source, registry)
+
+
+def to_toml(config: Config) -> str:
+    """The text of `run.toml`; `from_toml` gives an equal config back."""
+    return to_toml_text(config.resolved())
+
+
+def from_toml(text: str, plugins: Sequence[Path | str] = (), source: str = "run.toml") -> Config:
+    """The config of a `run.toml`; the plugins are those of the run. Raises ConfigurationError."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{source} is not valid TOML: {error}") from error
+    return _validated(table, source, Registry(plugins))
+
+
+def _validated(table: Mapping[str, Any], source: str, registry: Registry) -> Config:
+    try:
+        return Config.model_validate(table, context={"registry": registry})
+    except ValidationError as error:
+        raise ConfigurationError(explain(error, Config, source)) from error
+
+
+def _registry(info: ValidationInfo) -> Registry:
+    context = info.context or {}
+    return context["registry"] if "registry" in context else Registry()

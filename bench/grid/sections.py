@@ -1,0 +1,270 @@
+"""The sections of a grid file, key by key, with type and range: attacks, jobs, and the board."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    field_validator,
+    model_validator,
+)
+
+from attacks.threat import ThreatModel
+from bench.data.catalogue import check_dataset
+from bench.errors import ConfigurationError
+from defenses.schedule import Mode, Schedule
+
+Positive = Annotated[StrictInt, Field(ge=1)]
+Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
+
+
+def as_list(value: object) -> list[object]:
+    """A single value stands for the list of it."""
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The values without duplicates, in order; raises ValueError when there is none."""
+    if not values:
+        raise ValueError("is empty; give at least one")
+    return tuple(dict.fromkeys(values))
+
+
+def _each_once(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if len(distinct(seeds)) < len(seeds):
+        raise ValueError(f"has duplicates: {list(seeds)}; name every seed once")
+    return seeds
+
+
+Seeds = Annotated[tuple[Annotated[StrictInt, Field(ge=0)], ...], AfterValidator(_each_once)]
+
+
+def _check_dataset(name: str, parameters: dict[str, object]) -> None:
+    try:
+        check_dataset(name, {key: value for key, value in parameters.items() if value is not None})
+    except ConfigurationError as error:
+        raise ValueError(f": {error}") from error
+
+
+class Section(BaseModel):
+    """A table of the grid file: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Dataset(Section):
+    """The images: a name of `leakboard list datasets`, and for datasets on disk where they are."""
+
+    name: StrictStr
+    root: StrictStr | None = None
+    download: StrictBool = False
+    size: Positive | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, value: object) -> object:
+        return {"name": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _takes_these(self) -> Dataset:
+        _check_dataset(self.name, {"root": self.root, "download": self.download or None, "size": self.size})
+        return self
+
+
+class Weights(Section):
+    """The model's weights: untrained (all None), trained here for `epochs` on `dataset`, or a checkpoint.
+
+    `dataset` None is the training half of the grid's own dataset; `root`, `download` and `size` are of `dataset`.
+    """
+
+    epochs: Positive | None = None
+    dataset: StrictStr | None = None
+    root: StrictStr | None = None
+    download: StrictBool | None = None
+    size: Positive | None = None
+    checkpoint: StrictStr | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_short(cls, value: object) -> object:
+        if isinstance(value, str):
+            if value == "untrained":
+                return {}
+            if "/" not in value and not value.endswith((".safetensors", ".pt", ".pth")):
+                raise ValueError(f"must be 'untrained', a number of epochs or a checkpoint's path, got {value!r}")
+            return {"checkpoint": value}
+        return {"epochs": value} if isinstance(value, int | float) else value
+
+    @model_validator(mode="after")
+    def _is_one_recipe(self) -> Weights:
+        given = self.model_dump(exclude_none=True)
+        if self.checkpoint is not None and len(given) > 1:
+            raise ValueError(f"checkpoint stands alone; drop {', '.join(given.keys() - {'checkpoint'})}")
+        if self.dataset is None and given.keys() & {"root", "download", "size"}:
+            raise ValueError("root, download and size need a dataset: the name of what to train on")
+        if self.dataset is not None:
+            if self.epochs is None:
+                raise ValueError("dataset needs epochs: for how long to train on it")
+            _check_dataset(self.dataset, {key: given.get(key) for key in ("root", "download", "size")})
+        return self
+
+    @property
+    def label(self) -> str:
+        """`untrained`, `epochs=20`, `epochs=20 on cifar10` or the checkpoint's path."""
+        if self.epochs is None:
+            return self.checkpoint or "untrained"
+        return f"epochs={self.epochs}" + (f" on {self.dataset}" if self.dataset else "")
+
+    @property
+    def recipe(self) -> Any:
+        """The same as `bench.models.weights` takes it: "untrained", a checkpoint's path or a table."""
+        return self.checkpoint or self.model_dump(exclude_none=True) or "untrained"
+
+
+class Threat(Section):
+    """What the server knows; each key is an axis."""
+
+    labels: Annotated[tuple[Literal["known", "recovered", "joint"], ...], BeforeValidator(as_list)] = ("known",)
+    schedule_known: Annotated[tuple[StrictBool, ...], BeforeValidator(as_list)] = (True,)
+    defense_known: Annotated[tuple[StrictBool, ...], BeforeValidator(as_list)] = (False,)
+    batch_norm: Annotated[tuple[Literal["running", "batch", "unknown"], ...], BeforeValidator(as_list)] = ("running",)
+
+    @field_validator("labels", "schedule_known", "defense_known", "batch_norm")
+    @classmethod
+    def _not_empty(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        return distinct(values)
+
+    @property
+    def models(self) -> list[ThreatModel]:
+        """Every combination, labels slowest."""
+        return [
+            ThreatModel(*combination)
+            for combination in itertools.product(self.labels, self.schedule_known, self.defense_known, self.batch_norm)
+        ]
+
+
+class Client(Section):
+    """The client's published work before any defense changes it, as in `defenses.schedule.Schedule`.
+
+    `mode` is an axis: by which statistics the client's batch-norm layers normalise, and with them the attacker's.
+    """
+
+    images: Positive = 1
+    epochs: Annotated[StrictInt, Field(ge=0)] = 0
+    batch_size: Positive | None = None
+    learning_rate: Annotated[Number, Field(gt=0)] = 1e-3
+    mode: Annotated[tuple[Mode, ...], BeforeValidator(as_list), AfterValidator(distinct)] = ("eval",)
+
+    @property
+    def schedule(self) -> Schedule:
+        return Schedule(**self.model_dump(exclude={"mode"}))
+
+
+class Engine(Section):
+    """How it runs; nothing here changes what is asked, so nothing of it enters a cell's id.
+
+    `chunk`: trials in one tensor program; `timeout`: seconds a block may take; `threads`: of the CPU. None leaves
+    the choice to the engine. `execution` and `precision` are those of `attacks.engine.execution`; a result of one
+    precision is stale in another.
+    """
+
+    chunk: Positive | None = None
+    timeout: Annotated[Number, Field(gt=0)] | None = None
+    threads: Positive | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    execution: Literal["auto", "eager", "compile", "graph"] = "auto"
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+
+
+class Expect(Section):
+    """The run fails unless `attack`, undefended, beats the strongest control by `gain_db` in mean PSNR.
+
+    Not judged in a grid without that attack.
+    """
+
+    attack: StrictStr
+    gain_db: Number
+
+
+Metric = Literal["psnr_db", "ssim", "identified", "label_accuracy", "accuracy", "epsilon", "certificate"]
+
+
+class Limits(Section):
+    """How far an entry may go: defenses in one entry, images of one update, local steps of one client."""
+
+    defenses: Positive = 20
+    images_per_update: Positive = 20
+    local_steps: Positive = 100
+
+
+class Board(Section):
+    """A board's rules; its questions are those of the grid beside it.
+
+    `summary` is one sentence. `required` are the labels of the grid's attacks, all of which every defense must face.
+    `margin`, `minimum_images` and `alpha` are those of `leaderboards.ranking.verdicts.Rule`. `metrics` are what an
+    entry must have measured wherever it can be.
+    """
+
+    title: StrictStr
+    summary: StrictStr
+    required: Annotated[tuple[StrictStr, ...], AfterValidator(distinct)]
+    metrics: Annotated[tuple[Metric, ...], AfterValidator(distinct)] = ("ssim", "psnr_db", "identified")
+    margin: Annotated[Number, Field(ge=0, lt=1)] = 0.05
+    minimum_images: Positive = 100
+    alpha: Annotated[Number, Field(gt=0, lt=1)] = 0.05
+    limits: Limits = Limits()
+
+
+class Utility(Section):
+    """Federated training with every defense: its rounds, its server (`bench.price.federated.Server`), what is asked of
+    it.
+
+    `clients` a round; `seeds` are of weights, dealing and noise; nobody is ranked unless undefended training reaches
+    `least_accuracy`, a fraction; epsilon is stated at `delta`.
+    """
+
+    rounds: Positive = 2000
+    clients: Positive = 50
+    optimizer: Literal["adam", "sgd"] = "adam"
+    learning_rate: Annotated[Number, Field(gt=0)] = 0.01
+    momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.9
+    seeds: Seeds = (0, 1, 2)
+    least_accuracy: Annotated[Number, Field(ge=0, le=1)] | None = None
+    delta: Annotated[Number, Field(gt=0, lt=1)] = 1e-5
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What a row of results repeats."""
+        return self.model_dump(exclude={"seeds"})
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the trained weights."""
+        return self.model_dump(exclude={"seeds", "least_accuracy", "delta"})
+
+
+class Certificate(Section):
+    """A test of every defense that proves something: among so many `candidates`, so many `trials`.
+
+    See `bench.price.certificates`.
+    """
+
+    candidates: Annotated[StrictInt, Field(ge=2)] = 20
+    trials: Positive = 200
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What a row of results repeats, and what decides the result."""
+        return self.model_dump()
+
+    identity = described

@@ -1,0 +1,1 @@
+"""From a grid to what has to be computed: cells, jobs, fingerprints, groups of lanes, hours."""

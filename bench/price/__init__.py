@@ -1,0 +1,1 @@
+"""What a defense costs and proves: federated training, accuracy, certificates put to the test."""

@@ -1,0 +1,1 @@
+"""Attacks and defenses by name, wherever they come from, with checked parameters."""

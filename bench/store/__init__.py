@@ -1,0 +1,1 @@
+"""Everything on disk: files that are whole or absent, the folder of a run, tensors."""

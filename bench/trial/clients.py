@@ -1,0 +1,223 @@
+"""The client side of a run: datasets and their digests, models with weights, and the updates that are released."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from attacks.observation import Observation
+from attacks.threat import ThreatModel
+from bench.data.dataset import Dataset, digest_of
+from bench.data.load import load_dataset
+from bench.grid.cells import Block, Setting
+from bench.grid.sections import Weights as AskedWeights
+from bench.models.build import untrained
+from bench.models.training import Progress
+from bench.models.weights import Weights, check_weights, load_weights, training_seconds
+from bench.registry.registry import Registry
+from bench.seeds import stream
+from defenses.batch_norm import batch_statistics, in_mode
+from defenses.chain import Chain
+from defenses.schedule import Schedule
+from defenses.surrogate import Simulation
+from defenses.task import Batch, Classifier, Params, Task, Update
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Of a setting: the `task` that the dataset poses, and digests of the images `trained` on and of the `pool`."""
+
+    task: str
+    trained: str
+    pool: str
+
+
+def facts_of(dataset: Dataset, weights: AskedWeights) -> Facts:
+    """The facts of an attacked dataset and a recipe of weights; empty where nothing is trained."""
+    task = str([dataset.classes, dataset.input_shape, dataset.mean, dataset.std])
+    pool = dataset.digest(dataset.pool())
+    if weights.epochs is None:
+        return Facts(task, "", pool)
+    source = dataset
+    if weights.dataset is not None:
+        elsewhere = {"root": weights.root, "download": bool(weights.download), "size": weights.size}
+        source = load_dataset(weights.dataset, **elsewhere)
+    training = source.training()
+    return Facts(task, "" if training is None else digest_of(*training), pool)
+
+
+@dataclass(frozen=True)
+class Released:
+    """What the clients of one block sent, and, for the referee alone, what it was computed from.
+
+    `updates` (t, ...) per parameter; `truth` uint8 (t b c h w), `labels` (t b) and `image_ids` (t b) in the order of
+    the clients' batches; `digest` is the SHA-256 of the updates; `defense` is what simulates it.
+    """
+
+    task: Task
+    params: Params
+    updates: Update
+    truth: Tensor
+    labels: Tensor
+    image_ids: Tensor
+    digest: str
+    weights: Weights
+    defense: Simulation | None
+
+    @property
+    def norms(self) -> Tensor:
+        """The Euclidean norm of each update (t,)."""
+        return torch.stack([u.flatten(1).square().sum(1) for u in self.updates.values()]).sum(0).sqrt()
+
+
+class Clients:
+    """Builds what the blocks of one run need, and keeps the latest of each kind."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._datasets: dict[Any, Dataset] = {}
+        self._class_means: dict[Any, Tensor | None] = {}
+        self._facts: dict[Setting, Facts] = {}
+        self._models: OrderedDict[Any, tuple[Classifier, Weights]] = OrderedDict()
+        self._released: OrderedDict[str, Released] = OrderedDict()
+
+    def dataset(self, setting: Setting) -> Dataset:
+        spec = setting.dataset
+        if spec not in self._datasets:
+            self._datasets[spec] = load_dataset(spec.name, root=spec.root, download=spec.download, size=spec.size)
+        return self._datasets[spec]
+
+    def facts(self, setting: Setting) -> Facts:
+        """Digests of what a result depends on beside its own images."""
+        if setting not in self._facts:
+            self._facts[setting] = facts_of(self.dataset(setting), setting.weights)
+        return self._facts[setting]
+
+    def means_digest(self, setting: Setting) -> str:
+        """Of the class means, empty without any."""
+        means = self.class_means(setting)
+        return "" if means is None else digest_of(means)
+
+    def class_means(self, setting: Setting) -> Tensor | None:
+        """Mean training image of each class, None without a training split."""
+        if setting.dataset not in self._class_means:
+            self._class_means[setting.dataset] = self.dataset(setting).class_means()
+        return self._class_means[setting.dataset]
+
+    def chain(self, parts: tuple[Any, ...]) -> Chain:
+        """The defense of a cell."""
+        return Chain(tuple(self._registry.build("defense", part) for part in parts))
+
+    def architecture(self, setting: Setting, seed: int) -> Classifier:
+        """The model as attacked, with its untrained weights."""
+        dataset = self.dataset(setting)
+        model = untrained(
+            setting.model.name,
+            setting.model.parameters,
+            input_shape=dataset.input_shape,
+            classes=dataset.classes,
+            mean=dataset.mean,
+            std=dataset.std,
+            seed=stream("model", seed),
+        )
+        for parts in setting.preparers:
+            prepared = self.chain(parts).prepare(model)
+            assert isinstance(prepared, Classifier), "a prepared model stays behind its normalisation"
+            model = prepared
+        return model.eval()
+
+    def check_weights(self, setting: Setting, architecture: Classifier) -> str | None:
+        """Raise ConfigurationError unless the setting's weights can be had; returns the SHA-256 of a checkpoint."""
+        return check_weights(architecture, setting.weights.recipe, dataset=self.dataset(setting))
+
+    def training_seconds(self, setting: Setting, seed: int) -> float:
+        """What training the setting's weights would take; 0 where they are kept or need none."""
+        model, dataset = self.architecture(setting, seed), self.dataset(setting)
+        return training_seconds(model, setting.weights.recipe, dataset=dataset, seed=stream("training", seed))
+
+    def model(self, setting: Setting, seed: int, progress: Progress | None = None) -> Any:
+        """The model with its weights, and how they came about."""
+        key = (str(setting.identity), seed)
+        return _remember(self._models, key, 2, lambda: self._weighted(setting, seed, progress))
+
+    def release(self, block: Block, progress: Progress | None = None) -> Released:
+        """Every client of the block sends its update, one after the other, on the CPU; `progress` is of training."""
+        return _remember(self._released, block.client_key, 4, lambda: self._release(block, progress))
+
+    def _weighted(self, setting: Setting, seed: int, progress: Progress | None) -> tuple[Classifier, Weights]:
+        model, dataset, own = self.architecture(setting, seed), self.dataset(setting), stream("training", seed)
+        weights = load_weights(model, setting.weights.recipe, dataset=dataset, seed=own, progress=progress)
+        return in_mode(model, setting.mode), weights
+
+    def _release(self, block: Block, progress: Progress | None) -> Released:
+        cell, dataset = block.cell, self.dataset(block.cell.setting)
+        model, weights = self.model(cell.setting, cell.seed, progress)
+        # The simulation comes from an object that sees no batch: what a plugin remembers must not reach the attacker.
+        chain, blind = self.chain(cell.defense), self.chain(cell.defense)
+        task = Task(model, dataset.classes, dataset.input_shape, chain.schedule(cell.setting.client))
+        params = {name: p.detach() for name, p in model.named_parameters()}
+        image_ids = partition(block, dataset.name)
+        truth, labels = torch.stack([dataset.pixels(ids) for ids in image_ids.tolist()]), dataset.labels[image_ids]
+        updates: list[Update] = []
+        for pixels, own_labels in zip(truth, labels, strict=True):
+            batch = Batch(pixels.float() / 255, own_labels)
+            # The stream holds the private images: who knows choices alone cannot rebuild the client's noise.
+            rng = Generator().manual_seed(stream("client", cell.seed, digest_of(pixels, own_labels)))
+            updates.append(chain.update(task, params, batch, rng))
+        sent = {name: torch.stack([u[name] for u in updates]) for name in params}
+        return Released(task, params, sent, truth, labels, image_ids, _digest(sent), weights, blind.simulation(task))
+
+
+def partition(block: Block, dataset_name: str) -> Tensor:
+    """The block's image numbers (t b), dealt to trials by the seed alone."""
+    b = block.cell.schedule.images
+    rng = Generator().manual_seed(stream("partition", dataset_name, block.cell.seed, block.start, block.stop, b))
+    return block.start + torch.randperm(block.stop - block.start, generator=rng).view(-1, b)
+
+
+def observe(released: Released, threat: ThreatModel, class_means: Tensor | None = None) -> Observation:
+    """What the threat model lets the server see of a release: no image, no image number, no order of labels."""
+    schedule = released.task.schedule
+    task, scale = released.task, schedule.update_scale
+    if not threat.schedule_known and not schedule.sends_gradient:
+        task, scale = replace(task, schedule=Schedule(images=schedule.images)), None  # all that is left to assume
+    labels = released.labels.sort(dim=1).values if threat.labels == "known" else None
+    # A simulation of local steps gives their schedule away.
+    known = released.defense if threat.defense_known and task is released.task else None
+    sent = None
+    if threat.batch_norm == "batch":
+        sent = batch_statistics(released.task, released.params, released.truth.float() / 255)
+    common = task, released.params, released.updates, labels, threat, scale, class_means
+    return Observation(*common, defense=known, batch_statistics=sent)
+
+
+def attack_seeds(block: Block) -> list[int]:
+    """One number per trial for the attack's starting points, the same for every attack and defense.
+
+    They count positions in the block, which the seed has dealt: no image number can be searched for in them.
+    """
+    trials = (block.stop - block.start) // block.cell.schedule.images
+    return [stream("attack", block.cell.seed, block.start, trial) for trial in range(trials)]
+
+
+def _digest(updates: Update) -> str:
+    digest = hashlib.sha256()
+    for name, u in updates.items():
+        digest.update(name.encode())
+        digest.update(u.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _remember(kept: OrderedDict[Any, Any], key: Any, most: int, make: Callable[[], Any]) -> Any:
+    if key not in kept:
+        while len(kept) >= most:
+            kept.popitem(last=False)
+        kept[key] = make()
+    kept.move_to_end(key)
+    return kept[key]

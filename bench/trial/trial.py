@@ -1,0 +1,172 @@
+"""One block of one cell: attack what was released, then score it from the rounded images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attacks.attack import Attack
+from attacks.observation import Observation
+from bench.data.dataset import Dataset
+from bench.grid.cells import Block
+from bench.trial import contract
+from bench.trial.clients import Released
+from bench.trial.metrics import assign, quantise, relative_error, score
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """What one attack made of a block: rounded `images` uint8 (t b c h w), believed `labels` (t b), and objectives.
+
+    `start`, `found` and `at_truth` (t,) are the attack's objective where it starts, at what it found (before
+    rounding) and at the private images; None without an objective. `features` (t b d) as in Reconstruction.
+    """
+
+    images: Tensor
+    labels: Tensor
+    start: Tensor | None
+    found: Tensor | None
+    at_truth: Tensor | None
+    trace: dict[int, Tensor]
+    features: Tensor | None
+
+    def first(self, trials: int) -> Attacked:
+        """The images and labels of the first trials alone."""
+        return replace(self, images=self.images[:trials], labels=self.labels[:trials])
+
+    def at(self, trials: slice) -> Attacked:
+        """Everything that was found for these trials."""
+        cut = lambda value: None if value is None else value[trials]  # noqa: E731
+        return Attacked(
+            self.images[trials],
+            self.labels[trials],
+            cut(self.start),
+            cut(self.found),
+            cut(self.at_truth),
+            {i: value[trials] for i, value in self.trace.items()},
+            cut(self.features),
+        )
+
+
+def attack_in_chunks(
+    attack: Attack, observation: Observation, seeds: list[int], truth: Tensor, labels: Tensor, chunk: int
+) -> Attacked:
+    """Attack `chunk` trials at a time. `truth` uint8 (t b c h w) is only ever shown to `objective`, afterwards."""
+    parts: list[Attacked] = []
+    for first in range(0, observation.trials, chunk):
+        trials = slice(first, first + chunk)
+        seen = observation[trials]
+        found = contract.reconstruct(attack, seen, seeds[trials])
+        private = truth[trials].to(found.images.device, found.images.dtype) / 255
+        at_truth = contract.objective(attack, seen, private, labels[trials].to(found.images.device))
+        parts.append(
+            Attacked(
+                images=quantise(found.images).cpu(),
+                labels=found.labels.cpu(),
+                start=_values(found.start),
+                found=_values(found.objective),
+                at_truth=_values(at_truth),
+                trace={i: value.detach().cpu() for i, value in found.trace.items()},
+                features=_values(found.features),
+            )
+        )
+    return Attacked(
+        images=torch.cat([p.images for p in parts]),
+        labels=torch.cat([p.labels for p in parts]),
+        start=_joined([p.start for p in parts]),
+        found=_joined([p.found for p in parts]),
+        at_truth=_joined([p.at_truth for p in parts]),
+        trace={i: torch.cat([p.trace[i] for p in parts]) for i in parts[0].trace if all(i in p.trace for p in parts)},
+        features=_joined([p.features for p in parts]),
+    )
+
+
+def rows_of(block: Block, released: Released, attacked: Attacked, attack: Attack | None, dataset: Dataset) -> Any:
+    """The block's scores, one dict per image in the order of image numbers, and what belongs to all of them."""
+    pool = dataset.pool()
+    place = {image: i for i, image in enumerate(pool)}
+    own = torch.tensor([[place.get(image, -1) for image in ids] for ids in released.image_ids.tolist()])
+    guessed, true = attacked.labels, released.labels
+    scores = score(attacked.images, released.truth, guessed, true, dataset.pixels(pool), own)
+    if block.cell.threat.labels == "known" and not (attack is not None and attack.recovers_labels):
+        scores["label_accuracy"].fill(np.nan)
+        scores["nulls"]["label_accuracy"] = "the labels were given"
+    error = None
+    if attacked.features is not None and attack is not None:
+        error = _feature_error(released, attacked.features, attack)
+    norms = released.norms
+    rows: list[dict[str, Any]] = []
+    for trial in range(len(released.truth)):
+        for slot in range(released.truth.shape[1]):
+            row: dict[str, Any] = {
+                "image": int(released.image_ids[trial, slot]),
+                "trial": block.start // released.truth.shape[1] + trial,
+                # Where the stored reconstructions hold this image, after matching.
+                "position": [trial, int(scores["matched"][trial, slot])],
+                "true_label": int(released.labels[trial, slot]),
+                "update_norm": float(norms[trial]),
+                "identification_pool": scores["identification_pool"],
+                "identification_chance": scores["identification_chance"],
+            }
+            for metric in ("mse", "psnr_db", "ssim", "lpips", "label_accuracy", "identified", "recovered"):
+                row[metric] = float(scores[metric][trial, slot])
+            row["feature_error"] = None if error is None else float(error[trial, slot])
+            for name, values in (
+                ("objective_start", attacked.start),
+                ("objective_found", attacked.found),
+                ("objective_truth", attacked.at_truth),
+            ):
+                row[name] = None if values is None else float(values[trial])
+            rows.append(row)
+    shared = {
+        "nulls": scores["nulls"],
+        "trace": {str(i): value.tolist() for i, value in attacked.trace.items()},
+    }
+    return sorted(rows, key=lambda row: row["image"]), shared
+
+
+def stored_arrays(attacked: Attacked) -> dict[str, np.ndarray]:
+    """What is kept of an attack so that it can be scored again."""
+    arrays = {"images": attacked.images.numpy(), "labels": attacked.labels.numpy()}
+    optional = {"start": attacked.start, "found": attacked.found, "at_truth": attacked.at_truth}
+    optional["features"] = attacked.features
+    for name, value in optional.items():
+        if value is not None:
+            arrays[name] = value.numpy()
+    arrays |= {f"trace.{i}": value.numpy() for i, value in attacked.trace.items()}
+    return arrays
+
+
+def from_arrays(arrays: dict[str, np.ndarray]) -> Attacked:
+    """The inverse of `stored_arrays`."""
+    tensors = {name: torch.from_numpy(value) for name, value in arrays.items()}
+    trace = {int(name.split(".")[1]): value for name, value in tensors.items() if name.startswith("trace.")}
+    names = ("start", "found", "at_truth", "features")
+    return Attacked(tensors["images"], tensors["labels"], trace=trace, **{name: tensors.get(name) for name in names})  # pyright: ignore[reportArgumentType]
+
+
+def shown_to_the_wrong_client(attacked: Attacked) -> Attacked:
+    """Every trial's reconstruction moved on to the next trial: a control that has seen another client's update."""
+    return Attacked(attacked.images.roll(1, 0), attacked.labels.roll(1, 0), None, None, None, {}, None)
+
+
+def _feature_error(released: Released, features: Tensor, attack: Attack) -> Tensor:
+    """Relative error (t b) of the recovered features of each private image, matched by their own distance."""
+    truth = released.truth.flatten(0, 1).float() / 255
+    with torch.no_grad():
+        own = attack.features(released.task, released.params, truth)
+    own = own.view(*released.truth.shape[:2], -1)
+    return torch.stack([relative_error(f[assign(f, o)], o) for f, o in zip(features, own, strict=True)])
+
+
+def _values(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.detach().float().cpu()
+
+
+def _joined(parts: list[Tensor | None]) -> Tensor | None:
+    present = [part for part in parts if part is not None]
+    return torch.cat(present) if len(present) == len(parts) else None

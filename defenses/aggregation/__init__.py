@@ -1,0 +1,1 @@
+"""More images, local steps or clients behind each update."""

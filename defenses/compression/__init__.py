@@ -1,0 +1,1 @@
+"""Sending fewer entries, or coarser ones."""

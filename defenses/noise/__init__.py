@@ -1,0 +1,1 @@
+"""Clipping and noise, with a proof or without."""

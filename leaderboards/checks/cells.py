@@ -1,0 +1,210 @@
+"""The cells of an entry, held to the board's plan and to each other, and scored again from their own pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from leaderboards.checks.expected import Expected, key_of, plain
+from leaderboards.entries.entry import Entry
+from leaderboards.entries.schema import LENT, CellFile, Columns
+
+METRICS = ("mse", "psnr_db", "ssim", "lpips", "label_accuracy", "identified", "recovered")
+RELATIVE, ABSOLUTE = 2e-6, 2e-6
+"""An entry keeps seven digits."""
+Known = dict[tuple[object, ...], dict[str, np.ndarray]]
+
+
+def trials_of(expected: Expected, cell: CellFile) -> list[int]:
+    """The trial that each image belongs to, as the board's seed deals them."""
+    found = [0] * expected.plan.images
+    for block, ids in expected.blocks(cell.identity):
+        first = block.start // cell.identity.images_per_update
+        for trial, images in enumerate(ids.tolist()):
+            for image in images:
+                found[image] = first + trial
+    return found
+
+
+def differences(
+    expected: Expected, entry: Entry, cell: CellFile, lender: CellFile | None, known: Known
+) -> Iterator[str]:
+    """Where a cell's metrics are not those of its reconstructions, in words.
+
+    `lender` is whom `wrong_image` borrows; `known` keeps the metrics of pictures that several cells show.
+    """
+    columns = cell.columns
+    assert columns is not None, "only finished cells have metrics"
+    source, shown_on = lender or cell, lender is not None
+    key = source.sheet, shown_on, cell.identity.images_per_update, cell.identity.seed, tuple(columns.found_label)
+    if key not in known:
+        known[key] = _scores(expected, entry, source, columns, shown_on)
+    for metric, values in known[key].items():
+        if metric == "lpips" and (np.isnan(values).all() or columns.lpips is None):
+            continue  # Its weights are not on this machine, or were not on the other.
+        given = cell.identity.labels == "known" and not cell.identity.recovers_labels
+        if metric == "label_accuracy" and given:
+            values = np.full(len(values), np.nan)
+        stated = getattr(columns, metric)
+        claimed = np.full(len(values), np.nan) if stated is None else np.array(stated, dtype=np.float64)
+        wrong = ~np.isclose(claimed, values, rtol=RELATIVE, atol=ABSOLUTE, equal_nan=True)
+        if wrong.any():
+            i = int(wrong.argmax())
+            yield (
+                f"{metric} of image {i} is {claimed[i]:.7g}, but its reconstruction has {values[i]:.7g} "
+                f"({int(wrong.sum())} of {len(wrong)} images differ)"
+            )
+
+
+def _scores(
+    expected: Expected, entry: Entry, source: CellFile, columns: Columns, shown_on: bool
+) -> dict[str, np.ndarray]:
+    """The metrics of a cell by image number (n,), scored block by block as a run does.
+
+    `shown_on` shows every trial's reconstructions to the next client of its block.
+    """
+    import torch
+
+    from bench.trial.metrics import score
+
+    tiles = entry.images(source)
+    assert tiles is not None, "a lender has a sheet"
+    images, dataset = torch.from_numpy(tiles).permute(0, 3, 1, 2), expected.dataset
+    labels = torch.tensor(columns.found_label)
+    pool = dataset.pool()
+    place = {image: i for i, image in enumerate(pool)}
+    candidates = dataset.pixels(pool)
+    found = {metric: np.full(len(images), np.nan) for metric in METRICS}
+    before = torch.zeros(0, dtype=torch.long)
+    for _, ids in expected.blocks(source.identity):
+        own = torch.tensor([[place.get(image, -1) for image in trial] for trial in ids.tolist()])
+        truth = torch.stack([dataset.pixels(trial) for trial in ids.tolist()])
+        # A client that is alone in its block is shown what was found for the one before it.
+        others = ids.roll(1, 0) if len(ids) > 1 or not len(before) else before[-1:]
+        before, shown = ids, images[others if shown_on else ids]
+        scores = score(shown, truth, labels[ids], dataset.labels[ids], candidates, own)
+        for metric in METRICS:
+            found[metric][ids.numpy()] = scores[metric]  # type: ignore[literal-required]
+    return found
+
+
+WORSE = 0.05
+"""Share by which the mean objective may end above its start: the start itself is no iterate to choose."""
+_OF_ALL = ("images_per_update", "local_steps", "defense_name", "defense_parameters", "audited")
+_TABLES = ("attack_parameters", "defense_parameters")
+
+
+def cell_faults(entry: Entry, plan: Expected) -> Iterator[str]:
+    """Cells that are missing, doubled, not asked for, or not as the board's plan has them."""
+    for defense in entry.defenses:
+        wanted = plan.cells(defense)
+        own = [cell for cell in entry.cells if cell.identity.defense == defense]
+        found = {key_of(cell.identity.model_dump()): cell for cell in own}
+        if len(found) < len(own):
+            yield f"{defense}: a cell is there twice"
+        for key in sorted(wanted.keys() - found.keys()):
+            yield f"{defense}: {key[2]} on {key[1]} weights is missing; run the board to its end"
+        for key in sorted(found.keys() - wanted.keys()):
+            yield f"{defense}: the board does not ask for {key[2]} on {key[1]} weights with these settings"
+        for key in sorted(found.keys() & wanted.keys()):
+            yield from _identity(found[key], wanted[key], plan)
+        if len({json.dumps([getattr(c.identity, name) for name in _OF_ALL], sort_keys=True) for c in own}) > 1:
+            yield f"{defense}: its cells disagree about its images, steps or parameters"
+
+
+def _identity(cell: CellFile, wanted: dict[str, Any], plan: Expected) -> Iterator[str]:
+    own, place = cell.identity.model_dump(), place_of(cell)
+    for name, value in own.items():
+        asked = wanted.get(name, value)
+        if name in _TABLES:
+            asked, value = plain(json.loads(asked) if isinstance(asked, str) else asked), plain(value)
+        # By text: to Python, 1 == 1.0 == True.
+        if name != "attack_order" and json.dumps(value, sort_keys=True) != json.dumps(asked, sort_keys=True):
+            yield f"{place}: {name} is {str(value)[:120]!r}, the board's plan has {str(asked)[:120]!r}"
+    if plan.cell_id(cell.identity) != cell.identity.cell:
+        yield f"{place}: {cell.identity.cell} is not the id of these choices"
+    if not _names(cell):
+        yield f"{place}: its label does not name {cell.identity.defense_name}"
+    if (cell.of is not None) != (cell.identity.attack_name == "wrong_image") and cell.columns is not None:
+        yield f"{place}: only wrong_image borrows its reconstructions"
+    if cell.columns is not None and len(cell.columns.image) != plan.plan.images:
+        yield f"{place}: {len(cell.columns.image)} images, the board has {plan.plan.images}"
+    if cell.status not in ("ok", "skipped") and not cell.reason:
+        yield f"{place}: it is {cell.status} without a reason"
+    skipped, skips = cell.status == "skipped", wanted["skip"] is not None
+    if skips != skipped and cell.identity.attack_name != "wrong_image":
+        yield f"{place}: it is {cell.status}, the board's plan {'skips' if skips else 'does not skip'} it"
+
+
+def _names(cell: CellFile) -> bool:
+    """Whether a label shows the names of its parts: what an unknown defense is called is for its parameters to say."""
+    names, parts = cell.identity.defense_name.split(" | "), cell.identity.defense.split(" | ")
+    return len(names) == len(parts) and all(p == n or p.startswith(n + "(") for n, p in zip(names, parts, strict=True))
+
+
+def trial_faults(entry: Entry, plan: Expected) -> Iterator[str]:
+    """Images that the seed deals to other trials, and labels that are not the dataset's."""
+    labels = plan.dataset.labels[: plan.plan.images].tolist()
+    for cell in entry.cells:
+        if cell.columns is None:
+            continue
+        place = place_of(cell)
+        if cell.columns.trial != trials_of(plan, cell):
+            yield f"{place}: seed {cell.identity.seed} deals the images to other trials"
+        if cell.columns.true_label != labels:
+            yield f"{place}: true_label is not the dataset's"
+        if len(cell.updates) != len(plan.blocks(cell.identity)):
+            yield f"{place}: {len(cell.updates)} hashes of updates for {len(plan.blocks(cell.identity))} blocks"
+
+
+def metric_faults(entry: Entry, plan: Expected) -> Iterator[str]:
+    """Metrics that are not those of the reconstructions."""
+    by_id, known = {cell.identity.cell: cell for cell in entry.cells}, Known()
+    for cell in entry.cells:
+        if cell.columns is None:
+            continue
+        place = place_of(cell)
+        lender = by_id.get(cell.of) if cell.of else None
+        if cell.of and (lender is None or lender.sheet is None or not _lends(lender, cell)):
+            yield f"{place}: it borrows from {cell.of}, which is not the cell that it says"
+            continue
+        if cell.identification_pool != len(plan.dataset.pool()):
+            yield f"{place}: identification_pool is {cell.identification_pool}, not {len(plan.dataset.pool())}"
+        yield from (f"{place}: {text}" for text in differences(plan, entry, cell, lender, known))
+
+
+def _lends(lender: CellFile, cell: CellFile) -> bool:
+    own, other = cell.identity, lender.identity
+    return own.attack_parameters.get("of") == other.attack and all(getattr(own, k) == getattr(other, k) for k in LENT)
+
+
+def consistency_faults(entry: Entry) -> Iterator[str]:
+    """All attacks of a defense see one update; an attack ends no higher than it began, but for its first step."""
+    seen: dict[tuple[object, ...], CellFile] = {}
+    accuracies: dict[tuple[object, ...], float | None] = {}
+    for cell in entry.cells:
+        if cell.columns is None:
+            continue
+        own, columns, place = cell.identity, cell.columns, place_of(cell)
+        weights = own.model, own.weights, own.seed
+        if accuracies.setdefault(weights, cell.weights_accuracy) != cell.weights_accuracy:
+            yield f"{place}: its {own.weights} weights have another accuracy than in other cells"
+        first = seen.setdefault((own.defense, *weights), cell)
+        assert first.columns is not None, "it was entered with columns"
+        if cell.updates != first.updates or columns.update_norm != first.columns.update_norm:
+            yield f"{place}: it attacked another update than {first.identity.attack} did"
+        start, end = _mean(columns.objective_start), _mean(columns.objective_found)
+        if end > start + WORSE * abs(start):
+            yield f"{place}: its objective ends at {end:.4g} on average, and began at {start:.4g}"
+
+
+def _mean(values: Sequence[float | None] | None) -> float:
+    return float(np.array(values, dtype=np.float64).mean()) if values else float("nan")
+
+
+def place_of(cell: CellFile) -> str:
+    """What messages call a cell."""
+    return f"{cell.identity.attack} / {cell.identity.defense}"

@@ -1,0 +1,241 @@
+"""Cells of an entry computed again, drawn at the time of the check, and compared with what was submitted.
+
+The defense's code is run, with the rights of whoever asks: only for somebody who has read it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from bench.errors import ConfigurationError
+from bench.store.store import underpowered
+from leaderboards.checks.expected import Expected
+from leaderboards.entries.entry import Entry
+from leaderboards.entries.reviews import Rerun
+from leaderboards.entries.schema import CellFile, JobRow
+from leaderboards.untrusted.refusals import shown
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from bench.store.store import Store
+
+
+DECIBELS, SSIM, BY_IMAGE, SHARE, NORM, OBJECTIVE, POINTS, BYTES = 0.5, 0.02, 0.05, 5.0, 10.0, 5.0, 1.5, 5.0
+"""How far figures may move on another machine: a mean PSNR; a mean SSIM; SSIM image by image; shares of images, labels
+and trials in points; the norm of the update in % of it; objectives in % of where the attack starts; an accuracy in
+points; the bytes of an update in % of them."""
+UNDERPOWERED = 20.0
+"""Points by which the share of images may move whose attack ends above the objective at the truth."""
+
+
+def compared(cell: CellFile, rows: DataFrame) -> Iterator[Rerun]:
+    """A finished cell beside its `rows`, sorted by image: what it leaks, what was sent, how far the attack came.
+
+    Raises ConfigurationError where one of both has no figure.
+    """
+    columns = cell.columns
+    assert columns is not None, "only finished cells are computed again"
+    what = shown(f"{cell.identity.attack} / {cell.identity.defense}, {cell.identity.weights} weights", 300)
+    what += ", defense known" * cell.identity.defense_known
+    place = what, cell.identity.cell
+    mine = {name: _values(values) for name, values in columns.model_dump().items() if values is not None}
+    its = {name: rows[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in mine if name in rows}
+    blank = np.full(len(rows), np.nan)
+    pair = lambda name: (mine.get(name, blank), its.get(name, rows[name].to_numpy(np.float64)))  # noqa: E731
+    if cell.identity.recovers_labels:
+        yield from _means("labels found in % by {}", place, pair("label_accuracy"), SHARE, 100)
+    else:
+        yield from _means("mean PSNR in dB of {}", place, pair("psnr_db"), DECIBELS)
+        yield from _means("mean SSIM of {}", place, pair("ssim"), SSIM)
+        apart = np.abs(np.subtract(*pair("ssim")))
+        yield from _means("distance of SSIM by image of {}", place, (0 * apart, apart), BY_IMAGE)
+        yield from _means("images identified in % by {}", place, pair("identified"), SHARE, 100)
+    if cell.identity.control:
+        return
+    norm, again = pair("update_norm")
+    yield from _means("norm of the update in % for {}", place, (norm, again), NORM, _percent(norm))
+    start, start_again = pair("objective_start")
+    for name in ("found", "truth"):
+        objective, objective_again = pair(f"objective_{name}")
+        relative = objective.mean() / abs(start.mean()), objective_again.mean() / abs(start_again.mean())
+        yield from _means(f"objective {name} in % of the start of {{}}", place, relative, OBJECTIVE, 100)
+    found, truth = pair("objective_found"), pair("objective_truth")
+    shares = [underpowered(*both) for both in zip(found, truth, strict=True)]
+    yield from _means("images underpowered in % of {}", place, shares, UNDERPOWERED, 100)
+
+
+def compared_job(job: JobRow, row: dict[str, Any]) -> Iterator[Rerun]:
+    """A training or certificate beside the `row` of its figures."""
+    what = f"{shown(job.defense, 300)}, seed {job.seed}", None
+    own = {name: np.nan if value is None else value for name, value in job.figures.items()}
+    if job.kind == "training":
+        yield from _means("accuracy in % of {}", what, (own.get("accuracy"), row["accuracy"]), POINTS, 100)
+        sent = own.get("bytes_sent", np.nan)
+        yield from _means("bytes of an update in % of {}", what, (sent, row["bytes_sent"]), BYTES, _percent(sent))
+    else:
+        rates = own.get("successes", np.nan) / own.get("trials", np.nan), row["successes"] / row["trials"]
+        yield from _means("private images identified in % of {}", what, rates, SHARE, 100)
+
+
+def fault(one: Rerun) -> str | None:
+    """What is wrong where a figure was not found again; None where it was."""
+    if abs(one.submitted - one.found) <= one.tolerance:
+        return None
+    return f"{one.what}: submitted {one.submitted:.4g}, found {one.found:.4g}, at most {one.tolerance:g} apart"
+
+
+def _means(
+    text: str, place: tuple[str, str | None], both: Any, tolerance: float, scale: float = 1.0
+) -> Iterator[Rerun]:
+    """The means of a figure as submitted and as found; none where neither has it."""
+    what, cell = text.format(place[0]), place[1]
+    mine, its = (float(np.mean(values)) * scale for values in both)
+    if math.isnan(mine) and math.isnan(its):
+        return
+    if not (math.isfinite(mine) and math.isfinite(its)):
+        raise ConfigurationError(f"{what}: submitted {mine:.4g}, found {its:.4g}")
+    yield Rerun(what=what, cell=cell, submitted=round(mine, 4), found=round(its, 4), tolerance=tolerance)
+
+
+def _percent(submitted: Any) -> float:
+    mean = float(np.mean(submitted))
+    return 100 / mean if mean else 100.0
+
+
+def _values(values: list[Any]) -> np.ndarray:
+    return np.array(values, dtype=np.float64)
+
+
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What is computed again."""
+
+    cells: tuple[CellFile, ...]
+    jobs: tuple[JobRow, ...] = ()
+
+
+def check_plugin(entry: Entry, plugins: Sequence[Path]) -> None:
+    """Raise ConfigurationError unless all code of the entry is at hand, as submitted to the letter.
+
+    That is Leakboard's own and the plugin that the entry names, which must be among the files given.
+    """
+    from bench.registry.registry import Registry
+
+    wanted = entry.manifest.plugin
+    if wanted is None:
+        named = {name for cell in entry.cells for name in cell.identity.defense_name.split(" | ")}
+        if foreign := Registry().foreign("defense", named):
+            raise ConfigurationError(f"{foreign[0]} is not built in, and the entry names no plugin: pack it with one")
+        return
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in plugins if path.is_file()]
+    if wanted.sha256 not in digests:
+        where = f"{wanted.file} of {wanted.repository} at {wanted.commit[:12]}"
+        raise ConfigurationError(f"a re-run needs the plugin as submitted: give {where} with --plugin")
+
+
+def drawn(entry: Entry, required: Collection[str], count: int, seed: int | None = None) -> Drawn:
+    """So many finished attacks on images, drawn now (or from `seed`), all where there are fewer.
+
+    So many of the board's `required` attacks and, apart from them, of those that the entry adds: many of these hide
+    none of the others. With them go the floors of the same defenses, all attacks on labels, one training and one
+    certificate.
+    """
+    rng = random.SystemRandom() if seed is None else random.Random(seed)
+    finished = [cell for cell in entry.cells if cell.status == "ok"]
+    labels = [c for c in finished if c.identity.recovers_labels and not c.identity.control]
+    of_images = [c for c in finished if not (c.identity.recovers_labels or c.identity.control)]
+    board = [c for c in of_images if c.identity.attack in required]
+    chosen = [cell for own in (board, [c for c in of_images if c not in board]) for cell in _some(own, count, rng)]
+    places = {_place(cell) for cell in chosen}
+    floors = [c for c in finished if c.identity.control and c.of is None and _place(c) in places]
+    done = [job for job in entry.jobs if job.status == "ok"]
+    kinds = [[job for job in done if job.kind == kind] for kind in ("training", "certificate")]
+    # Floors and attacks on labels take no time.
+    return Drawn((*chosen, *labels, *floors), tuple(job for own in kinds for job in _some(own, 1, rng)))
+
+
+def rerun(
+    plan: Expected, chosen: Drawn, entry: Entry, plugins: Sequence[Path], say: Callable[[str], None]
+) -> list[Rerun]:
+    """Compute what was drawn again, and put it beside what was submitted.
+
+    Raises ConfigurationError where something fails, or has no figure, that was submitted with one.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        store = _computed(plan, chosen, plugins, Path(folder), say)
+        frame, jobs = store.frame(), store.jobs_frame()
+    found: list[Rerun] = []
+    for cell in chosen.cells:
+        rows = frame.loc[frame["cell"] == cell.identity.cell].sort_values("image")
+        found += compared(cell, rows)
+    for job in chosen.jobs:
+        found += compared_job(job, jobs.set_index("job").loc[job.job].to_dict())
+    return found
+
+
+def _computed(
+    plan: Expected, chosen: Drawn, plugins: Sequence[Path], folder: Path, say: Callable[[str], None]
+) -> Store:
+    import torch
+
+    from bench.devices import choose_device, default_threads
+    from bench.engines.blocks import LocalEngine
+    from bench.engines.jobs import JobEngine
+    from bench.engines.progress import Watcher
+    from bench.plan.description import begin
+    from bench.registry.registry import Registry
+    from bench.store.store import Store
+
+    wanted, names = {cell.identity.cell for cell in chosen.cells}, {job.job for job in chosen.jobs}
+    own = replace(
+        plan.plan,
+        cells=tuple(cell for cell in plan.plan.cells if cell.id in wanted),
+        jobs=tuple(job for job in plan.plan.jobs if job.id in names),
+    )
+    if len(own.cells) < len(wanted) or len(own.jobs) < len(names):
+        raise ConfigurationError("the board's plan has not all that was drawn; check the entry's artefacts first")
+    if not own.cells:
+        raise ConfigurationError("no attack of the entry has a result to compute again")
+    settings = plan.config.engine
+    torch.set_num_threads(settings.threads or default_threads())
+    store = Store(folder)
+    store.create()
+    begin(store, own, plan.clients)
+    device = choose_device(settings.device, settings.execution, settings.precision)
+    engine = LocalEngine(own, Registry(plugins), plan.clients, store, settings, device)
+    jobs = JobEngine(own, plan.clients, store)
+    pending = engine.pending(())
+    with Watcher(len(pending) + len(own.jobs), shown=False) as watcher:
+        for group in engine.groups(pending):
+            for block, status, reason in engine.run(group, watcher):
+                if status != "ok":
+                    raise ConfigurationError(f"{block.title} is {status} when run again: {reason}")
+        for job in own.jobs:
+            say(f"computing again: {job.title}")
+            _, status, reason = jobs.run(job, lambda done, total: None)
+            if status != "ok":
+                raise ConfigurationError(f"{job.title} is {status} when run again: {reason}")
+    return store
+
+
+def _place(cell: CellFile) -> tuple[object, ...]:
+    """What the attacks and floors of one client share."""
+    own = cell.identity
+    return own.defense, own.model, own.weights, own.seed, own.labels, own.schedule_known, own.defense_known
+
+
+def _some(items: list[_Item], count: int, rng: random.Random) -> list[_Item]:
+    return rng.sample(items, min(count, len(items)))

@@ -1,0 +1,1 @@
+"""The command `leakboard`: options, commands, and what is printed at the end."""

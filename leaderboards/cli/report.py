@@ -1,0 +1,81 @@
+"""What the end of a run says: tables, figures, and loudly what nobody should trust."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from bench.errors import Unwritable
+
+if TYPE_CHECKING:
+    from bench.store.store import Store
+    from leaderboards.ranking.costs import Costs
+
+
+def report(folder: Path, quiet: bool) -> bool:
+    """Print the table, draw the plots, and say what went wrong; returns whether all is well."""
+    from bench.store.store import FAILURES, Store
+    from leaderboards.ranking.costs import costs_of
+
+    store = Store.existing(folder)
+    jobs = store.jobs_frame()
+    if not quiet:
+        from leaderboards.entries.board import rule_of_run
+        from leaderboards.tables.scores import render
+        from leaderboards.tables.standings import render as render_ranking
+
+        frame = store.frame()
+        typer.echo(render(frame, "text"))
+        typer.echo(render_ranking(frame, "text", rule_of_run(folder), jobs))
+    counts = store.counts()
+    bad = {status: counts[status] for status in (*FAILURES, "stale", "pending") if counts[status]}
+    if bad:
+        listed = ", ".join(f"{count} {status}" for status, count in bad.items())
+        say(f"blocks without a result: {listed}; see `leakboard status {folder}`")
+    costs = costs_of(jobs)
+    missed = _missed(store, costs)
+    for message in (*missed, *_shortfalls(costs)):
+        say(message)
+    if not quiet:
+        names = ", ".join(path.name for path in draw(folder) if path.suffix == ".png")
+        typer.echo(f"plots: {folder / 'plots'} ({names})")
+    return not (bad or missed)
+
+
+def draw(folder: Path) -> list[Path]:
+    """Draw the run's figures into its folder `plots`; returns the files. Raises Unwritable where that cannot be."""
+    from bench.store.store import Store
+    from leaderboards.figures.all_figures import write_plots
+    from leaderboards.figures.gallery import StoredImages
+
+    store, plots = Store.existing(folder), folder / "plots"
+    try:
+        return write_plots(store.frame(), StoredImages(store), plots, store.jobs_frame())
+    except OSError as error:
+        raise Unwritable(plots, error) from error
+
+
+def say(text: str) -> None:
+    """Print a message beside the output of the command, which may be read by a program."""
+    typer.echo(f"leakboard: {text}", err=True)
+
+
+def _missed(store: Store, costs: Costs) -> list[str]:
+    """What the run must not be trusted for: a broken certificate, an undefended attack below what the grid expects."""
+    found = costs.alarms()
+    expected = store.plan()["expect"]
+    if expected is not None:
+        from leaderboards.ranking.summary import expectation
+
+        missed = expectation(store.frame(), expected["attack"], expected["gain_db"])
+        found += [missed] if missed else []
+    return found
+
+
+def _shortfalls(costs: Costs) -> list[str]:
+    """Where undefended training falls short of what the run asks of it: nobody is ranked there."""
+    trained = dict.fromkeys((dataset, model) for dataset, model, _ in costs.trained)
+    found = {f"{dataset}, {model}": costs.shortfall(dataset, model) for dataset, model in trained}
+    return [f"{place}: {short}; nobody is ranked" for place, short in found.items() if short]

@@ -1,0 +1,1 @@
+"""Boards and what has been handed in to them: schema, reading, packing, reviews."""

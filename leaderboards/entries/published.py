@@ -1,0 +1,61 @@
+"""What has been published under a board: its entries, and what reviews say of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from leaderboards.entries.board import Board, board
+from leaderboards.entries.entry import Entry, image_rows, job_rows, read_entry
+from leaderboards.entries.reviews import Review, read_review
+from leaderboards.untrusted.refusals import Refused, shown
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+PUBLISHED = Path("leaderboards") / "published"
+"""Where a clone of the project keeps all entries."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A board with its entries, undefended first, then by name, and what reviews say of them."""
+
+    board: Board
+    entries: tuple[Entry, ...]
+    reviews: dict[str, Review]
+
+    def state(self, entry: str) -> str:
+        """`self-reported`, `artefact-checked` or `re-run`."""
+        return self.reviews[entry].state if entry in self.reviews else "self-reported"
+
+    @property
+    def ranked(self) -> tuple[Entry, ...]:
+        """The entries that take part in the ranking."""
+        return tuple(entry for entry in self.entries if self.state(entry.name) == "re-run")
+
+    def frames(self, ranked: bool = False) -> tuple[DataFrame, DataFrame]:
+        """Rows of images and of jobs, of all entries or of the ranked ones."""
+        entries = self.ranked if ranked else self.entries
+        return image_rows(entries), job_rows(entries)
+
+
+def published(name: str, folder: Path = PUBLISHED) -> Published:
+    """What `folder` holds of a board; raises `leaderboards.untrusted.folder.Refused` for an entry that is not whole.
+
+    Of an unknown board nothing is looked for: its name may be a path.
+    """
+    found, own = board(name), folder / name
+    places = sorted(path.parent for path in own.glob("*/entry.json")) if own.is_dir() else []
+    entries = [read_entry(place) for place in places]
+    for entry in entries:
+        if entry.manifest.board != name:
+            raise Refused(
+                f"{entry.name}: it lies under {name}, but is an entry of {shown(entry.manifest.board)}; move it"
+            )
+    entries.sort(key=lambda entry: ("none" not in entry.defenses, entry.name))
+    # A review is of an entry to this board, to the letter: under other rules nothing was found again.
+    current = [entry for entry in entries if entry.manifest.board_sha256 == found.digest]
+    reviews = {e.name: review for e in current if (review := read_review(own, e)) is not None}
+    return Published(found, tuple(entries), reviews)

@@ -1,0 +1,174 @@
+"""What the files of an entry may hold: every key, its type, and the bounds that nature sets it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+
+from bench.store.store import STATUSES
+
+FORMAT = 1
+MOST_IMAGES = 10_000
+LENT = ("defense", "model", "weights", "seed", "labels", "schedule_known", "defense_known", "batch_norm")
+"""What the control `wrong_image` shares with the cell that it borrows from."""
+MOST_KEYS = 4000
+Digest = Annotated[StrictStr, Field(pattern=r"^[0-9a-f]{64}$")]
+CellId = Annotated[StrictStr, Field(pattern=r"^[0-9a-f]{16}$")]
+SheetName = Annotated[StrictStr, Field(pattern=r"^sheets/[0-9a-f]{16}\.png$")]
+EntryName = Annotated[StrictStr, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
+Text = Annotated[StrictStr, Field(max_length=2000)]
+Word = Annotated[StrictStr, Field(min_length=1, max_length=200)]
+Count = Annotated[StrictInt, Field(ge=0, le=2**53)]
+Seed = Annotated[StrictInt, Field(ge=0, lt=2**63)]
+Share = Annotated[float, Field(strict=True, ge=0, le=1)]
+NotNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+# A list of a million wrong values is one mistake, not a million.
+Rows = Field(max_length=MOST_IMAGES, fail_fast=True)
+Few = Field(max_length=1000, fail_fast=True)
+Table = Field(max_length=1000)
+Parameters = Annotated[dict[Word, Any], Table]
+Shares = Annotated[list[Share | None], Rows] | None
+Numbers = Annotated[list[Finite | None], Rows] | None
+Positives = Annotated[list[NotNegative | None], Rows] | None
+Counts = Annotated[list[Count], Rows]
+
+
+class Strict(BaseModel):
+    """An object without a key too many."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Plugin(Strict):
+    """Where the code of a defense that is not built in can be had: what a re-run needs."""
+
+    repository: Annotated[StrictStr, Field(pattern=r"^https://[\w.-]+(/[\w.~+-]+)+$", max_length=300)]
+    commit: Annotated[StrictStr, Field(pattern=r"^[0-9a-f]{40}$")]
+    file: Annotated[StrictStr, Field(pattern=r"^[\w-]+(/[\w-]+)*\.py$", max_length=300)]
+    sha256: Digest
+
+
+class Environment(Strict):
+    """Versions and machines of everything that computed a part of the entry."""
+
+    packages: Annotated[dict[Word, Word | None], Table]
+    python: Word
+    platform: Word
+    devices: Annotated[list[Word], Few]
+    threads: Annotated[list[Count], Few]
+    commits: Annotated[list[Word], Few]
+
+
+class Manifest(Strict):
+    """`entry.json`: what was submitted, how it was made, and the SHA-256 of every other file."""
+
+    format: Literal[1]
+    board: Word
+    board_sha256: Digest
+    name: EntryName
+    submitter: Word
+    note: Text
+    command: Text
+    plugin: Plugin | None
+    environment: Environment
+    config: dict[str, Any]
+    truth: SheetName
+    tile: tuple[Count, Count, Literal[1, 3]]
+    files: Annotated[dict[Annotated[StrictStr, Field(max_length=100)], Digest], Field(max_length=MOST_KEYS)]
+
+
+class Identity(Strict):
+    """What a cell is: the columns of `plan.json`."""
+
+    cell: CellId
+    dataset: Word
+    model: Word
+    weights: Word
+    attack: Text
+    attack_name: Word
+    attack_parameters: Parameters
+    attack_order: Count
+    control: StrictBool
+    defense: Text
+    defense_name: Word
+    defense_parameters: Annotated[list[Parameters], Few]
+    audited: StrictBool
+    adapts: StrictBool
+    recovers_labels: StrictBool
+    labels: Literal["known", "recovered", "joint"]
+    schedule_known: StrictBool
+    defense_known: StrictBool
+    batch_norm: Literal["running", "batch", "unknown"]
+    threat_class: Annotated[StrictStr, Field(pattern="^[A-H]$")]
+    seed: Count
+    images_per_update: Annotated[StrictInt, Field(ge=1, le=MOST_IMAGES)]
+    local_steps: Count
+
+
+class Columns(Strict):
+    """One value per image in the order of image numbers; null where the whole column is.
+
+    `found_label` is the attacker's, of the reconstruction that was matched to the image.
+    """
+
+    image: Counts
+    trial: Counts
+    true_label: Counts
+    found_label: Counts
+    mse: Shares
+    psnr_db: Annotated[list[Annotated[float, Field(strict=True, ge=0, le=100)] | None], Rows] | None
+    ssim: Annotated[list[Annotated[float, Field(strict=True, ge=-1, le=1)] | None], Rows] | None
+    lpips: Positives
+    label_accuracy: Shares
+    identified: Shares
+    recovered: Shares
+    feature_error: Positives
+    objective_start: Numbers
+    objective_found: Numbers
+    objective_truth: Numbers
+    update_norm: Positives
+
+
+class CellFile(Strict):
+    """`cells/<id>.json`. `sheet` shows the reconstructions; `of` is the cell that the control `wrong_image` borrows."""
+
+    identity: Identity
+    status: Literal[STATUSES]  # type: ignore[valid-type]
+    reason: Text
+    sheet: SheetName | None
+    of: CellId | None
+    nulls: Annotated[dict[Word, Text], Table]
+    columns: Columns | None
+    identification_pool: Count | None
+    weights_accuracy: Share | None
+    updates: Annotated[list[Digest], Rows]
+    seconds: NotNegative | None
+    device: Word | None
+
+
+class JobRow(Strict):
+    """A training or a certificate, as a row of `bench.store.store`; numbers are null where not measured."""
+
+    kind: Literal["training", "certificate"]
+    job: Annotated[StrictStr, Field(pattern=r"^(training|certificate)-[0-9a-f]{16}$")]
+    dataset: Word
+    model: Word
+    weights: Word | None
+    defense: Text
+    defense_name: Word
+    defense_parameters: Annotated[list[Parameters], Few]
+    images_per_update: Count
+    local_steps: Count
+    seed: Seed
+    status: Literal[STATUSES]  # type: ignore[valid-type]
+    reason: Text
+    texts: Annotated[dict[Word, Text | None], Table]
+    figures: Annotated[dict[Word, Finite | None], Table]
+
+
+class Jobs(Strict):
+    """`jobs.json`."""
+
+    jobs: Annotated[list[JobRow], Field(max_length=2000, fail_fast=True)]

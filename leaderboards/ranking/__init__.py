@@ -1,0 +1,1 @@
+"""From rows to ranks: statistics, evidence, verdicts, costs; numbers only."""

@@ -1,0 +1,148 @@
+"""What training under a defense reaches, over seeds, and what of it the defense has cost, seed by seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from leaderboards.ranking.summary import Row, records
+
+Trained = tuple[str, str, str]
+"""Dataset, model and defense: what a test accuracy belongs to. Every weights and threat model shares it."""
+LEAST_SEEDS = 3
+"""Two seeds have an interval, which is shown; no defense is called affordable by fewer than three."""
+TEXTS = ("optimizer", "accountant", "guarantee_unit", "guarantee_relation", "no_epsilon")
+NUMBERS = (
+    "chance", "test_images", "rounds", "clients", "population", "participations", "learning_rate", "least_accuracy",
+    "epsilon", "delta", "epsilon_rdp", "epsilon_prv", "epsilon_central", "guarantee_steps", "noise_multiplier",
+)  # fmt: skip
+"""With the texts: what does not depend on a seed."""
+MEASURED = ("bytes_sent", "update_ms", "seconds")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over `n` seeds and its 95% Student-t interval, which is NaN below two seeds; without seeds all is NaN."""
+
+    mean: float = np.nan
+    low: float = np.nan
+    high: float = np.nan
+    n: int = 0
+
+
+@dataclass(frozen=True)
+class LostAccuracy:
+    """Test accuracy lost against the undefended client, in percentage points: the mean and its upper 95% limit.
+
+    `high` is NaN where fewer than `LEAST_SEEDS` seeds stand behind it. `at_chance` says that the interval of the
+    accuracy itself reaches that of guessing: such a defense trains nothing.
+    """
+
+    mean: float
+    high: float
+    at_chance: bool = False
+
+
+@dataclass(frozen=True)
+class Training:
+    """All seeds of one defense: accuracy (a fraction) and accuracy lost (percentage points), or why there is none.
+
+    `facts` holds what all seeds share (`TEXTS` and `NUMBERS`), null where they disagree, and the mean over seeds of
+    what each measured (`MEASURED`); `conflicts` says what they disagree about.
+    """
+
+    accuracy: Estimate
+    lost: Estimate
+    at_chance: bool
+    facts: Row
+    reason: str
+    lost_reason: str
+    conflicts: str
+
+    @property
+    def cost(self) -> LostAccuracy | None:
+        """What a budget is compared with; None where no loss was measured."""
+        if self.lost_reason:
+            return None
+        return LostAccuracy(self.lost.mean, self.lost.high if self.lost.n >= LEAST_SEEDS else np.nan, self.at_chance)
+
+
+def estimate(values: ArrayLike) -> Estimate:
+    """Mean and Student-t interval of one value per seed (n,)."""
+    seeds = np.asarray(values, dtype=np.float64)
+    if not len(seeds):
+        return Estimate()
+    mean = float(seeds.mean())
+    if len(seeds) < 2:
+        return Estimate(mean, n=1)
+    half = float(stats.t.ppf(0.975, len(seeds) - 1) * seeds.std(ddof=1) / len(seeds) ** 0.5)
+    return Estimate(mean, mean - half, mean + half, len(seeds))
+
+
+def trainings(jobs: pd.DataFrame) -> dict[Trained, Training]:
+    """The training jobs of a run, by what was trained; columns as in `bench.store.store`, one row per seed.
+
+    A seed without an accuracy leaves its defense without one; and without the undefended client's nothing is lost.
+    """
+    found: dict[Trained, Training] = {}
+    rows = jobs.loc[jobs["kind"] == "training"]
+    for (dataset, model), own in rows.groupby(["dataset", "model"], sort=False):
+        undefended = records(pd.DataFrame(own.loc[own["defense_name"] == "none"]))
+        for defense, alike in own.groupby("defense", sort=False):
+            found[str(dataset), str(model), str(defense)] = _training(records(alike), undefended)
+    return found
+
+
+def _training(rows: list[Row], undefended: list[Row]) -> Training:
+    reason, reference_reason = _lacking(rows), _lacking(undefended)
+    facts, conflicts = _facts(rows)
+    if reason:
+        facts |= dict.fromkeys(MEASURED, np.nan)
+        return Training(Estimate(), Estimate(), False, facts, reason, reason, conflicts)
+    mine, reference = _by_seed(rows), {} if reference_reason else _by_seed(undefended)
+    facts |= {name: float(np.mean([row[name] for row in rows])) for name in MEASURED}
+    accuracy = estimate(list(mine.values()))
+    accuracy = replace(accuracy, low=float(np.maximum(accuracy.low, 0)), high=float(np.minimum(accuracy.high, 1)))
+    # Paired: a seed's weights, order of batches and clients are the same with and without the defense.
+    lost = estimate([100 * (reference[seed] - mine[seed]) for seed in mine if seed in reference])
+    lost_reason = f"undefended: {reference_reason}" if reference_reason else "" if lost.n else "no seed in common"
+    lowest = accuracy.mean if np.isnan(accuracy.low) else accuracy.low
+    return Training(accuracy, lost, bool(lowest <= facts["chance"]), facts, "", lost_reason, conflicts)
+
+
+def _by_seed(rows: list[Row]) -> dict[int, float]:
+    return {int(row["seed"]): float(row["accuracy"]) for row in rows}
+
+
+def _lacking(rows: list[Row]) -> str:
+    """Why these jobs have no accuracy; "" where every seed has one."""
+    if not rows:
+        return "not trained"
+    why = []
+    for row in rows:
+        if row["status"] != "ok":
+            because = "" if pd.isna(row["reason"]) or not row["reason"] else f" ({row['reason']})"
+            why.append(f"seed {int(row['seed'])} is {row['status']}{because}")
+        elif pd.isna(row["accuracy"]):
+            why.append(f"seed {int(row['seed'])} has no accuracy")
+    if len({row["seed"] for row in rows}) < len(rows):
+        why.append("a seed was trained in two ways")
+    return "; ".join(dict.fromkeys(why))
+
+
+def _facts(rows: list[Row]) -> tuple[Row, str]:
+    """What all seeds share, and in words what they should and do not."""
+    facts: Row = {}
+    conflicts = []
+    for name in (*TEXTS, *NUMBERS):
+        values: list[Any] = list(dict.fromkeys(row[name] for row in rows if not pd.isna(row[name])))
+        null = None if name in TEXTS else np.nan
+        facts[name] = values[0] if len(values) == 1 else null
+        if len(values) > 1:
+            conflicts.append(f"seeds disagree on {name}: {' and '.join(map(str, values))}")
+    return facts, "; ".join(conflicts)

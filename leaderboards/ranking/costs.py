@@ -1,0 +1,191 @@
+"""The price of every defense and what its noise proves, from the trainings and certificates of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from bench.price.certificates import broken as is_broken
+from leaderboards.ranking.accuracy import Estimate, LostAccuracy, Trained, Training, trainings
+from leaderboards.ranking.summary import Row, records
+
+Certified = tuple[str, str, str, str]
+"""Dataset, model, weights and defense: what was attacked to test a certificate."""
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """The share of `trials` that the best possible attack can win (`bound`), and what one did win (`measured`).
+
+    `broken` where it won more than the bound and luck explain: then noise or clipping are not what they claim. `reason`
+    says why it was not measured.
+    """
+
+    bound: float = np.nan
+    measured: float = np.nan
+    trials: float = np.nan
+    candidates: float = np.nan
+    broken: bool = False
+    reason: str = ""
+    defense_name: str = ""
+
+
+def certificates(jobs: pd.DataFrame) -> dict[Certified, Certificate]:
+    """The certificate jobs of a run, by what was attacked; columns as in `bench.store.store`.
+
+    All of a run are tested together: a run of honest ones calls none broken, but once in a thousand.
+    """
+    rows = pd.DataFrame(jobs.loc[jobs["kind"] == "certificate"])
+    named = rows.groupby(["dataset", "model", "weights", "defense"], sort=False)
+    return {tuple(map(str, key)): _certificate(records(own), len(rows)) for key, own in named}  # type: ignore[misc]
+
+
+def _certificate(rows: list[Row], levels: int) -> Certificate:
+    """One certificate of several jobs: each is tested, their trials are added up."""
+    done = [row for row in rows if row["status"] == "ok"]
+    broken = any(is_broken(int(r["successes"]), int(r["trials"]), float(r["bound"]), levels) for r in done)
+    failed = [row for row in rows if row["status"] != "ok"]
+    why = [f"seed {int(row['seed'])} is {row['status']}" for row in failed]
+    why += [str(row["reason"]) for row in failed if not pd.isna(row["reason"]) and row["reason"]]
+    stated = {name: {float(row[name]) for row in done} for name in ("bound", "candidates")}
+    why += [f"seeds disagree on the {name}" for name, values in stated.items() if len(values) > 1]
+    if why:
+        return Certificate(broken=broken, reason="; ".join(dict.fromkeys(why)), defense_name=rows[0]["defense_name"])
+    trials = sum(int(row["trials"]) for row in rows)
+    measured = sum(int(row["successes"]) for row in rows) / trials
+    (bound,), (candidates,) = stated.values()
+    return Certificate(bound, measured, trials, candidates, broken, defense_name=rows[0]["defense_name"])
+
+
+BROKEN = "broken certificate"
+PROVEN = ("epsilon", "epsilon_rdp", "epsilon_prv", "epsilon_central")
+PLAIN = (
+    *PROVEN, "delta", "guarantee_steps", "noise_multiplier", "test_images", "rounds", "clients", "population",
+    "participations", "learning_rate", "least_accuracy", "bytes_sent", "update_ms",
+)  # fmt: skip
+"""Figures of training whose column has their own name."""
+NUMBERS = (
+    "accuracy", "accuracy_low", "accuracy_high", "accuracy_lost", "accuracy_lost_low", "accuracy_lost_high",
+    "accuracy_of_chance", *PLAIN, "training_seconds", "certificate", "certificate_measured", "certificate_trials",
+    "certificate_candidates",
+)  # fmt: skip
+TEXTS = (
+    "accuracy_reason", "accuracy_lost_reason", "at_chance", "accountant", "unit", "relation", "no_epsilon", "conflicts",
+    "optimizer", "certificate_broken", "certificate_reason",
+)  # fmt: skip
+COLUMNS = (*NUMBERS, "accuracy_seeds", *TEXTS)
+"""What `Costs.of` says of a defense: accuracies are fractions, losses percentage points."""
+NOT_MEASURED = "accuracy not measured"
+_UNKNOWN = Training(Estimate(), Estimate(), False, {}, NOT_MEASURED, NOT_MEASURED, "")
+
+
+@dataclass(frozen=True)
+class Costs:
+    """The trainings and certificates of a run, each under what it belongs to; both empty where it has none.
+
+    `entries` says which entry of a board each defense's label is of; of a run it is empty.
+    """
+
+    trained: Mapping[Trained, Training] = field(default_factory=dict)
+    certified: Mapping[Certified, Certificate] = field(default_factory=dict)
+    entries: Mapping[str, str] = field(default_factory=dict)
+
+    def of(self, row: Row) -> Row:
+        """`COLUMNS` for the defense of a row with dataset, model, weights and defense; null where not measured."""
+        training = self._training(row)
+        facts = training.facts
+        certificate = self.certified.get((row["dataset"], row["model"], row["weights"], row["defense"]))
+        found: Row = {name: facts.get(name, np.nan) for name in PLAIN}
+        # An infinite epsilon proves nothing.
+        doubt = BROKEN if self.broken(row) else self.untested(row)
+        found |= {name: np.nan for name in PROVEN if not np.isfinite(found[name]) or doubt}
+        no_epsilon = doubt or facts.get("no_epsilon")
+        for name, figures in (("accuracy", training.accuracy), ("accuracy_lost", training.lost)):
+            found |= {name: figures.mean, f"{name}_low": figures.low, f"{name}_high": figures.high}
+        return found | {
+            "accuracy_of_chance": facts.get("chance", np.nan),
+            "accuracy_seeds": training.accuracy.n,
+            "accuracy_reason": training.reason or None,
+            "accuracy_lost_reason": training.lost_reason or None,
+            "at_chance": None if training.reason else training.at_chance,
+            "training_seconds": facts.get("seconds", np.nan),
+            "accountant": facts.get("accountant"),
+            "unit": facts.get("guarantee_unit"),
+            "relation": facts.get("guarantee_relation"),
+            "no_epsilon": no_epsilon,
+            "conflicts": training.conflicts or None,
+            "optimizer": facts.get("optimizer"),
+            "certificate": certificate.bound if certificate else np.nan,
+            "certificate_measured": certificate.measured if certificate else np.nan,
+            "certificate_trials": certificate.trials if certificate else np.nan,
+            "certificate_candidates": certificate.candidates if certificate else np.nan,
+            "certificate_broken": certificate.broken if certificate else None,
+            "certificate_reason": certificate.reason or None if certificate else None,
+        }
+
+    def lost(self, dataset: str, model: str, defense: str) -> LostAccuracy | None:
+        return self.trained.get((dataset, model, defense), _UNKNOWN).cost
+
+    def broken(self, row: Row) -> bool:
+        """Whether a proof of the defense, or of a part of it, is broken, at any strength and on any model.
+
+        The code is the same everywhere in a run, and in an entry of a board: another entry's parts of the same name
+        may be other code. A heuristic that shares a part with a broken proof claims nothing itself.
+        """
+        own_entry = self.entries.get(row["defense"])
+        parts = set(row["defense_name"].split(" | "))
+        labels = {defense for *_, defense in self.certified}
+        proves = row["defense"] in labels or not np.isnan(self._training(row).facts.get("epsilon", np.nan))
+        own = {key: one for key, one in self.certified.items() if self.entries.get(key[-1]) == own_entry}
+        broken = [one for one in own.values() if one.broken]
+        return proves and any(parts & set(own.defense_name.split(" | ")) for own in broken)
+
+    def untested(self, row: Row) -> str | None:
+        """Why a proof that was to be put to a test was not, under any weights: a test that fails must not help."""
+        key = row["dataset"], row["model"], row["defense"]
+        why = [own.reason for (*setting, _, defense), own in self.certified.items() if (*setting, defense) == key]
+        return next((f"certificate not measured: {reason}" for reason in why if reason), None)
+
+    def shortfall(self, dataset: str, model: str, undefended: str = "none") -> str | None:
+        """Why accuracies of this model are evidence of nothing: undefended training misses what the run asks of it."""
+        asked = {key: training.facts["least_accuracy"] for key, training in self.trained.items()}
+        own = [least for key, least in asked.items() if key[:2] == (dataset, model)] or list(asked.values())
+        least = float(np.nanmax(own)) if own and not np.isnan(own).all() else np.nan
+        if np.isnan(least):
+            return None
+        reached = self.trained.get((dataset, model, undefended), _UNKNOWN)
+        if reached.reason:
+            return f"undefended training has no accuracy ({reached.reason}), {least:g} is needed"
+        if reached.accuracy.mean >= least:
+            return None
+        return f"undefended training reaches {reached.accuracy.mean:.3f}, {least:g} is needed"
+
+    def alarms(self) -> list[str]:
+        """Every broken certificate in words."""
+        return [
+            f"BROKEN CERTIFICATE: {defense} on {dataset}, {model}, {weights} weights: an attack identified "
+            f"{certificate.measured:.3f} of {certificate.trials:.0f} trials, {certificate.bound:.3f} is the most that "
+            "its noise allows; noise or clipping are not what they claim"
+            for (dataset, model, weights, defense), certificate in self.certified.items()
+            if certificate.broken
+        ]
+
+    def _training(self, row: Row) -> Training:
+        return self.trained.get((row["dataset"], row["model"], row["defense"]), _UNKNOWN)
+
+
+def costs_of(jobs: pd.DataFrame | None) -> Costs:
+    """The costs in the jobs of `bench.store.store`; without jobs nothing was measured."""
+    if jobs is None or jobs.empty:
+        return Costs()
+    entries = dict(zip(jobs["defense"], jobs["entry"], strict=True)) if "entry" in jobs else {}
+    return Costs(trainings(jobs), certificates(jobs), entries)
+
+
+def priced(rows: pd.DataFrame, costs: Costs) -> pd.DataFrame:
+    """The rows of a summary, each with what is known of its defense behind it."""
+    known = pd.DataFrame([costs.of(row) for row in records(rows)], rows.index, COLUMNS)
+    return pd.concat([rows, known], axis=1)

@@ -1,0 +1,62 @@
+"""Privacy against accuracy: where every defense stands, and which of them no other beats in both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from leaderboards.ranking.accuracy import LEAST_SEEDS, Estimate
+from leaderboards.ranking.costs import Costs
+from leaderboards.ranking.evidence import METRICS, Question
+from leaderboards.ranking.statistics import Summary
+from leaderboards.ranking.verdicts import Rule, missing, sound
+
+
+@dataclass(frozen=True)
+class Point:
+    """A defense with its accuracy lost (percentage points) and the SSIM gain of the strongest attack.
+
+    `epsilon` is NaN without a proof. `claims` says whether the evidence can speak for the defense: whole, mostly not
+    underpowered, of at least three seeds, and without a broken certificate (`broken`).
+    """
+
+    defense: str
+    lost: Estimate
+    gain: Summary
+    epsilon: float
+    claims: bool
+    broken: bool
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
+    """The positions of the points that no other beats, by rising first figure; of both figures less is better.
+
+    A point is beaten by one that is no worse in both and better in one: equal points stay together. Points with a NaN
+    are left out and beat nobody.
+    """
+    known = [i for i, point in enumerate(points) if not np.isnan(point).any()]
+    beats = lambda a, b: a[0] <= b[0] and a[1] <= b[1] and a != b  # noqa: E731
+    kept = [i for i in known if not any(beats(tuple(points[j]), tuple(points[i])) for j in known)]
+    return sorted(kept, key=lambda i: (*points[i], i))
+
+
+def points_of(question: Question, costs: Costs, rule: Rule | None = None) -> dict[str, Point]:
+    """Defense -> point, for those with an accuracy lost and a gain."""
+    rule, found = rule or Rule(), {}
+    for evidence in question.defenses:
+        row = question.row | evidence.row
+        finished = sound(question, evidence)
+        gain = finished.summarised(finished.gain(METRICS[0]))
+        training = costs.trained.get((row["dataset"], row["model"], row["defense"]))
+        if gain is None or training is None or training.lost_reason:
+            continue
+        broken = costs.broken(row)
+        powered = float(finished.underpowered.mean()) <= rule.underpowered_share
+        whole = not (missing(question, evidence, rule) or costs.untested(row)) and training.lost.n >= LEAST_SEEDS
+        epsilon = costs.of(row)["epsilon"]
+        found[row["defense"]] = Point(
+            row["defense"], training.lost, gain, epsilon, whole and powered and not broken, broken
+        )
+    return found

@@ -1,0 +1,137 @@
+"""What a ranking asks of the evidence, and where it falls short: only claims of protection are ever limited by it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from leaderboards.ranking.costs import Costs
+from leaderboards.ranking.evidence import METRICS, Attempt, Evidence, Question, Variant
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a ranking asks for.
+
+    `required` names the attacks (by name or label) that every defense must face, None: all of the run that can run
+    undefended. `margin` is the SSIM by which an undefended attack must beat its floor, lower 95% limit, to be any
+    evidence of protection. Fewer than `minimum_images` are not ranked. Evidence is underpowered where it is for more
+    than `underpowered_share` of the images. `alpha` is the level of all comparisons together.
+
+    A required attack that fails on the undefended client unranks the question, on another only that defense: else one
+    broken plugin would unrank everybody.
+    """
+
+    required: tuple[str, ...] | None = None
+    margin: float = 0.05
+    minimum_images: int = 100
+    underpowered_share: float = 0.5
+    alpha: float = 0.05
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.margin < 1:
+            raise ValueError(f"margin must lie in [0, 1), got {self.margin}; it is a difference of SSIM")
+        if self.minimum_images < 1:
+            raise ValueError(f"minimum_images must be at least 1, got {self.minimum_images}")
+        if not 0 < self.alpha < 1:
+            raise ValueError(f"alpha must lie in (0, 1), got {self.alpha}")
+
+    def requires(self, attempt: Attempt) -> bool:
+        return self.required is None or attempt.name in self.required or attempt.variant[0] in self.required
+
+
+def problems(question: Question, rule: Rule, costs: Costs) -> list[str]:
+    """Why nobody is ranked on this question; empty where somebody can be."""
+    undefended = question.undefended
+    if undefended is None:
+        return ['there is no undefended control: add the defense "none"']
+    found = []
+    for wanted in rule.required or ():
+        if not any(wanted in (first.name, first.variant[0]) for first, *_ in question.attempts.values()):
+            found.append(f"the required attack {wanted} is missing")
+    for variant in _required(question, rule):
+        if absent := lacking(question, undefended, variant):
+            found.append(f"{absent} on the undefended client")
+        elif not _of_labels(undefended, variant) and (invalid := _invalid(undefended, variant, rule)):
+            found.append(invalid)
+    if len(question.images) < rule.minimum_images:
+        found.append(f"{len(question.images)} images, {rule.minimum_images} are needed")
+    if short := costs.shortfall(question.row["dataset"], question.row["model"], undefended.row["defense"]):
+        found.append(short)
+    # What an attack was granted makes no difference on the undefended client.
+    return list(dict.fromkeys(found))
+
+
+def missing(question: Question, evidence: Evidence, rule: Rule) -> str:
+    """What the defense did not face, or not on every image: each with its reason; "" where nothing is missing.
+
+    A skip of a required attack counts wherever it runs undefended: then the defense has caused it. Of the other attacks
+    counts what was tried and failed: it might have shown more.
+    """
+    tried = [a.variant for a in evidence.attempts if not a.skipped]
+    asked = dict.fromkeys([*_required(question, rule), *tried])
+    return ", ".join(filter(None, (lacking(question, evidence, variant) for variant in asked)))
+
+
+def sound(question: Question, evidence: Evidence) -> Evidence:
+    """The evidence of the attacks that finished on every image, with all their controls: what counts in any case."""
+    whole = tuple(a for a in evidence.attempts if not lacking(question, evidence, a.variant))
+    return replace(evidence, attempts=whole)
+
+
+def audited(question: Question, evidence: Evidence, rule: Rule) -> bool:
+    """Whether an attack finished that simulates all of the defense, and that gets something where there is none."""
+    undefended = question.undefended
+    able = [a.variant for a in sound(question, evidence).attempts if a.adapts]
+    return any(
+        undefended is None or (undefended.attempt(variant) is not None and not _invalid(undefended, variant, rule))
+        for variant in able
+    )
+
+
+def _required(question: Question, rule: Rule) -> list[Variant]:
+    """The attacks that every defense must face; by default those of the run that can run undefended."""
+    undefended = question.undefended
+    by_default = lambda found: found is None or not found.skipped  # noqa: E731
+    return [
+        variant
+        for variant, (first, *_) in question.attempts.items()
+        if rule.requires(first)
+        and (rule.required is not None or undefended is None or by_default(undefended.attempt(variant)))
+    ]
+
+
+def lacking(question: Question, evidence: Evidence, variant: Variant) -> str | None:
+    """What is not there of an attack and of its controls, in words."""
+    attempt = evidence.attempt(variant)
+    if attempt is None or not attempt.whole:
+        why = f" ({attempt.reason})" if attempt is not None and attempt.reason else ""
+        return f"no whole result of {question.attempts[variant][0].label}{why}"
+    controls = dict.fromkeys(label for other in question.attempts[variant] for label in other.controls)
+    absent = [label for label in controls if not attempt.controls.get(label)]
+    return f"no whole result of {', '.join(absent)}" if absent else None
+
+
+def _of_labels(undefended: Evidence, variant: Variant) -> bool:
+    """Whether the attack is about labels: then it stands above no floor of images."""
+    attempt = undefended.attempt(variant)
+    return attempt is not None and attempt.recovers_labels
+
+
+def _invalid(undefended: Evidence, variant: Variant, rule: Rule) -> str | None:
+    """Why an attack is no evidence of protection: on an undefended client it gets nothing beyond its floor."""
+    attempt = undefended.attempt(variant)
+    assert attempt is not None, "what is not there is missing, not invalid"
+    found = undefended.summarised(attempt.gain(METRICS[0]))
+    if found is None:
+        return f"invalid: {variant[0]} has no SSIM or no floor on the undefended client"
+    if found.low >= rule.margin:
+        return None
+    if np.isnan(found.low):
+        return f"invalid: {variant[0]} has no interval on the undefended client from {found.units} independent results"
+    low = f"at least {found.low:+.3f} in 95%"
+    return (
+        f"invalid: {variant[0]} gains {found.mean:+.3f} SSIM ({low}) over its floor on the undefended client, "
+        f"at least {rule.margin:g} is needed"
+    )

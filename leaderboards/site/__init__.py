@@ -1,0 +1,1 @@
+"""Static pages of every board, from published entries alone."""

@@ -1,0 +1,161 @@
+"""From a board's results to what its page says: plain values that templates print."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from leaderboards.ranking.evidence import QUESTION
+from leaderboards.site.defense_page import pages_of
+from leaderboards.site.heat import Heat, heat
+from leaderboards.site.lines import Line, lines
+from leaderboards.site.plot import Plot, plot
+from leaderboards.site.results import Asked, Results
+from leaderboards.site.text import distinct, one_line
+from leaderboards.tables.formats import Table
+from leaderboards.tables.labels import slug
+from leaderboards.tables.notes import batch_norm_text
+from leaderboards.tables.prices import at_budgets
+
+LABELS = {"known": "labels known", "recovered": "labels recovered", "joint": "labels optimised with the image"}
+
+
+@dataclass(frozen=True)
+class Budgets:
+    """Ranks at accuracy budgets: the table, or why there is none, and its notes by number."""
+
+    table: Table | None
+    why: str
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class QuestionView:
+    """A question of a board: its place on the page, and everything that is shown of it."""
+
+    anchor: str
+    title: str
+    facts: str
+    pool: str
+    images: int
+    unranked: str | None
+    lines: list[Line]
+    has_accuracy: bool
+    has_proofs: bool
+    plot: Plot | None
+    heat: Heat
+    budgets: Budgets
+
+    @property
+    def has_labels(self) -> bool:
+        return any(line.figures["labels_found"].sort for line in self.lines)
+
+    @property
+    def states(self) -> set[str]:
+        return {line.state for line in self.lines}
+
+    @property
+    def verdicts(self) -> set[str]:
+        return {verdict for line in self.lines for verdict in line.verdicts}
+
+    @property
+    def leaders(self) -> list[Line]:
+        """Who is not beaten by anybody; several where the comparisons leave it open."""
+        return [line for line in self.lines if line.rank.sort == "1"]
+
+
+@dataclass(frozen=True)
+class BoardView:
+    """A board with its questions, and the page of every defense."""
+
+    name: str
+    title: str
+    summary: str
+    results: Results
+    questions: Mapping[Asked, QuestionView]
+    pages: Mapping[str, str]
+
+    @property
+    def settings(self) -> int:
+        """Defenses at their strengths, in each question."""
+        return sum(len(view.lines) for view in self.questions.values())
+
+    @property
+    def images(self) -> int:
+        """As many as the board asks for, whatever has been handed in."""
+        return int(self.results.published.board.grid["grid"]["images"])
+
+
+def board_view(results: Results) -> BoardView:
+    """Everything that a board's page shows."""
+    board, pages = results.published.board, pages_of(results)
+    order = sorted(results.rows, key=lambda asked: _place(asked, board.grid["grid"]["models"]))
+    anchors = distinct(_anchor(asked) for asked in order)
+    views = {asked: _question(results, asked, anchor, pages) for asked, anchor in zip(order, anchors, strict=True)}
+    return BoardView(board.name, board.rules.title, board.rules.summary, results, views, pages)
+
+
+def _question(results: Results, asked: Asked, anchor: str, pages: Mapping[str, str]) -> QuestionView:
+    rows = results.rows[asked]
+    own = lines(results, asked, pages)
+    ranked = {line.defense for line in own if line.state == "re-run" and line.rank.sort}
+    first = rows[0]
+    labels = LABELS.get(first["labels"], first["labels"])
+    facts = f"{first['dataset']}, {first['n']} images, {labels}{batch_norm_text(first['batch_norm'])}"
+    pool = _pool(results, asked)
+    return QuestionView(
+        anchor=anchor,
+        title=f"{first['model']}, {_weights(first['weights'])}",
+        facts=f"{facts}; identified in a {pool}" if pool else facts,
+        pool=pool,
+        images=first["n"],
+        unranked=results.unranked[asked],
+        lines=own,
+        has_accuracy=any(row["accuracy_seeds"] > 0 or not np.isnan(row["bytes_sent"]) for row in rows),
+        has_proofs=any(not np.isnan(row["epsilon"]) or not np.isnan(row["certificate"]) for row in rows),
+        plot=plot(results, asked, ranked),
+        heat=heat(results, asked, [line.defense for line in own], pages),
+        budgets=_budgets(results, asked),
+    )
+
+
+def _budgets(results: Results, asked: Asked) -> Budgets:
+    rows = results.budgets.get(asked, [])
+    if not rows:
+        return Budgets(None, "No entry that has been run again has a measured accuracy.", [])
+    reasons: dict[str, int] = {}
+    tables = at_budgets(rows, reasons)
+    if not tables:
+        return Budgets(None, f"Nobody is ranked at any budget: {rows[0]['why'] or 'no accuracy was measured'}.", [])
+    return Budgets(tables[0], "", [f"[{number}] {reason}" for reason, number in reasons.items()])
+
+
+def _pool(results: Results, asked: Asked) -> str:
+    """Among how many images one is identified, and how often by chance; "" where nobody was."""
+    found = {row["identification_pool"] for row in results.summary[asked].values()}
+    pools = sorted(pool for pool in found if pool > 0)
+    return " or ".join(f"pool of {pool:.0f}, chance {100 / pool:.2g}%" for pool in pools)
+
+
+def _place(asked: Asked, models: list[str]) -> tuple[object, ...]:
+    """Models as the board has them, untrained weights first, then by epochs."""
+    named = dict(zip(QUESTION, asked, strict=True))
+    model, epochs = named["model"], re.fullmatch(r"epochs=(\d{1,9})", named["weights"])
+    known = models.index(model) if model in models else len(models)
+    return known, model, named["weights"] != "untrained", int(epochs[1]) if epochs else 0, asked
+
+
+def _weights(weights: str) -> str:
+    """What is attacked in words."""
+    if epochs := re.fullmatch(r"epochs=(\d{1,9})", weights):
+        return f"trained for {epochs[1]} epoch{'s' * (epochs[1] != '1')}"
+    return weights if weights == "untrained" else f"{weights} weights"
+
+
+def _anchor(asked: Asked) -> str:
+    named = dict(zip(QUESTION, asked, strict=True))
+    words = slug(named["model"], named["weights"], "labels", named["labels"])
+    return one_line(words).replace(".", "-")[:80] or "question"

@@ -1,0 +1,169 @@
+"""Everything that is computed of a board for its pages: ranks of what was run again, figures of all entries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from leaderboards.entries.entry import Entry
+from leaderboards.entries.published import Published
+from leaderboards.entries.schema import CellFile
+from leaderboards.ranking.budgets import ranking_at_budgets
+from leaderboards.ranking.costs import Costs, costs_of
+from leaderboards.ranking.evidence import QUESTION, Evidence, Question, questions
+from leaderboards.ranking.ranking import ranking
+from leaderboards.ranking.summary import Row, records, summarise
+from leaderboards.untrusted.folder import Refused
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+Asked = tuple[str, ...]
+"""The values of `QUESTION` that make one question."""
+Faced = tuple[str, str, bool, bool]
+"""Defense, attack, and whether the attack was granted the schedule and the defense."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """A board's results.
+
+    `images` are the rows of all entries, which `questions` and `rows` (of `ranking`) cover; the rows of entries that
+    were run again are those of their own ranking, without the others. `unranked` says why nobody is ranked, `budgets`
+    are the rows of `ranking_at_budgets` over what was run again, both by question. `summary` has one row per question,
+    attack and defense, `cells` what is behind it, in the order of seeds. `owners` names the entry of every defense.
+    `ranked_questions` and `ranked_costs` are those of the entries that were run again, which nobody else can change.
+    """
+
+    published: Published
+    images: DataFrame
+    questions: Mapping[Asked, Question]
+    rows: Mapping[Asked, list[Row]]
+    unranked: Mapping[Asked, str | None]
+    budgets: Mapping[Asked, list[Row]]
+    summary: Mapping[Asked, Mapping[Faced, Row]]
+    cells: Mapping[Asked, Mapping[Faced, list[tuple[Entry, CellFile]]]]
+    costs: Costs
+    owners: Mapping[str, Entry]
+    ranked_questions: Mapping[Asked, Question]
+    ranked_costs: Costs
+
+    def state(self, defense: str) -> str:
+        return self.published.state(self.owners[defense].name)
+
+    def judged(self, asked: Asked, defense: str) -> tuple[Question, Costs]:
+        """Beside what a defense is judged: one that was run again beside the likes of it alone."""
+        if self.state(defense) == "re-run":
+            return self.ranked_questions[asked], self.ranked_costs
+        return self.questions[asked], self.costs
+
+    def evidence(self, asked: Asked, defense: str) -> Evidence:
+        question, _ = self.judged(asked, defense)
+        return next(own for own in question.defenses if own.row["defense"] == defense)
+
+
+def asked_of(row: Mapping[str, object]) -> Asked:
+    """The question of a row."""
+    return tuple(str(row[name]) for name in QUESTION)
+
+
+def results(published: Published) -> Results:
+    """Rank what was run again, and summarise everything."""
+    _check_names(published)
+    rule, all_of_them = published.board.rule, published.ranked == published.entries
+    images, jobs = published.frames()
+    # Text as plain objects: cutting tens of thousands of rows into cells is twice as fast.
+    texts = [name for name, kind in images.dtypes.items() if isinstance(kind, pd.StringDtype)]
+    images = images.astype(dict.fromkeys(texts, object))
+    found = _by_question(ranking(images, rule, jobs)) if len(images) else {}
+    ranked_images, ranked_jobs = (_ranked(frame, published) for frame in (images, jobs))
+    ranked: dict[Asked, list[Row]] = found if all_of_them else {}
+    budgets: dict[Asked, list[Row]] = {}
+    found_questions = _questions(images)
+    if len(ranked_images):
+        ranked = ranked if all_of_them else _by_question(ranking(ranked_images, rule, ranked_jobs))
+        budgets = _budgets(ranked, ranked_images, ranked_jobs, published)
+    return Results(
+        published,
+        images,
+        found_questions,
+        {asked: _joined(own, ranked.get(asked, [])) for asked, own in found.items()},
+        {asked: _why(ranked.get(asked, [])) for asked in found},
+        budgets,
+        _summaries(images),
+        _cells(published),
+        costs_of(jobs),
+        {defense: entry for entry in published.entries for defense in entry.defenses},
+        found_questions if all_of_them else _questions(ranked_images),
+        costs_of(ranked_jobs),
+    )
+
+
+def _questions(images: DataFrame) -> dict[Asked, Question]:
+    return {asked_of(question.row): question for question in (questions(images) if len(images) else [])}
+
+
+def _ranked(frame: DataFrame, published: Published) -> DataFrame:
+    """The rows of the entries that are ranked: as `published.frames(ranked=True)`, without making them again."""
+    names = [entry.name for entry in published.ranked]
+    return pd.DataFrame(frame.loc[frame["entry"].isin(names)]) if len(frame) else frame
+
+
+def _budgets(
+    ranked: Mapping[Asked, list[Row]], images: DataFrame, jobs: DataFrame, published: Published
+) -> dict[Asked, list[Row]]:
+    """Empty for a question that nobody was trained for: it has no accuracy to keep within."""
+    trained = {asked for asked, rows in ranked.items() if any(row["accuracy_seeds"] > 0 for row in rows)}
+    keys = zip(*(images[name].astype(str) for name in QUESTION), strict=True)
+    own = pd.DataFrame(images.loc[[key in trained for key in keys]])
+    return _by_question(ranking_at_budgets(own, jobs, published.board.rule)) if len(own) else {}
+
+
+def _summaries(images: DataFrame) -> dict[Asked, dict[Faced, Row]]:
+    found: dict[Asked, dict[Faced, Row]] = {}
+    for row in records(summarise(images)):
+        key = row["defense"], row["attack"], bool(row["schedule_known"]), bool(row["defense_known"])
+        found.setdefault(asked_of(row), {})[key] = row
+    return found
+
+
+def _cells(published: Published) -> dict[Asked, dict[Faced, list[tuple[Entry, CellFile]]]]:
+    found: dict[Asked, dict[Faced, list[tuple[Entry, CellFile]]]] = {}
+    every = ((entry, cell) for entry in published.entries for cell in entry.cells)
+    for entry, cell in sorted(every, key=lambda own: own[1].identity.seed):
+        own = cell.identity
+        key = own.defense, own.attack, own.schedule_known, own.defense_known
+        found.setdefault(asked_of(vars(own)), {}).setdefault(key, []).append((entry, cell))
+    return found
+
+
+def _joined(rows: list[Row], ranked: list[Row]) -> list[Row]:
+    better = {row["defense"]: row for row in ranked}
+    unranked = {"rank": pd.NA, "rank_low": pd.NA, "rank_high": pd.NA}
+    return [better.get(row["defense"], row | unranked) for row in rows]
+
+
+def _why(ranked: list[Row]) -> str | None:
+    return ranked[0]["unranked"] if ranked else "no entry has been run again yet"
+
+
+def _by_question(frame: DataFrame) -> dict[Asked, list[Row]]:
+    found: dict[Asked, list[Row]] = {}
+    for row in records(frame):
+        found.setdefault(asked_of(row), []).append(row)
+    return found
+
+
+def _check_names(published: Published) -> None:
+    """Two entries of one name would share pages."""
+    seen: set[str] = set()
+    for entry in published.entries:
+        if entry.name in seen:
+            raise Refused(f"{published.board.name}: two entries are called {entry.name}; rename one of them")
+        seen.add(entry.name)
+        ids = [cell.identity.cell for cell in entry.cells]
+        if len(set(ids)) < len(ids):
+            raise Refused(f"{entry.name}: two cells have one id; pack the run again")

@@ -1,0 +1,1 @@
+"""Ranks and scores as text, Markdown and LaTeX, with their notes."""

@@ -1,0 +1,181 @@
+"""Notes of a table: its extent, its threat model, missing scores, and how cost and proof are to be read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from textwrap import shorten
+
+import numpy as np
+import pandas as pd
+
+from leaderboards.ranking.costs import NOT_MEASURED
+from leaderboards.ranking.summary import Row, scored, status_text
+
+
+class Footnotes:
+    """Numbers the distinct reasons why cells have no score."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[tuple[str, str], int] = {}
+
+    def mark(self, row: Row) -> str:
+        """The text of the failed cell, with its number where there is a reason."""
+        if not row["reason"]:
+            return status_text(row)
+        number = self._numbers.setdefault((row["status"], row["reason"]), len(self._numbers) + 1)
+        return f"{status_text(row)} [{number}]"
+
+    def lines(self) -> list[str]:
+        """One line per reason; what is longer than a few lines of a terminal is cut."""
+        return [
+            f"[{number}] {status}: {shorten(reason, 300, placeholder=' ...')}"
+            for (status, reason), number in self._numbers.items()
+        ]
+
+
+def marked(reasons: dict[str, int], why: str | None) -> str:
+    """What to write behind a figure that is limited by `why`: its number among the reasons; "" without one."""
+    return f" [{reasons.setdefault(why, len(reasons) + 1)}]" if why else ""
+
+
+def extent(rows: list[Row]) -> str:
+    """How many images and seeds stand behind the figures of a setting."""
+    counts = sorted({row["n"] for row in rows if row["n"]}) or [0]
+    images = f"{counts[0]} image{'s' * (counts[0] != 1)}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} images"
+    seeds = max(row["seeds"] for row in rows)
+    return f"{images}, {seeds} seed{'s' * (seeds != 1)}"
+
+
+def threat(rows: list[Row]) -> str:
+    """What the server knows, and the SoK's class (USENIX Security 2025) of each defense's protocol."""
+    first = rows[0]
+    classes: dict[str, list[str]] = {}
+    for row in rows:
+        classes.setdefault(row["threat_class"], []).append(row["defense_name"])
+    usual = max(classes, key=lambda letter: len(classes[letter]))
+    others = [f"{c} under {', '.join(dict.fromkeys(names))}" for c, names in classes.items() if c != usual]
+    known = {True: "known", False: "not known"}
+    granted = batch_norm_text(first["batch_norm"])
+    return (
+        f"labels {first['labels']}, local schedule {known[bool(first['schedule_known'])]}, "
+        f"defense {known[bool(first['defense_known'])]}{granted}; class {', '.join([usual, *others])}"
+    )
+
+
+def batch_norm_text(granted: str) -> str:
+    """What to write of the batch-norm statistics that the server is granted, behind what it knows else."""
+    # The running statistics are buffers of the model, which every server has: not worth a word.
+    return {"batch": ", batch statistics known", "unknown": ", batch norm's statistics not used"}.get(granted, "")
+
+
+def explanations(rows: list[Row]) -> list[str]:
+    """How the tables of a setting are to be read."""
+    several = any(row["images_per_update"] > 1 for row in rows)
+    units = "images, or over client batches where an update holds several images" if several else "images"
+    chances = sorted({row["identification_chance"] for row in rows if not np.isnan(row["identification_chance"])})
+    notes = [f"±: standard deviation over images. Intervals: 95% bootstrap of the mean over {units}, from 5 on."]
+    if any(row["control"] for row in rows):
+        notes.append("Floor: a control that uses no gradient; what it reaches does not come from the update.")
+    if chances:
+        guessing = " or ".join(f"{chance:.1%}" for chance in chances)
+        notes.append(f"Identified @n: the private image is the nearest of n to its reconstruction; chance {guessing}.")
+    if any(scored(row) and not row["control"] and row["underpowered_mean"] > 0 for row in rows):
+        notes.append(
+            "Underpowered: reconstructions whose objective is worse than at the private image; a better optimiser "
+            "might get more, so they bound the leakage from below."
+        )
+    if rows[0]["defense_known"]:
+        notes.append("Attacks that match gradients adapt to the defense (defense_known = true); the others do not.")
+    else:
+        notes.append(
+            "The attacks do not adapt to the defense (defense_known = false): low figures prove no protection."
+        )
+    if not all(row["audited"] for row in rows):
+        notes.append("Unaudited: no attack adapts to this defense; nobody has said how, or its schedule is not known.")
+    if any(scored(row) and not row["control"] and np.isnan(row["ssim_mean"]) for row in rows):
+        notes.append("-: not measured (SSIM needs images of 11 pixels a side) or not part of the grid.")
+    return notes
+
+
+def explain(rows: list[Row], budgets: list[Row]) -> list[str]:
+    """The notes of one question: `rows` of the ranking, `budgets` of the ranking at accuracy budgets."""
+    trained = [row for row in rows if not row["accuracy_reason"]]
+    notes = [*_accuracy(trained), *_budgets(rows, budgets)] if trained else [_not_measured(rows)]
+    proven = [row for row in rows if not np.isnan(row["epsilon"])]
+    if proven:
+        notes += _epsilon(proven)
+    if trained and len(proven) < len(rows):
+        notes.append("-: a heuristic, of which nothing is proven, has no epsilon; nor has what was not measured.")
+    certified = [row for row in rows if not np.isnan(row["certificate"])]
+    if certified:
+        candidates = sorted({row["certificate_candidates"] for row in certified})
+        notes.append(
+            f"Picked / proven: told that the private image is one of {_range(candidates)}, no attack whatever can name "
+            f"it more often than is proven (chance {1 / candidates[-1]:.3g}); picked: how often one did that is told "
+            "so. Luck alone may carry it a little over a bound that holds; what it cannot explain is a broken "
+            "certificate, which says that noise or clipping are not what they claim: no epsilon, no rank."
+        )
+    return notes
+
+
+def _not_measured(rows: list[Row]) -> str:
+    if all(row["accuracy_reason"] == NOT_MEASURED for row in rows):
+        return "What a defense costs in accuracy was not measured, and no rank weighs it."
+    return "What a defense costs in accuracy is not known: no training finished."
+
+
+def _accuracy(rows: list[Row]) -> list[str]:
+    """How accuracy was measured."""
+    values = lambda name: [row[name] for row in rows]  # noqa: E731
+    optimizers = " or ".join(dict.fromkeys(row["optimizer"] for row in rows if row["optimizer"]))
+    rates = _range(values("learning_rate"))
+    by = f", optimizer {optimizers}" + (f" (learning rate {rates})" if rates else "") if optimizers else ""
+    return [
+        f"Accuracy: share of {_range(values('test_images'))} test images that a model gets right after "
+        f"{_range(values('rounds'))} rounds of {_range(values('clients'))} of {_range(values('population'))} clients, "
+        f"all with the defense{by}; mean and 95% Student-t interval over {_range(values('accuracy_seeds'))} seeds. It "
+        "starts untrained, whatever weights were attacked.",
+        "Accuracy lost: percentage points against the undefended client, seed by seed.",
+        "KiB sent: mean of an update in float32, deflated; ms: the shortest time of making one.",
+    ]
+
+
+def _budgets(rows: list[Row], budgets: list[Row]) -> list[str]:
+    notes = ["The worst case weighs no cost: an update of zeros leaks nothing and trains nothing."]
+    if any(row["defense"] for row in budgets):
+        return [
+            *notes,
+            "Accuracy budgets: the strength that leaks least among those whose upper 95% limit of accuracy lost is "
+            "within the budget, chosen on images and, of several, seeds that are not scored, stands for its family. "
+            "Too costly: no strength is within it, or has an accuracy above chance.",
+        ]
+    whys = {row["why"] for row in budgets} - {rows[0]["unranked"]}
+    return [*notes, f"No ranks at accuracy budgets: {whys.pop()}."] if len(whys) == 1 else notes
+
+
+def _epsilon(rows: list[Row]) -> list[str]:
+    """What an epsilon is about."""
+    each = lambda name: " or ".join(dict.fromkeys(row[name] for row in rows if row[name]))  # noqa: E731
+    values = lambda name: [row[name] for row in rows]  # noqa: E731
+    notes = [
+        f"Epsilon: differential privacy of one {each('unit')} ({each('relation')}) at delta {_range(values('delta'))}, "
+        f"against the server that gets the client's updates, over {_range(values('rounds'))} rounds, in "
+        f"{_range(values('participations'))} of which the client takes part; accountant: {each('accountant')}. The "
+        "server knows who takes part, so that nothing is amplified by sampling (q = 1). An upper bound, as RDP's and "
+        "PRV's are, and rounded up."
+    ]
+    if not all(np.isnan(row["epsilon_central"]) for row in rows):
+        notes.append(
+            "Central, trusted aggregator: epsilon against another adversary, who sees only the mean of a round's "
+            "updates, all of honest clients; it says nothing of the server that is attacked here."
+        )
+    return notes
+
+
+def _range(values: Iterable[float]) -> str:
+    """One number, or the smallest to the largest."""
+    known = sorted({float(value) for value in values if not pd.isna(value)})
+    if not known:
+        return ""
+    ends = [f"{value:,.0f}" if value == int(value) else f"{value:g}" for value in (known[0], known[-1])]
+    return ends[0] if len(known) == 1 else f"{ends[0]} to {ends[1]}"

@@ -1,0 +1,131 @@
+"""What a check of an entry sees: honest entries pass, and every lie is found by the rule that is there for it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from doctored import CASES, PLUGIN, READING, RERUN, attacked, table
+from doctoring import Doctor, doctored, plan_once
+from tiny_board import ENTRIES, PICTURES, TRAININGS
+from tiny_board import PLUGIN as SIGNS
+
+from bench.errors import ConfigurationError
+from leaderboards.checks import rules
+from leaderboards.checks.rerun import Drawn, check_plugin, drawn, fault, rerun
+from leaderboards.checks.rules import check
+from leaderboards.entries.entry import read_entry
+from leaderboards.entries.published import published
+
+PAGE = Path(__file__).parents[3] / "docs" / "what-a-check-sees.md"
+
+
+@pytest.fixture(scope="module")
+def boards(tiny):
+    return {board: published(board, tiny) for board in (PICTURES, TRAININGS)}
+
+
+def checked(folder, boards, *, alone=True, plugins=()):
+    """The report on an entry, beside all others of its board, or beside those of other names."""
+    entry = read_entry(folder)
+    board = boards[entry.manifest.board]
+    if alone:
+        board = replace(board, entries=tuple(other for other in board.entries if other.name != entry.name))
+    return entry, check(entry, board, folder.name, plugins, plan_once)
+
+
+@pytest.mark.parametrize("honest", ENTRIES, ids=lambda honest: f"{honest.board}/{honest.name}")
+def test_an_honest_entry_holds_to_every_rule(honest, tiny, boards):
+    _, report = checked(tiny / honest.board / honest.name, boards, alone=False)
+    assert report.faults == []
+    assert len(report.held) == 11
+    if honest.plugin:
+        _, report = checked(tiny / honest.board / honest.name, boards, alone=False, plugins=[honest.plugin])
+        assert report.faults == []
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.rule not in (READING, RERUN)])
+def test_a_lie_is_found_by_its_rule_alone(name, tiny, boards, tmp_path):
+    case = CASES[name]
+    folder = doctored(tiny / case.board / case.entry, tmp_path / case.entry, case.change)
+    plugins = [SIGNS] if case.rule == PLUGIN else []
+    _, report = checked(folder, boards, alone=case.rule != rules.PLACE, plugins=plugins)
+    assert {rule for rule, _ in report.faults} == {rules.CELLS if case.rule == PLUGIN else case.rule}
+    assert any(case.says in text for _, text in report.faults), report.faults
+    if case.rule == PLUGIN:
+        assert checked(folder, boards)[1].ok, "without the file it is taken at its word"
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.rule == READING])
+def test_a_lie_about_files_is_refused(name, tiny, tmp_path):
+    case = CASES[name]
+    folder = doctored(tiny / case.board / case.entry, tmp_path / case.entry, case.change)
+    with pytest.raises(ConfigurationError) as found:
+        published(read_entry(folder).manifest.board, tiny)
+    assert case.says in str(found.value)
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.rule == RERUN])
+def test_a_lie_that_artefacts_hide_is_found_by_computing_again(name, tiny, boards, tmp_path):
+    case = CASES[name]
+    folder = doctored(tiny / case.board / case.entry, tmp_path / case.entry, case.change)
+    entry, report = checked(folder, boards)
+    assert report.faults == []
+    again = (case.again or attacked)(Doctor(folder))
+    cell = again if "identity" in again else Doctor(folder).cell("grey_image")
+    chosen = Drawn(
+        tuple(own for own in entry.cells if own.identity.cell == cell["identity"]["cell"]),
+        tuple(job for job in entry.jobs if job.job == again.get("job")),
+    )
+    found = [text for one in rerun(report.plan, chosen, entry, (), lambda _: None) if (text := fault(one))]
+    assert any(case.says in text for text in found), found
+
+
+def test_the_page_shows_every_case():
+    assert table() in PAGE.read_text(encoding="utf-8"), "put doctored.table() into the page"
+
+
+# Drawing
+
+
+def test_what_is_drawn_follows_from_the_seed_and_brings_its_floors(tiny):
+    entry = read_entry(tiny / TRAININGS / "noise")
+    required = ["inverting_gradients(iterations=5, tv_weight=0.01)", "linear_layer", "label_rule"]
+    chosen = drawn(entry, required, 1, seed=3)
+    assert chosen == drawn(entry, required, 1, seed=3)
+    names = [cell.identity.attack_name for cell in chosen.cells]
+    assert names[0] in ("inverting_gradients", "linear_layer")
+    assert names[1] == "label_rule"
+    assert set(names[2:]) == {"grey_image", "dataset_mean", "class_mean", "prior_only"}
+    assert [job.kind for job in chosen.jobs] == ["training", "certificate"]
+    assert len({drawn(entry, required, 1, seed=seed).cells[0].identity.cell for seed in range(20)}) == 2
+
+
+def test_attacks_that_an_entry_adds_are_drawn_beside_the_boards(tiny):
+    entry = read_entry(tiny / PICTURES / "noise")
+    chosen = drawn(entry, ["linear_layer"], 1, seed=0)
+    assert [cell.identity.attack_name for cell in chosen.cells[:2]] == ["linear_layer", "inverting_gradients"]
+
+
+# Plugins
+
+
+def test_a_plugin_is_run_again_only_as_it_was_submitted(tiny, tmp_path):
+    entry = read_entry(tiny / PICTURES / "signs")
+    check_plugin(entry, [SIGNS])
+    with pytest.raises(ConfigurationError, match="needs the plugin as submitted"):
+        check_plugin(entry, [])
+    other = tmp_path / SIGNS.name
+    other.write_text(SIGNS.read_text() + "\n")
+    with pytest.raises(ConfigurationError, match=r"signs at 000000000000 with --plugin"):
+        check_plugin(entry, [other])
+
+
+def test_a_defense_without_public_code_is_never_run_again(tiny, tmp_path):
+    def nameless(doctor):
+        doctor.manifest["plugin"] = None
+
+    folder = doctored(tiny / PICTURES / "signs", tmp_path / "signs", nameless)
+    with pytest.raises(ConfigurationError, match="not built in, and the entry names no plugin"):
+        check_plugin(read_entry(folder), [SIGNS])

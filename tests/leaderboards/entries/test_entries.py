@@ -1,0 +1,176 @@
+"""Entries hold what their run holds: the same figures, the same pictures, and how to make them again."""
+
+from __future__ import annotations
+
+import shlex
+from shutil import copytree
+
+import numpy as np
+import pandas as pd
+import pytest
+from pandas.api.types import is_numeric_dtype
+from tiny_board import BOARDS as BOARDS_OF_TESTS
+from tiny_board import NOISE, PICTURES, PLUGIN, RUNS, TRAININGS
+
+from bench.engines.run import prepare, run
+from bench.errors import ConfigurationError
+from bench.grid.config import load_config
+from bench.grid.reading import BOARDS
+from bench.store.store import Store
+from leaderboards.entries.board import board, rule_of_run
+from leaderboards.entries.entry import _place
+from leaderboards.entries.packing import Author, pack
+from leaderboards.entries.published import published
+from leaderboards.entries.reviews import Review, write_review
+from leaderboards.figures.gallery import StoredImages
+from leaderboards.ranking.costs import costs_of
+from leaderboards.ranking.ranking import ranking
+
+
+@pytest.mark.parametrize("name", [PICTURES, TRAININGS])
+def test_the_ranking_of_a_board_s_entries_is_that_of_the_run_that_they_were_packed_from(tiny, name):
+    store, rule = Store.existing(tiny.parent / name), board(name).rule
+    from_run = ranking(store.frame(), rule, store.jobs_frame())
+    entries = published(name, tiny).entries
+    images, jobs = published(name, tiny).frames()
+    from_entries = ranking(images, rule, jobs)
+    assert len(from_entries) == len(from_run) == sum(len(entry.defenses) for entry in entries)
+    one, other = (frame.sort_values("defense").reset_index(drop=True) for frame in (from_run, from_entries))
+    figures = [column for column in one if is_numeric_dtype(one[column]) and column != "defense_order"]
+    assert len(figures) > 50
+    for column in figures:
+        mine, its = (frame[column].to_numpy(dtype=float, na_value=np.nan) for frame in (one, other))
+        assert np.allclose(mine, its, rtol=1e-5, atol=1e-6, equal_nan=True), column
+    for column in {*one} - {*figures, "defense_order"}:
+        assert one[column].fillna("").tolist() == other[column].fillna("").tolist(), column
+
+
+def test_the_sheets_of_an_entry_show_truth_and_reconstructions_by_image_number(tiny):
+    stored = StoredImages(Store.existing(tiny.parent / PICTURES))
+    shown = 0
+    for entry in published(PICTURES, tiny).entries:
+        truth = entry.truth()
+        assert all(np.array_equal(truth[i], stored.truth(i)) for i in range(len(truth)))
+        for cell in entry.cells:
+            tiles = entry.images(cell)
+            if tiles is None:
+                assert cell.of is not None or cell.status != "ok"
+                continue
+            for i, tile in enumerate(tiles):
+                assert np.array_equal(tile, stored.reconstruction(cell.identity.cell, i))
+                shown += 1
+    assert shown > 100
+
+
+def test_the_command_of_an_entry_plans_its_cells_again(tiny):
+    for entry in published(PICTURES, tiny).entries:
+        words = shlex.split(entry.manifest.command)
+        assert words[:2] == ["leakboard", "run"]
+        options = {"--defense": [], "--attack": [], "--plugin": []}
+        for key, value in zip(words[3::2], words[4::2], strict=True):
+            options[key].append(value)
+        plugins = [PLUGIN] if options["--plugin"] == [PLUGIN.name] else []
+        asked = {"defenses": options["--defense"], "attacks": options["--attack"]}
+        _, _, _, plan = prepare(words[2], plugins=plugins, **asked)
+        own = {cell.identity.cell for cell in entry.cells}
+        assert own <= {cell.id for cell in plan.cells}
+        assert own >= {cell.id for cell in plan.cells if cell.defense[0].name != "none"}
+
+
+def test_an_added_attack_is_part_of_the_command(tiny, tmp_path):
+    done = run(
+        f"board:{PICTURES}", output=tmp_path / "run", defenses=["zeros"], attacks=["euclidean_adam(iterations=2)"],
+        overrides=["engine.execution=eager", "engine.threads=1"],
+    )  # fmt: skip
+    pack(done.folder, tmp_path, "zeros", Author("Tester"))
+    config = load_config(f"board:{PICTURES}", defenses=["zeros"])
+    assert "euclidean_adam" not in [attack.name for attack in config.grid.attacks]
+    text = (tmp_path / "zeros" / "entry.json").read_text()
+    assert "--defense zeros --attack 'euclidean_adam(iterations=2)'" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "author", "defenses", "words"),
+    [
+        ("noise", Author("Tester"), ["dp_sgd"], "is there already; give another --name"),
+        ("other", Author("Tester"), ["dp_sdg"], "the run's plan has no defense 'dp_sdg'; did you mean 'dp_sgd'"),
+        ("other", Author("Tester", repository="https://a.b/c"), ["dp_sgd"], "commit and file missing"),
+        ("other", Author("Tester", "", "https://a.b/c", "0" * 40, PLUGIN / "x"), ["dp_sgd"], "cannot read the plugin"),
+    ],
+)
+def test_what_cannot_be_packed_is_said_with_its_reason(tiny, name, author, defenses, words):
+    with pytest.raises(ConfigurationError, match=words):
+        pack(tiny.parent / PICTURES, tiny / PICTURES, name, author, defenses)
+
+
+def test_a_run_of_no_board_and_an_unfinished_one_are_not_packed(tiny, tmp_path):
+    grid = tmp_path / "grid.toml"
+    grid.write_text(
+        '[grid]\ndataset = "digits"\nmodels = ["mlp"]\nimages = 2\nattacks = ["grey_image", "label_rule"]\n'
+        'defenses = ["none"]\n'
+    )
+    done = run(grid, output=tmp_path / "run")
+    with pytest.raises(ConfigurationError, match="is no run of a board; make one with `leakboard run board:NAME"):
+        pack(done.folder, tmp_path, "mine", Author("Tester"))
+    store = Store.existing(tiny.parent / PICTURES)
+    removed = next(path for path in sorted(store.blocks.glob("*.json")))
+    content = removed.read_bytes()
+    removed.unlink()
+    try:
+        with pytest.raises(ConfigurationError, match="pending: finish the run"):
+            pack(store.folder, tmp_path, "all", Author("Tester"), list({d.split("(")[0] for d in RUNS[PICTURES]}))
+    finally:
+        removed.write_bytes(content)
+    assert NOISE.startswith("dp_sgd")
+
+
+def test_the_questions_of_entries_are_in_the_order_of_a_run_untrained_first(tiny):
+    [entry, *_] = published(PICTURES, tiny).entries
+    trained = [
+        c.model_copy(update={"identity": c.identity.model_copy(update={"weights": "epochs=1"})}) for c in entry.cells
+    ]
+    order = sorted([*trained, *entry.cells], key=_place)
+    assert list(dict.fromkeys(cell.identity.weights for cell in order)) == ["untrained", "epochs=1"]
+
+
+def test_a_review_of_an_entry_to_a_board_that_has_changed_ranks_nobody(tiny, tmp_path, monkeypatch):
+    folder, own = tmp_path / "published", tmp_path / "boards"
+    copytree(tiny / PICTURES, folder / PICTURES)
+    for entry in published(PICTURES, folder).entries:
+        review = Review(entry_sha256=entry.digest, state="re-run", checked_by="Tester", commit=None, reruns=[])
+        write_review(folder / PICTURES, entry.name, review)
+    before = published(PICTURES, folder)
+    assert len(before.ranked) == len(before.entries) == 4
+    copytree(BOARDS_OF_TESTS, own)
+    text = (own / f"{PICTURES}.toml").read_text()
+    (own / f"{PICTURES}.toml").write_text(text + "\n# another file\n")
+    monkeypatch.setenv(BOARDS, str(own))
+    after = published(PICTURES, folder)
+    assert after.ranked == ()
+    assert {after.state(entry.name) for entry in after.entries} == {"self-reported"}
+
+
+def test_a_run_in_which_everything_failed_and_a_name_that_is_none_are_not_packed(tiny, tmp_path):
+    with pytest.raises(ConfigurationError, match="name: String should match pattern"):
+        pack(tiny.parent / PICTURES, tmp_path, "../Mine", Author("Tester"), ["dp_sgd"])
+    with pytest.raises(ConfigurationError, match="submitter: String should have at least 1 character"):
+        pack(tiny.parent / PICTURES, tmp_path, "mine", Author(""), ["dp_sgd"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_of_a_board_is_ranked_by_its_rule(tiny):
+    assert rule_of_run(tiny.parent / PICTURES) == board(PICTURES).rule
+    assert rule_of_run(tiny) is None
+
+
+def test_a_broken_proof_of_one_entry_says_nothing_of_another_s(tiny):
+    _, jobs = published(TRAININGS, tiny).frames()
+    [own] = [label for label in jobs["defense"].unique() if label.startswith("dp_sgd")]
+    stranger = jobs[jobs["defense"] == own].assign(defense="dp_sgd | strange", defense_name="dp_sgd | strange")
+    broken = stranger.assign(entry="strange", successes=stranger["trials"], bound=0.1)
+    row = {"dataset": jobs["dataset"].iloc[0], "model": jobs["model"].iloc[0], "weights": "untrained"}
+    honest = row | {"defense": own, "defense_name": "dp_sgd"}
+    costs = costs_of(pd.concat([jobs, broken]))
+    assert costs.broken(row | {"defense": "dp_sgd | strange", "defense_name": "dp_sgd | strange"})
+    assert not costs.broken(honest)
+    assert costs_of(pd.concat([jobs, broken]).drop(columns="entry")).broken(honest), "in one run the code is one"

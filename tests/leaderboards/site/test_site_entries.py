@@ -1,0 +1,157 @@
+"""What one entry can do to another on the site: nothing to its figures, however it is called."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import time
+
+import pytest
+from made_entries import NONE, board_of, make_entry
+from typer.testing import CliRunner
+
+from bench.errors import ConfigurationError
+from leaderboards.cli.site import site
+from leaderboards.entries.entry import read_entry
+from leaderboards.entries.published import published
+from leaderboards.entries.reviews import Review, write_review
+from leaderboards.site.board_page import board_view
+from leaderboards.site.build import build, command_of, write
+from leaderboards.site.defense_page import curves
+from leaderboards.site.lines import gain_figure
+from leaderboards.site.results import results
+from leaderboards.site.text import plain
+
+MINE = [(f"zeros(part={part})", "zeros", [{"part": part}], share) for part, share in ((0.5, 0.3), (1.0, 0.0))]
+THEIRS = [(f"zeros(part={part})", "zeros", [{"part": part}], 0.2) for part in (0.6, 0.8)]
+
+
+def run_again(folder, name):
+    digest = {"entry_sha256": read_entry(folder / name).digest, "state": "re-run", "checked_by": "me"}
+    write_review(folder, name, Review.model_validate(digest | {"commit": None, "reruns": []}))
+
+
+def view_of(folder):
+    found = results(published("made-up", folder))
+    [view] = board_view(found).questions.values()
+    return found, view
+
+
+def marks(view):
+    """Everything of a mark but where the scale of the drawing puts it."""
+    return {mark.defense: (mark.kind, mark.words, mark.anchor, mark.look) for mark in view.plot.marks}
+
+
+@pytest.fixture
+def made(tmp_path):
+    """A folder with two entries that were run again, the undefended client and `zeros` at two strengths."""
+    with board_of(tmp_path / "boards"):
+        for name, defenses in (("none", [NONE]), ("mine", MINE)):
+            make_entry(tmp_path / "published" / "made-up", name, defenses)
+            run_again(tmp_path / "published" / "made-up", name)
+        yield tmp_path / "published"
+
+
+def test_a_self_reported_entry_changes_no_mark_front_or_figure_of_one_that_was_run_again(made):
+    _, before = view_of(made)
+    assert {mark.kind for mark in before.plot.marks} == {"full"}
+    # Another's code of the same name that breaks its proof, on more seeds than anybody else's.
+    make_entry(made / "made-up", "zzz", THEIRS, seeds=2, picked=190)
+    found, after = view_of(made)
+    assert marks(before).items() <= marks(after).items()
+    assert [mark.kind for mark in after.plot.marks if mark.defense == THEIRS[0][0]] == ["broken"]
+    assert after.plot.front
+    assert len(before.plot.front.split("H")) == len(after.plot.front.split("H"))
+    assert {line.defense: line for line in before.lines}.items() <= {line.defense: line for line in after.lines}.items()
+    [asked] = found.questions
+    assert found.evidence(asked, MINE[0][0]).strongest is not None
+
+
+def test_strengths_of_two_entries_are_not_joined_whatever_they_are_called(made):
+    make_entry(made / "made-up", "zzz", THEIRS)
+    found, view = view_of(made)
+    joined = {member.title: member.path.count("L") for member in view.plot.members}
+    assert joined == {"none": 0, "zeros: part (mine)": 1, "zeros: part (zzz)": 1}
+    [rows] = found.rows.values()
+    for own in (MINE, THEIRS):
+        [curve] = curves(rows, [label for label, *_ in own])
+        assert len(curve.dots) == 2
+        assert curve.by == "part"
+
+
+def test_a_lower_bound_is_one_in_the_table_the_plot_and_the_curves(made):
+    found, view = view_of(made)
+    [rows] = found.rows.values()
+    weak = [row | {"underpowered": 0.01} for row in rows]
+    assert all(gain_figure(row).text.startswith("≥ ") for row in weak)
+    [curve] = curves(weak, [label for label, *_ in MINE])
+    assert all("SSIM gain ≥ 0." in dot.words for dot in curve.dots)
+    assert not any("≥" in mark.words for mark in view.plot.marks)
+    next(iter(found.rows.values()))[:] = weak
+    [view] = board_view(found).questions.values()
+    assert all("SSIM gain ≥ 0." in mark.words for mark in view.plot.marks)
+
+
+def test_no_figure_on_a_drawing_is_minus_nothing(made):
+    make_entry(made / "made-up", "zzz", [("zeros", "zeros", [{}], 0.9005)])
+    _, view = view_of(made)
+    assert any("zeros: 0.0 points of accuracy lost" in mark.words for mark in view.plot.marks)
+
+
+def test_seeds_have_pages_that_are_linked_and_the_gallery_says_which_it_shows(tmp_path):
+    with board_of(tmp_path / "boards"):
+        make_entry(tmp_path / "published" / "made-up", "none", [NONE], seeds=2)
+        build(tmp_path / "site", tmp_path / "published")
+    own = tmp_path / "site" / "made-up"
+    [defense] = own.glob("defenses/*.html")
+    linked = set(re.findall(r'href="../(cells/[^"]+)"', defense.read_text()))
+    assert linked == {f"cells/{path.name}" for path in own.glob("cells/*.html")}
+    assert len(linked) == 24
+    assert "seed 0" in defense.read_text()
+    assert {re.search(r"seed (.) of", path.read_text())[1] for path in own.glob("cells/*.html")} == {"0", "1"}
+
+
+def test_the_command_is_made_of_labels_and_never_of_a_submitters_words(tmp_path):
+    say = lambda text: f"{text}; rm -rf ~"
+    with board_of(tmp_path / "boards"):
+        make_entry(tmp_path / "published" / "made-up", "noise", [("zeros", "zeros", [{}], 0.1)], say)
+        own = published("made-up", tmp_path / "published")
+    words = shlex.split(command_of(own.entries[0], own.board))
+    attacks = ["--attack", "label_rule; rm -rf ~", "--attack", "linear_layer; rm -rf ~"]
+    assert words[:5] == ["leakboard", "run", "board:made-up", "--defense", "zeros; rm -rf ~"]
+    assert sorted(words[5:]) == sorted([*attacks, "--plugin", "noise.py"])
+
+
+def test_epsilon_is_beside_its_delta_and_no_duration_has_an_exponent(made):
+    _, view = view_of(made)
+    proven = next(line for line in view.lines if line.figures["epsilon"].sort)
+    assert proven.figures["epsilon"].beside == "delta 1e-05"
+    assert view.facts.endswith("identified in a pool of 100, chance 1%")
+    texts = [plain(value) for value in (0, 0.00421, 1.5, 99.96, 1234.5, 3.2e9)]
+    assert texts == ["0", "0.00421", "1.50", "100.0", "1,234", "3,200,000,000"]
+
+
+def test_no_page_is_written_twice(tmp_path):
+    write(tmp_path, "a/b.html", b"first")
+    with pytest.raises(ConfigurationError, match="two files of the site are called a"):
+        write(tmp_path, "a/b.html", b"second")
+    assert (tmp_path / "a" / "b.html").read_bytes() == b"first"
+
+
+def test_ctrl_c_leaves_no_half_of_a_site(tmp_path, monkeypatch):
+    def interrupted(folder):
+        yield "index.html", b"begun"
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(10)
+
+    monkeypatch.setattr("leaderboards.site.build._site", interrupted)
+    (tmp_path / "published").mkdir()
+    before = signal.getsignal(signal.SIGINT)
+    options = ["build", "-o", str(tmp_path / "site"), "--published", str(tmp_path / "published")]
+    done = CliRunner().invoke(site, options)
+    assert done.exit_code == 130
+    assert "stopped" in done.output
+    assert [path.name for path in tmp_path.iterdir()] == ["published"]
+    assert signal.getsignal(signal.SIGINT) is before

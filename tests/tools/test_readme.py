@@ -1,0 +1,66 @@
+"""What the README shows of the published board: generated from its entries, and true to them."""
+
+import re
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from leaderboards.entries.published import published
+from leaderboards.ranking.budgets import ranking_at_budgets
+from leaderboards.ranking.ranking import ranking
+from leaderboards.ranking.summary import records
+from tools.readme import table
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@cache
+def board():
+    return published("fashion-mnist-v1", ROOT / "leaderboards" / "published")
+
+
+@cache
+def rows():
+    frame, jobs = board().frames(ranked=True)
+    return records(ranking(frame, board().board.rule, jobs))
+
+
+def test_the_readme_shows_the_board_as_it_is_published():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = re.search(r"<!-- board -->\n(.*?)\n<!-- end of board -->", readme, re.DOTALL)
+    assert shown is not None
+    assert shown[1] == table(board())
+    assert (ROOT / "docs" / "board" / "plot.png").is_file()
+    assert "docs/board/plot.png" in readme
+
+
+def test_the_board_ranks_at_least_twelve_settings_with_accuracy_and_proof():
+    assert len({row["defense"] for row in rows()}) >= 12
+    assert {row["weights"] for row in rows()} == {"untrained", "epochs=1"}
+    for row in rows():
+        assert (row["unranked"], row["incomplete"]) == (None, None), row["defense"]
+        assert row["n"] == 100
+        assert row["accuracy_seeds"] >= 3
+        assert pd.isna(row["epsilon"]) != row["defense_name"].startswith("dp_sgd")
+
+
+def test_the_published_accuracies_are_those_of_the_published_trainings():
+    _, jobs = board().frames(ranked=True)
+    trained = jobs[jobs["kind"] == "training"].groupby("defense")["accuracy"].mean()
+    for row in rows():
+        assert row["accuracy"] == pytest.approx(trained[row["defense"]])
+    assert trained["none"] >= jobs["least_accuracy"].max() == 0.85
+
+
+def test_no_budget_ranks_an_update_of_zeros():
+    frame, jobs = board().frames(ranked=True)
+    for row in records(ranking_at_budgets(frame, jobs, board().board.rule)):
+        assert row["family"] != "zeros" or pd.isna(row["rank"])
+
+
+def test_every_published_entry_was_run_again_by_somebody():
+    assert {board().state(entry.name) for entry in board().entries} == {"re-run"}
+    for entry in board().entries:
+        assert board().reviews[entry.name].reruns

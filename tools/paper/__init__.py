@@ -1,0 +1,1 @@
+"""docs/paper.md: the paper's claims beside our figures."""

@@ -1,0 +1,122 @@
+"""A run in three small files, from which the page can be made again: results.csv, run.toml and about.json."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import sys
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from bench.grid.config import load_config, to_toml
+from bench.grid.reading import presets
+from bench.grid.toml import to_toml_text
+from bench.store.store import Store
+
+if TYPE_CHECKING:
+    from leaderboards.figures.gallery import StoredImages
+
+OF_A_CELL = (
+    "cell", "dataset", "model", "weights", "weights_accuracy", "attack", "attack_name", "attack_parameters",
+    "attack_order", "control", "defense", "defense_name", "defense_order", "defense_parameters", "seed",
+    "images_per_update", "local_steps", "labels", "schedule_known", "defense_known", "batch_norm", "threat_class",
+)  # fmt: skip
+"""Columns that say the same in all rows of a cell."""
+OF_AN_IMAGE = (
+    "cell", "status", "reason", "image", "trial", "psnr_db", "ssim", "identified", "identification_pool", "recovered",
+    "update_norm", "underpowered",
+)  # fmt: skip
+
+
+DIGITS = "%.6g"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What is known of a run: `frame` with the columns above, what `about` it is to be said, and its pictures."""
+
+    name: str
+    frame: pd.DataFrame
+    about: dict[str, Any]
+    images: StoredImages | None
+
+
+def read(folder: Path) -> Result:
+    """The result in a run's folder, or in one that `write` made, which has no pictures."""
+    if (folder / "plan.json").is_file():
+        from leaderboards.figures.gallery import StoredImages
+
+        store = Store.existing(folder)
+        about = about_run(store)
+        return Result(about["name"], _rounded(store.frame()), about, StoredImages(store))
+    about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+    cells = pd.DataFrame(about.pop("cells"), columns=list(OF_A_CELL))
+    kinds = {"cell": "str", "reason": "str"}
+    rows = pd.read_csv(folder / "results.csv", keep_default_na=False, na_values=[""], dtype=kinds)
+    rows["reason"] = rows["reason"].astype(object).fillna("")
+    return Result(about["name"], rows.merge(cells, on="cell", how="left", validate="many_to_one"), about, None)
+
+
+def write(run: Path, folder: Path) -> None:
+    """Publish a finished run into `folder`; figures keep six digits."""
+    store = Store.existing(run)
+    frame = store.frame()
+    cells = frame[list(OF_A_CELL)].drop_duplicates("cell")
+    about = about_run(store) | {"cells": json.loads(cells.to_json(orient="records"))}
+    folder.mkdir(parents=True, exist_ok=True)
+    images = _rounded(frame)[list(OF_AN_IMAGE)]
+    images.to_csv(folder / "results.csv", index=False, float_format=DIGITS, lineterminator="\n")
+    (folder / "about.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    shutil.copy(run / "run.toml", folder / "run.toml")
+
+
+def _rounded(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame as it comes back from the file, so that the page is the same from both."""
+    floats = [name for name in OF_AN_IMAGE if frame[name].dtype == "float64"]
+    return frame.assign(**{name: [float(DIGITS % value) for value in frame[name]] for name in floats})
+
+
+def about_run(store: Store) -> dict[str, Any]:
+    """Name, dataset, command, commit, machine and time of a run.
+
+    The time is from the plan to the last result, training included, and pauses too if there were any.
+    """
+    plan = store.plan()
+    blocks = [block["id"] for _, block, status in store.states() if status == "ok"]
+    made = [record["provenance"] for record in map(store.record, blocks) if record is not None]
+    last = max((store.blocks / f"{block}.json").stat().st_mtime for block in blocks)
+    return {
+        "name": plan["name"],
+        "dataset": plan["dataset_title"],
+        "command": command(store.folder / "run.toml"),
+        "commits": sorted({str(m["commit"]) for m in made}),
+        "device": sorted({m["device"] for m in made}),
+        "threads": sorted({m["threads"] for m in made}),
+        "seconds": round(last - (store.folder / "run.toml").stat().st_mtime),
+    }
+
+
+def command(run_toml: Path) -> str:
+    """The command that made a run: its preset, and every setting that is not the preset's; of another grid its name."""
+    made = tomllib.loads(run_toml.read_text(encoding="utf-8"))
+    words = ["leakboard", "run", made["name"]]
+    if made["name"] in presets():
+        usual = tomllib.loads(to_toml(load_config(made["name"])))
+        for section in ("grid", "engine"):
+            for key, value in made[section].items():
+                if usual[section].get(key) != value:
+                    # A long list has a line for each of its items.
+                    text = " ".join(to_toml_text({key: value}).partition(" = ")[2].split())
+                    words += ["--set", f"{section}.{key}={text}"]
+    return shlex.join(words)
+
+
+if __name__ == "__main__":
+    *runs, target = map(Path, sys.argv[1:])
+    for one in runs:
+        write(one, target / one.name)
