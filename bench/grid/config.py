@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import tomli_w
 from pydantic import (
     BeforeValidator,
     InstanceOf,
@@ -38,7 +39,6 @@ from bench.grid.sections import (
     as_list,
     distinct,
 )
-from bench.grid.toml import to_toml_text
 from bench.models.catalogue import MODELS, check_model
 from bench.registry.registry import Registry
 from bench.registry.specs import Chain, MethodSpec, expand, parse
@@ -188,7 +188,7 @@ def load_config(
 
 def to_toml(config: Config) -> str:
     """The text of `run.toml`; `from_toml` gives an equal config back."""
-    return to_toml_text(config.resolved())
+    return tomli_w.dumps(config.resolved())
 
 
 def from_toml(text: str, plugins: Sequence[Path | str] = (), source: str = "run.toml") -> Config:

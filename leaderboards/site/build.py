@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import tomli_w
 
 from bench.errors import ConfigurationError, Unwritable
-from bench.grid.toml import to_toml_text
 from leaderboards.entries.board import Board, all_boards
 from leaderboards.entries.entry import Entry
 from leaderboards.entries.published import PUBLISHED, published
@@ -219,8 +219,8 @@ def _entry(found: Results, entry: Entry) -> dict[str, Any]:
     """What the pages of an entry say of it."""
     config = entry.manifest.config
     try:
-        written = to_toml_text(config)
-    except TypeError:  # A stranger's list may hold a null, which TOML has not.
+        written = tomli_w.dumps(config)
+    except TypeError:  # A stranger's config may hold a null, which TOML has not.
         written = json.dumps(config, indent=1, ensure_ascii=False)
     review = found.published.reviews.get(entry.name)
     state = found.published.state(entry.name)

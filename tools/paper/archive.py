@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import tomli_w
 
 from bench.grid.config import load_config, to_toml
 from bench.grid.reading import presets
-from bench.grid.toml import to_toml_text
 from bench.store.store import Store
 
 if TYPE_CHECKING:
@@ -110,10 +110,15 @@ def command(run_toml: Path) -> str:
         for section in ("grid", "engine"):
             for key, value in made[section].items():
                 if usual[section].get(key) != value:
-                    # A long list has a line for each of its items.
-                    text = " ".join(to_toml_text({key: value}).partition(" = ")[2].split())
-                    words += ["--set", f"{section}.{key}={text}"]
+                    words += ["--set", f"{section}.{key}={in_one_line(value)}"]
     return shlex.join(words)
+
+
+def in_one_line(value: Any) -> str:
+    """A value as TOML writes it behind a key: lists and tables without a line break."""
+    # Only inside a list of lists does tomli-w never give a table a section of its own.
+    words = " ".join(tomli_w.dumps({"value": [[value]]}).split())
+    return words.removeprefix("value = [ [ ").removesuffix(", ], ]")
 
 
 if __name__ == "__main__":

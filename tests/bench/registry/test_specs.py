@@ -1,9 +1,6 @@
-import tomllib
-
 import pytest
 
 from bench.errors import ConfigurationError
-from bench.grid.toml import to_toml_text
 from bench.registry.specs import MethodSpec, chain_label, expand, parse
 
 
@@ -83,13 +80,3 @@ def test_a_call_reads_back_as_the_same_spec(value: object):
     spec = MethodSpec.of("m", {"x": value})
     [call] = parse(spec.call)
     assert expand(call, {"x"} if isinstance(value, tuple) else set()) == [spec]
-
-
-def test_toml_text_reads_back_as_the_same_table():
-    table = {
-        "name": 'quo"te\\ \n\x7f ü 😀',
-        "flag": True,
-        "grid": {"n": -3, "x": 1e-05, "big": 1e22, "lists": [[1, 2], []], "in line": {"a": "b", "t": {}}},
-        "long": {"names": ["a" * 60, "b" * 60], "empty": [], "tables": [{"a": 1.0}, {"a": False}]},
-    }
-    assert tomllib.loads(to_toml_text({**table, "absent": None})) == table

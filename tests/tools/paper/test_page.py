@@ -1,6 +1,7 @@
 """The page of the paper's claims, from synthetic rows and from a run."""
 
 import shlex
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from bench.engines.run import run
 from bench.grid.config import load_config, to_toml
 from leaderboards.ranking.statistics import interval
-from tools.paper.archive import Result, command, read, write
+from tools.paper.archive import Result, command, in_one_line, read, write
 from tools.paper.claims import TABLE1, Claim, Held, Line, Published, Variant
 from tools.paper.orderings import LEAST_UNITS, Cells, Ordering, decide, judge
 from tools.paper.page import CLAIMS, METRICS, PUBLISHED, draw, drawn, page, sentence
@@ -307,6 +308,15 @@ def test_the_command_of_a_run_has_every_setting_that_is_not_its_preset_s(tmp_pat
     )
     (tmp_path / "run.toml").write_text('name = "mine"\n')
     assert command(tmp_path / "run.toml") == "leakboard run mine"
+
+
+@pytest.mark.parametrize(
+    "value", [3, True, 1e22, 'a "b"\n\x7f', [], ["none"], {"name": "x", "sizes": [1, 2]}, [{"root": "r" * 120}, {}]]
+)
+def test_a_setting_reads_back_from_one_line(value: object):
+    line = in_one_line(value)
+    assert "\n" not in line
+    assert tomllib.loads(f"value = {line}") == {"value": value}
 
 
 def test_the_published_runs_state_the_command_of_their_run_toml():
