@@ -2,8 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields
+from functools import cache
+from typing import Any, Literal, get_type_hints
+
+
+@dataclass(frozen=True)
+class Switch:
+    """A field of `ThreatModel` as grids, ids, rows and texts need it: each of them goes over `switches()`."""
+
+    name: str
+    kind: Any
+    """Its type: bool, or a Literal of words."""
+    default: Any
+    meaning: str
+    """One line of docs/reference.md about the grid's key."""
+    subject: str = ""
+    """A published fact in words: attacks with and without it are evidence of one question. "" for a secret of the
+    client, which is part of the question."""
+    short: str = ""
+    """The subject in a label of an attack."""
+    since: int = 0
+    """0: it was always there. Else the place of its column in `bench.columns.EARLIER`: ids leave it out at its default,
+    and readers give that default to what was written before."""
+
+
+def _secret(default: Any, meaning: str, since: int = 0) -> Any:
+    return field(default=default, metadata={"meaning": meaning, "since": since})
+
+
+def _fact(default: bool, subject: str, meaning: str, short: str = "", since: int = 0) -> Any:
+    told = {"meaning": meaning, "subject": subject, "short": short or subject, "since": since}
+    return field(default=default, metadata=told)
 
 
 @dataclass(frozen=True)
@@ -18,22 +48,44 @@ class ThreatModel:
       running statistics, public buffers of the model, for a guess), "batch" (the client also sends mean and
       variance of its batch, as clients do whose buffers are aggregated) or "unknown" (nothing is guessed).
 
-    The class is that of the SoK of gradient inversion (USENIX Security 2025): B, basic knowledge; C, with the
-    client's training details; E, with statistics of the client's data.
+    A field that is added here is an axis of grids, a part of ids, a column of results and of the tables' texts; only
+    what acts on it is left to write. The class is that of the SoK of gradient inversion (USENIX Security 2025):
+    B, basic knowledge; C, with the client's training details; E, with statistics of the client's data.
     """
 
-    labels: Literal["known", "recovered", "joint"] = "known"
-    schedule_known: bool = True
-    defense_known: bool = False
-    batch_norm: Literal["running", "batch", "unknown"] = "running"
+    labels: Literal["known", "recovered", "joint"] = _secret(
+        "known",
+        "the multiset of the batch's labels: known, recovered from the update by rules, or optimised with the images",
+    )
+    schedule_known: bool = _fact(
+        True,
+        "local schedule",
+        "`false`: a difference of weights is attacked as if it were one gradient",
+        short="schedule",
+    )
+    defense_known: bool = _fact(False, "defense", "`true`: the attacks that match gradients adapt to the defense")
+    batch_norm: Literal["running", "batch", "unknown"] = _secret(
+        "running",
+        "running: the model's own statistics, if it was trained, guide `see_through_gradients`; batch: the client also "
+        "sends mean and variance of its batch at every batch-norm layer; unknown: neither is used",
+        since=4,
+    )
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What decides a result. Knowledge that was added later is left out where it is as it always was."""
-        return {key: value for key, value in asdict(self).items() if (key, value) != ("batch_norm", "running")}
+        """The part of a cell's id. Knowledge that was added later is left out where it is as it always was."""
+        told = {switch: getattr(self, switch.name) for switch in switches()}
+        return {switch.name: value for switch, value in told.items() if not switch.since or value != switch.default}
 
     def sok_class(self, *, local_steps: bool) -> str:
         """The SoK's letter; the schedule is a detail only where the client takes local steps."""
         if self.batch_norm == "batch":
             return "E"
         return "C" if (local_steps and self.schedule_known) or self.defense_known else "B"
+
+
+@cache
+def switches() -> tuple[Switch, ...]:
+    """The fields of `ThreatModel`, in their order."""
+    kinds = get_type_hints(ThreatModel)
+    return tuple(Switch(f.name, kinds[f.name], f.default, **f.metadata) for f in fields(ThreatModel))

@@ -16,6 +16,8 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 from typer.models import ArgumentInfo, OptionInfo
 
+from attacks.threat import switches
+from bench.columns import THREAT
 from bench.grid.config import Config
 from bench.grid.sections import Board, Weights, as_list
 from bench.registry.registry import Registry
@@ -189,9 +191,17 @@ Made from the code by `make reference`; a test compares. What a run does in orde
 """
 
 
+def words_for_the_page() -> dict[str, dict[str, str]]:
+    """The tables of docs/reference.toml; what they say of the threat model is said where its fields are declared."""
+    told = tomllib.loads(NOTES.read_text(encoding="utf-8"))
+    axes = {f"grid.threat.{switch.name}": f"{switch.meaning}. An axis" for switch in switches()}
+    columns = {name.format(threat=", ".join(THREAT)): text for name, text in told["columns"].items()}
+    return told | {"keys": told["keys"] | axes, "columns": columns}
+
+
 def page() -> str:
     """The whole page."""
-    notes = tomllib.loads(NOTES.read_text(encoding="utf-8"))
+    notes = words_for_the_page()
     parts = [
         HEAD,
         "## Commands",

@@ -15,11 +15,11 @@ from pydantic import (
     StrictBool,
     StrictInt,
     StrictStr,
-    field_validator,
+    create_model,
     model_validator,
 )
 
-from attacks.threat import ThreatModel
+from attacks.threat import Switch, ThreatModel, switches
 from bench.data.catalogue import check_dataset
 from bench.errors import ConfigurationError
 from defenses.schedule import Mode, Schedule
@@ -131,26 +131,23 @@ class Weights(Section):
         return self.checkpoint or self.model_dump(exclude_none=True) or "untrained"
 
 
-class Threat(Section):
+def _axis(switch: Switch) -> Any:
+    """The type of the key that lists values of a field of the threat model, and its default."""
+    value = StrictBool if switch.kind is bool else switch.kind
+    return Annotated[tuple[value, ...], BeforeValidator(as_list), AfterValidator(distinct)], (switch.default,)
+
+
+_Axes: Any = create_model("_Axes", __base__=Section, **{switch.name: _axis(switch) for switch in switches()})
+
+
+class Threat(_Axes):
     """What the server knows; each key is an axis."""
-
-    labels: Annotated[tuple[Literal["known", "recovered", "joint"], ...], BeforeValidator(as_list)] = ("known",)
-    schedule_known: Annotated[tuple[StrictBool, ...], BeforeValidator(as_list)] = (True,)
-    defense_known: Annotated[tuple[StrictBool, ...], BeforeValidator(as_list)] = (False,)
-    batch_norm: Annotated[tuple[Literal["running", "batch", "unknown"], ...], BeforeValidator(as_list)] = ("running",)
-
-    @field_validator("labels", "schedule_known", "defense_known", "batch_norm")
-    @classmethod
-    def _not_empty(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
-        return distinct(values)
 
     @property
     def models(self) -> list[ThreatModel]:
-        """Every combination, labels slowest."""
-        return [
-            ThreatModel(*combination)
-            for combination in itertools.product(self.labels, self.schedule_known, self.defense_known, self.batch_norm)
-        ]
+        """Every combination, the first key slowest."""
+        axes = (getattr(self, switch.name) for switch in switches())
+        return [ThreatModel(*combination) for combination in itertools.product(*axes)]
 
 
 class Client(Section):

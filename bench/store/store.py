@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from bench.columns import EARLIER
 from bench.errors import ConfigurationError, Unwritable
 from bench.store.in_flight import Flights
 from bench.store.whole_files import damaged, finite, publish, read_arrays, read_json, sweep
@@ -48,10 +49,6 @@ FIGURES = (
 """Columns of numbers, null where not measured."""
 COUNTS = ("image", "trial", "true_label", "identification_pool", "chunk")
 """Columns of whole numbers, null in rows without results."""
-EARLIER = {
-    "audited": True, "adapts": False, "attack_parameters": "{}", "batch_norm": "running", "recovers_labels": False,
-}  # fmt: skip
-"""What old plans do not say."""
 JOB_FIGURES = (
     "accuracy", "chance", "learning_rate", "least_accuracy", "epsilon", "delta", "epsilon_rdp", "epsilon_prv",
     "epsilon_central", "noise_multiplier", "bytes_sent", "update_ms", "bound", "seconds",

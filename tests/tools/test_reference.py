@@ -1,7 +1,6 @@
 """docs/reference.md is what the code says, and what only words can say names nothing that is not there."""
 
 import re
-import tomllib
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -13,7 +12,7 @@ from tools import reference as reference_page
 from tools.reference import commands, section_in
 
 ROOT = Path(__file__).resolve().parents[2]
-NOTES = tomllib.loads(reference_page.NOTES.read_text(encoding="utf-8"))
+NOTES = reference_page.words_for_the_page()
 JOBS = """
 [grid]
 dataset = "digits"

@@ -1,0 +1,88 @@
+"""The columns that all rows of a cell share, declared once: every list of their names is derived from here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from attacks.threat import switches
+
+Role = Literal["id", "setting", "secret", "fact", "attack", "defense", "claim", "seed", "schedule"]
+"""What a column is about: the cell's id; what all cells of a comparison share; secrets of the client that the server is
+granted, and published facts that it may use (the threat model's fields); the method; what the plan says of the method;
+the seed; and the client's work."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of results that says the same in all rows of a cell."""
+
+    name: str
+    role: Role
+    is_key: bool = False
+    """Together the keys tell a cell from every other one of its run; the other columns follow from them."""
+    is_summarised: bool = True
+    """Whether a row of a summary repeats it."""
+    is_entered: bool = True
+    """Whether entries of boards state it; else it belongs to one grid only."""
+    is_json: bool = False
+    """Whether it holds JSON as text, which entries hold as objects."""
+    since: int = 0
+    """0: it is in every plan. Else its place among the columns that older plans lack."""
+    default: Any = None
+    """What readers give plans that lack it."""
+
+
+COLUMNS: tuple[Column, ...] = (
+    Column("cell", "id", is_summarised=False),
+    Column("dataset", "setting", is_key=True),
+    Column("model", "setting", is_key=True),
+    Column("weights", "setting", is_key=True),
+    Column("attack", "attack", is_key=True),
+    Column("attack_name", "attack"),
+    Column("attack_parameters", "attack", is_summarised=False, is_json=True, since=3, default="{}"),
+    Column("attack_order", "attack"),
+    Column("control", "attack"),
+    Column("recovers_labels", "attack", is_summarised=False, since=5, default=False),
+    Column("defense", "defense", is_key=True),
+    Column("defense_name", "defense"),
+    Column("defense_order", "defense", is_entered=False),
+    Column("defense_parameters", "defense", is_json=True),
+    Column("audited", "claim", since=1, default=True),
+    Column("adapts", "claim", is_summarised=False, since=2, default=False),
+    *(
+        Column(s.name, "fact" if s.subject else "secret", is_key=True, since=s.since, default=s.default)
+        for s in switches()
+    ),
+    Column("threat_class", "claim"),
+    Column("seed", "seed", is_key=True, is_summarised=False),
+    Column("images_per_update", "schedule"),
+    Column("local_steps", "schedule"),
+)
+
+
+# Lists, as pandas takes a tuple for the name of one column.
+def names(*roles: Role) -> list[str]:
+    """The names of the columns with one of these roles, in order."""
+    return [column.name for column in COLUMNS if column.role in roles]
+
+
+KEYS = [column.name for column in COLUMNS if column.is_key]
+JSON = [column.name for column in COLUMNS if column.is_json]
+OF_ONE_GRID = [column.name for column in COLUMNS if not column.is_entered]
+THREAT = names("secret", "fact")
+FACTS = names("fact")
+SETTING = [*names("setting"), *THREAT]
+"""What the cells of one table share."""
+QUESTION = [name for name in SETTING if name not in FACTS]
+"""What the defenses of one ranking share: the client's secrets that the server is granted are part of the question."""
+METHOD = [c.name for c in COLUMNS if c.role in ("attack", "defense", "claim", "schedule") and c.is_summarised]
+"""What a row of a summary says beside its setting."""
+EARLIER = {c.name: c.default for c in sorted(COLUMNS, key=lambda column: column.since) if c.since}
+"""What old plans do not say."""
+
+
+def facts_of(row: Mapping[str, Any]) -> tuple[bool, ...]:
+    """The published facts that a row's attack was granted, in the order of `FACTS`."""
+    return tuple(bool(row[name]) for name in FACTS)
