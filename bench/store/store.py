@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import hashlib
 import io
 import json
 import math
-import os
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,6 +120,10 @@ FAILURES = ("diverged", "error", "oom", "timeout", "crashed")
 STATUSES = ("ok", *FAILURES, "skipped")
 
 
+LOCKLESS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP)
+"""Errors of file systems without locks, some network ones: there nobody waits for anybody."""
+
+
 class Store:
     """`run.toml`, `plan.json`, `truth-*.npz` and `blocks/`, all written so that a kill leaves no half file."""
 
@@ -154,17 +157,21 @@ class Store:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Let one process of this machine after the other publish, so that arrays and record belong together."""
-        try:
-            handle = os.open(self.blocks, os.O_RDONLY)
-        except OSError as error:
-            raise Unwritable(self.blocks, error) from error
-        try:
-            with suppress(OSError):  # Some network file systems have no locks.
-                fcntl.flock(handle, fcntl.LOCK_EX)
+        """Let one process of this machine after the other publish, so that arrays and record belong together.
+
+        A process that dies ends its turn. Raises `Unwritable` where the folder takes no lock.
+        """
+        from filelock import FileLock  # Takes 0.1 s to import: who only reads has no need of it.
+
+        path = self.folder / "run.lock"
+        with ExitStack() as held:
+            try:
+                # Else a file that a killed process leaves behind would be the lock where there are no real ones.
+                held.enter_context(FileLock(path, poll_interval=0.01, fallback_to_soft=False))
+            except OSError as error:
+                if error.errno not in LOCKLESS:
+                    raise Unwritable(path, error) from error
             yield
-        finally:
-            os.close(handle)
 
     def write_text(self, name: str, text: str) -> None:
         """Publish a text file of the run's folder."""

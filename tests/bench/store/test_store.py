@@ -13,6 +13,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+from filelock import FileLock, Timeout
 
 from bench.errors import ConfigurationError, Unwritable
 from bench.store import store as frames
@@ -152,6 +153,37 @@ def test_one_process_after_the_other_publishes(store):
         order.append("first")
     other.join()
     assert order == ["first", "second"]
+
+
+def test_a_killed_process_ends_its_turn(store):
+    code = "import sys, time; from bench.store.store import Store\n"
+    code += "with Store(sys.argv[1]).turn(): print('mine', flush=True); time.sleep(60)"
+    child = subprocess.Popen([sys.executable, "-c", code, store.folder], stdout=subprocess.PIPE, text=True)
+    assert child.stdout.readline() == "mine\n"
+    with pytest.raises(Timeout):
+        FileLock(store.folder / "run.lock", timeout=0.1).acquire()
+    child.kill()
+    child.wait()
+    with store.turn():
+        pass
+
+
+def test_where_there_are_no_locks_nobody_waits_and_nothing_is_left_to_wait_for(store, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    with store.turn(), Store(store.folder).turn():
+        assert left_in(store.folder) == []
+
+
+def test_a_folder_that_takes_no_lock_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(Unwritable, match=r"cannot write .*file/run/run\.lock: Not a directory; make it writable and"),
+        Store(tmp_path / "file" / "run").turn(),
+    ):
+        pass
 
 
 def test_numbers_that_are_not_finite_become_null(store):
