@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
 
@@ -69,10 +68,9 @@ def _interruptible(status: int = 130) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-HOST = "127.0.0.1"
-
-
 class _Files(SimpleHTTPRequestHandler):
+    """The library's files, but that nothing is cached or guessed, no folder is listed and no request is printed."""
+
     def end_headers(self) -> None:
         self.send_header("Cache-Control", "no-store")
         self.send_header("X-Content-Type-Options", "nosniff")
@@ -86,18 +84,16 @@ class _Files(SimpleHTTPRequestHandler):
         """Say nothing of single requests."""
 
 
-def server(folder: Path, port: int, host: str = HOST) -> ThreadingHTTPServer:
-    """A server of the folder, bound and not yet serving; port 0 takes a free one.
+def server(folder: Path, port: int) -> ThreadingHTTPServer:
+    """A server of the folder for this machine alone, bound and not yet serving; port 0 takes a free one.
 
-    Raises ConfigurationError where the folder is no site, the address is not this machine's own, or the port is taken.
+    Raises ConfigurationError where the folder is no site or the port is taken.
     """
     from leaderboards.site.build import is_site
 
     if not is_site(folder):
         raise ConfigurationError(f"{folder} is no site; make one with `leakboard site build -o {folder}`")
-    if not ip_address(host).is_loopback:
-        raise ConfigurationError(f"host must be a loopback address, got {host}; to publish, copy the folder")
     try:
-        return ThreadingHTTPServer((host, port), partial(_Files, directory=str(folder)))
+        return ThreadingHTTPServer(("127.0.0.1", port), partial(_Files, directory=str(folder)))
     except OSError as error:
         raise ConfigurationError(f"cannot serve on port {port}: {error.strerror}; give another --port") from error

@@ -3,12 +3,16 @@
 import hashlib
 import json
 import re
+import socket
 import subprocess
 import sys
+import threading
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.parse import unquote
+from urllib.request import urlopen
 
 import made_entries
 import pandas as pd
@@ -286,10 +290,27 @@ def test_a_site_that_fails_leaves_the_one_before_as_it_was(tmp_path):
 def test_the_server_is_for_this_machine_alone(site, tmp_path):
     with server(site, 0) as own:
         assert own.server_address[0] == "127.0.0.1"
-    with pytest.raises(ConfigurationError, match="must be a loopback address"):
-        server(site, 0, "0.0.0.0")
+        with pytest.raises(ConfigurationError, match=f"cannot serve on port {own.server_port}: Address already in"):
+            server(site, own.server_port)
+        with pytest.raises(OSError, match="refused"):
+            socket.create_connection(("127.0.0.2", own.server_port))
     with pytest.raises(ConfigurationError, match="is no site"):
         server(tmp_path, 0)
+
+
+def test_the_server_gives_pages_with_their_type_and_lists_no_folder(site, capsys):
+    with server(site, 0) as own:
+        threading.Thread(target=own.serve_forever, daemon=True).start()
+        try:
+            with urlopen(f"http://127.0.0.1:{own.server_port}/") as page:
+                assert page.headers.get_content_type() == "text/html"
+                assert page.headers["X-Content-Type-Options"] == "nosniff"
+                assert page.headers["Cache-Control"] == "no-store"
+            with pytest.raises(HTTPError, match="404"):
+                urlopen(f"http://127.0.0.1:{own.server_port}/assets/")
+        finally:
+            own.shutdown()
+    assert capsys.readouterr().err == ""
 
 
 def test_text_on_every_heat_step_can_be_read_in_both_modes(site):
