@@ -1,1 +1,1 @@
-"""What every other room of the referee may use: errors, seeds, the machine."""
+"""Errors, seeds, devices and provenance: every other room of the referee may use them."""

@@ -1,1 +1,1 @@
-"""The publisher: tables and plots from stored results."""
+"""The publisher: ranks, tables, figures and pages from stored results."""

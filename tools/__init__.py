@@ -1,1 +1,1 @@
-"""What a maintainer runs in a checkout to refresh README and docs; not in the wheel."""
+"""Programs that a maintainer runs in a checkout, to refresh README.md and docs/; in no wheel."""

@@ -1,1 +1,1 @@
-"""What gradient-matching attacks share: the simulated client, distances, priors, and the problem they form."""
+"""The parts that gradient-matching attacks share: simulated client, distances, priors, and the problem they form."""

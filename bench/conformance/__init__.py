@@ -1,1 +1,1 @@
-"""What every attack and defense promises, asked of one method; and the plugin to start from."""
+"""The rules that every attack and defense is held to, and the templates of a new one."""

@@ -1,1 +1,1 @@
-"""What a user asks for: the grid file, checked and complete, and the cells that it names."""
+"""The grid file that a user writes, checked and complete, and the cells that it names."""

@@ -1,1 +1,1 @@
-"""What a defense costs and proves: federated training, accuracy, certificates put to the test."""
+"""A defense's cost and proof: accuracy after federated training, certificates put to the test."""

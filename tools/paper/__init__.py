@@ -1,1 +1,1 @@
-"""docs/paper.md: the paper's claims beside our figures."""
+"""Programs that write docs/paper.md: a paper's claims beside our figures."""
