@@ -65,7 +65,7 @@ def put_board(name: str) -> None:
 def table(board: Published) -> str:
     """Rank and leakage under each of the board's weights, and what the defense costs, as a markdown table."""
     frame, jobs = board.frames(ranked=True)
-    rows = records(ranking(frame, board.board.rule, jobs))
+    rows = records(ranking(questions(frame), board.board.rule, costs_of(jobs)))
     weights = list(dict.fromkeys(row["weights"] for row in rows))
     by_defense: dict[str, dict[str, Row]] = {}
     for row in rows:

@@ -15,7 +15,8 @@ from leaderboards.checks.rules import Report, check
 from leaderboards.entries.entry import Entry, image_rows, job_rows, read_entry
 from leaderboards.entries.published import PUBLISHED, Published, published
 from leaderboards.entries.reviews import Rerun, Review, State, write_review
-from leaderboards.ranking.evidence import QUESTION
+from leaderboards.ranking.costs import costs_of
+from leaderboards.ranking.evidence import QUESTION, questions
 from leaderboards.ranking.ranking import ranking
 from leaderboards.ranking.summary import records
 from leaderboards.tables.prices import rank_text
@@ -70,7 +71,7 @@ def rank_changes(entry: Entry, board: Published) -> list[str]:
 def _ranks(entries: list[Entry], board: Published) -> dict[tuple[object, ...], tuple[str, str]]:
     if not entries:
         return {}
-    rows: pd.DataFrame = ranking(image_rows(entries), board.board.rule, job_rows(entries))
+    rows: pd.DataFrame = ranking(questions(image_rows(entries)), board.board.rule, costs_of(job_rows(entries)))
     named = ("model", "weights", "labels", "defense")
     assert set(named[:-1]) <= set(QUESTION), "the columns of a question"
     return {

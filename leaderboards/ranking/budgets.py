@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from leaderboards.ranking.accuracy import LostAccuracy
-from leaderboards.ranking.costs import BROKEN, NOT_MEASURED, Costs, costs_of
-from leaderboards.ranking.evidence import METRICS, QUESTION, Evidence, Question, questions
+from leaderboards.ranking.costs import BROKEN, NOT_MEASURED, Costs
+from leaderboards.ranking.evidence import METRICS, QUESTION, Evidence, Question
 from leaderboards.ranking.families import families
 from leaderboards.ranking.ranking import RANKS, ranking
 from leaderboards.ranking.summary import Row, records
@@ -27,12 +27,9 @@ TOO_COSTLY, FEW_SEEDS = "too costly", "accuracy of fewer than 3 seeds"
 
 
 def ranking_at_budgets(
-    frame: pd.DataFrame,
-    jobs: pd.DataFrame | None,
-    rule: Rule | None = None,
-    budgets: tuple[float, ...] = BUDGETS,
+    questions: Sequence[Question], rule: Rule, costs: Costs, budgets: tuple[float, ...] = BUDGETS
 ) -> pd.DataFrame:
-    """One row per question, budget and family of strengths; `frame` and `jobs` as in `bench.store.store`.
+    """One row per question, budget and family of strengths.
 
     A family is represented by its least leaking strength whose upper limit of lost accuracy is within the budget,
     chosen on images and, of several, seeds that are not scored (`split`); `strength` is its parameter, and gain and
@@ -42,25 +39,23 @@ def ranking_at_budgets(
     nobody is ranked. An update of zeros or noise loses more than any budget or has an accuracy of chance, and is ranked
     at none.
     """
-    rule, rows, costs = rule or Rule(), [], costs_of(jobs)
-    for _, own in frame.groupby(QUESTION, sort=False, dropna=False):
-        (whole,) = questions(pd.DataFrame(own))
+    rows: list[Row] = []
+    for whole in questions:
         about = {name: whole.row[name] for name in QUESTION}
         reasons = problems(whole, rule, costs)
         try:
-            chosen_on, scored = split(pd.DataFrame(own))
+            chosen_on, scored = split(whole)
         except ValueError as error:
             reasons.append(str(error))
         if reasons:
             named = [{"family": title, "why": "; ".join(reasons)} for title, _ in _families(whole.defenses)]
             rows += [about | {"budget": budget} | row for budget in budgets for row in named]
             continue
-        (question,) = questions(chosen_on)
         leaks = {
             e.row["defense"]: np.nan
             if missing(whole, e, rule) or costs.untested(e.row)
             else float(own.gain(METRICS[0]).mean())
-            for e, own in zip(whole.defenses, question.defenses, strict=True)
+            for e, own in zip(whole.defenses, chosen_on.defenses, strict=True)
         }
         lost = {label: _cost(whole, label, costs) for label in leaks}
         broken = {e.row["defense"] for e in whole.defenses if costs.broken(e.row)}
@@ -71,7 +66,7 @@ def ranking_at_budgets(
             found = [_represented(family, leaks, lost, broken, budget) for family in _families(whole.defenses)]
             names = ("none", *(row["defense"] for row in found if row["defense"]))
             if names not in known:
-                known[names] = {row["defense"]: row for row in records(ranking(_of(scored, names), alike))}
+                known[names] = {row["defense"]: row for row in records(ranking([scored.among(names)], alike, Costs()))}
             rows += [about | {"budget": budget} | row | _standing(known[names].get(row["defense"])) for row in found]
     texts, numbers = ["defense", "strength", "why"], ["rank", "rank_low", "rank_high", "n"]
     found = pd.DataFrame(rows, columns=[*QUESTION, "budget", "family", *texts, *FIGURES])
@@ -92,28 +87,44 @@ def with_budgets(rows: pd.DataFrame, affordable: pd.DataFrame, budgets: tuple[fl
     return rows
 
 
-def split(frame: pd.DataFrame, share: float = SELECTION) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows to choose strengths on, and those to score: of other images and, of several, other seeds.
+def split(question: Question, share: float = SELECTION) -> tuple[Question, Question]:
+    """The question to choose strengths on, and the one to score: of other images and, of several, other seeds.
 
     To choose on are the first images, at least `share` of them, under the first seed; rows without images are in both.
     No client's batch is cut, of any defense and seed. Raises ValueError where that cannot be.
     """
-    images, seeds = frame["image"].astype("float64"), frame["seed"]
-    done = frame.loc[images.notna()]
-    batches = done.groupby(["defense", "seed", "trial"])["image"]
-    first, last = batches.min().to_numpy(dtype=float), batches.max().to_numpy(dtype=float)
-    numbers = np.unique(images.dropna())
-    several = bool(np.unique(seeds).size > 1)
-    is_first = (seeds == seeds.min()) if several else pd.Series(True, frame.index)
-    is_other = ~is_first if several else is_first
+    first, last = _batches(question)
+    records = [record for evidence in question.defenses for record in evidence.records]
+    numbers = np.unique(np.concatenate([record.images[~np.isnan(record.images)] for record in records]))
+    several = len(question.seeds) > 1
+    is_first = lambda record: (record.seeds == question.seeds[0]) | (not several)  # noqa: E731
+    is_other = lambda record: (record.seeds != question.seeds[0]) | (not several)  # noqa: E731
     for cut in numbers[max(1, int(np.ceil(share * len(numbers)))) :]:
         if not ((first < cut) & (last >= cut)).any():
-            chosen_on, scored = is_first & ~(images >= cut), is_other & ~(images < cut)
-            return pd.DataFrame(frame.loc[chosen_on]), pd.DataFrame(frame.loc[scored])
+            # A comparison with NaN is false: what has no image is on both sides.
+            return (
+                question.part(lambda record, cut=cut: is_first(record) & ~(record.images >= cut)),
+                question.part(lambda record, cut=cut: is_other(record) & ~(record.images < cut)),
+            )
     raise ValueError(
         f"{len(numbers)} images cannot be divided into some to choose strengths on and some to score: every cut "
         "divides a client's batch; attack more images"
     )
+
+
+def _batches(question: Question) -> tuple[np.ndarray, np.ndarray]:
+    """The number of the first and of the last image of every client's batch, of all defenses and seeds."""
+    firsts, lasts = [], []
+    for evidence in question.defenses:
+        joined = [np.stack([r.images, r.seeds, r.trials]) for r in evidence.records]
+        images, *clients = (own := np.concatenate(joined, axis=1))[:, ~np.isnan(own[0])]
+        named, batch = np.unique(np.stack(clients), axis=1, return_inverse=True)
+        first, last = np.full(named.shape[1], np.inf), np.full(named.shape[1], -np.inf)
+        np.minimum.at(first, batch.ravel(), images)
+        np.maximum.at(last, batch.ravel(), images)
+        firsts.append(first)
+        lasts.append(last)
+    return np.concatenate(firsts), np.concatenate(lasts)
 
 
 def _families(defenses: tuple[Evidence, ...]) -> list[tuple[str, dict[str, str]]]:
@@ -160,10 +171,6 @@ def _unaffordable(measured: Mapping[str, LostAccuracy]) -> str:
         return NOT_MEASURED
     few = any(np.isnan(cost.high) and not cost.at_chance for cost in measured.values())
     return FEW_SEEDS if few else TOO_COSTLY
-
-
-def _of(frame: pd.DataFrame, defenses: tuple[str, ...]) -> pd.DataFrame:
-    return pd.DataFrame(frame.loc[frame["defense"].isin(defenses)])
 
 
 def _standing(row: Row | None) -> Row:

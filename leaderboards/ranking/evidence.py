@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,6 +17,8 @@ from leaderboards.ranking.summary import SETTING, Row, records
 
 METRICS = ("ssim", "identified")
 """What leakage is computed for; the first is the headline, by which defenses are ranked."""
+FIGURES = (*METRICS, "underpowered", "label_accuracy")
+"""What evidence is made of, image by image."""
 KNOWLEDGE = ["schedule_known", "defense_known"]
 """Published facts: attacks with and without them are evidence of the same question."""
 QUESTION = [name for name in SETTING if name not in KNOWLEDGE]
@@ -61,12 +64,46 @@ class Attempt:
 
 
 @dataclass(frozen=True)
+class Record:
+    """Everything stored of one attack or control, with one knowledge, on one defense; `row` says of which.
+
+    The arrays hold one value per stored row (k,): of an image under a seed, or of a failure, whose image is NaN.
+    """
+
+    row: Row
+    seeds: np.ndarray
+    images: np.ndarray
+    trials: np.ndarray
+    statuses: np.ndarray
+    reasons: np.ndarray
+    figures: Mapping[str, np.ndarray]
+
+    @property
+    def knowledge(self) -> tuple[bool, bool]:
+        return bool(self.row["schedule_known"]), bool(self.row["defense_known"])
+
+    @property
+    def done(self) -> np.ndarray:
+        return self.statuses == "ok"
+
+    def part(self, kept: np.ndarray) -> Record:
+        """The rows where `kept` (k,) is true."""
+        figures = {name: values[kept] for name, values in self.figures.items()}
+        seeds, images, trials = self.seeds[kept], self.images[kept], self.trials[kept]
+        return Record(self.row, seeds, images, trials, self.statuses[kept], self.reasons[kept], figures)
+
+
+@dataclass(frozen=True)
 class Evidence:
-    """All attempts on one defense. `row` identifies it; `groups` (s n) names each image's batch in each seed."""
+    """All attempts on one defense. `row` identifies it; `groups` (s n) names each image's batch in each seed.
+
+    `records` are what all of this was made of.
+    """
 
     row: Row
     attempts: tuple[Attempt, ...]
     groups: np.ndarray
+    records: tuple[Record, ...]
 
     @cached_property
     def of_images(self) -> list[Attempt]:
@@ -165,10 +202,11 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Question:
-    """One question of a run (its `QUESTION` columns), the image numbers asked about, and what is known per defense."""
+    """One question of a run (its `QUESTION` columns): images asked about and seeds, by number, and the evidence."""
 
     row: Row
     images: np.ndarray
+    seeds: np.ndarray
     defenses: tuple[Evidence, ...]
 
     @cached_property
@@ -184,6 +222,20 @@ class Question:
     def undefended(self) -> Evidence | None:
         return next((e for e in self.defenses if e.row["defense_name"] == "none"), None)
 
+    def among(self, labels: Collection[str]) -> Question:
+        """The same question asked of these defenses alone, as if there were no others."""
+        kept = [evidence for evidence in self.defenses if evidence.row["defense"] in labels]
+        images, seeds = _asked([evidence.records for evidence in kept])
+        if np.array_equal(images, self.images) and np.array_equal(seeds, self.seeds):
+            return Question(self.row, images, seeds, tuple(kept))
+        return _question(self.row, [(evidence.row, evidence.records) for evidence in kept])
+
+    def part(self, kept: Callable[[Record], np.ndarray]) -> Question:
+        """The same question asked of the stored rows for which `kept` is true."""
+        parts = [(e.row, [record.part(kept(record)) for record in e.records]) for e in self.defenses]
+        there = [(row, tuple(record for record in own if len(record.seeds))) for row, own in parts]
+        return _question(self.row, [(row, own) for row, own in there if own])
+
 
 def granted_text(schedule_known: bool, defense_known: bool) -> str:
     """What to write behind an attack's name."""
@@ -196,71 +248,95 @@ def _largest(values: list[np.ndarray], n: int) -> np.ndarray:
 
 def questions(frame: pd.DataFrame) -> list[Question]:
     """The store's rows, cut by question, in grid order; columns as in `bench.store.store`."""
-    found = []
-    for _, rows in frame.groupby(QUESTION, sort=False, dropna=False):
-        done = rows.loc[rows["status"] == "ok"]
-        images, seeds = np.unique(done["image"].astype(int)), np.unique(rows["seed"])
-        evidence = [_evidence(own, images, seeds) for _, own in rows.groupby(["defense_order", "defense"], sort=True)]
-        found.append(Question(records(rows.iloc[:1])[0], images, tuple(evidence)))
-    return found
+    if frame.empty:
+        return []
+    number = lambda name: frame[name].to_numpy(dtype=np.float64, na_value=np.nan)  # noqa: E731
+    seeds, images, trials = frame["seed"].to_numpy(dtype=np.int64), number("image"), number("trial")
+    statuses, reasons = (frame[name].to_numpy(dtype=object) for name in ("status", "reason"))
+    figures = {name: number(name) for name in FIGURES}
+    keys = [*QUESTION, "defense_order", "defense", "attack", *KNOWLEDGE]
+    groups = frame.groupby(keys, sort=False, dropna=False).ngroup().to_numpy()
+    _, firsts = np.unique(groups, return_index=True)
+    ends = np.cumsum(np.bincount(groups))[:-1]
+    places = np.split(np.argsort(groups, kind="stable"), ends)
+    found: dict[tuple[object, ...], dict[tuple[int, str], list[Record]]] = {}
+    for row, own in zip(records(frame.iloc[firsts]), places, strict=True):
+        values = {name: every[own] for name, every in figures.items()}
+        record = Record(row, seeds[own], images[own], trials[own], statuses[own], reasons[own], values)
+        by_defense = found.setdefault(tuple(row[name] for name in QUESTION), {})
+        by_defense.setdefault((row["defense_order"], row["defense"]), []).append(record)
+    made = []
+    for by_defense in found.values():
+        first = next(iter(by_defense.values()))[0].row
+        defenses = [(own[0].row, tuple(own)) for _, own in sorted(by_defense.items())]
+        made.append(_question(first, defenses))
+    return made
+
+
+def _question(row: Row, defenses: Sequence[tuple[Row, tuple[Record, ...]]]) -> Question:
+    images, seeds = _asked([own for _, own in defenses])
+    evidence = [_evidence(about, own, images, seeds) for about, own in defenses]
+    return Question(row, images, seeds, tuple(evidence))
+
+
+def _asked(defenses: Sequence[tuple[Record, ...]]) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers of the images of which there is a result, and those of all seeds."""
+    every = [record for own in defenses for record in own]
+    if not every:
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+    images = np.unique(np.concatenate([record.images[record.done] for record in every]).astype(np.int64))
+    return images, np.unique(np.concatenate([record.seeds for record in every]))
 
 
 @dataclass(frozen=True)
 class _Cells:
-    """One attack or control, with one knowledge, on one defense, over all seeds: its first row, and means per image."""
+    """A record with the mean over the seeds of each figure, per image (n,)."""
 
-    row: Row
+    record: Record
     means: dict[str, np.ndarray]
-    statuses: set[str]
-    reason: str
     whole: bool
 
-    @property
-    def knowledge(self) -> tuple[bool, bool]:
-        return bool(self.row["schedule_known"]), bool(self.row["defense_known"])
 
-
-def _evidence(rows: pd.DataFrame, images: np.ndarray, seeds: np.ndarray) -> Evidence:
-    cells = [_cells(own, images, seeds) for _, own in rows.groupby(["attack", *KNOWLEDGE], sort=False)]
-    attacks = sorted((c for c in cells if not c.row["control"]), key=lambda c: c.row["attack_order"])
-    controls = [c for c in cells if c.row["control"]]
+def _evidence(row: Row, own: tuple[Record, ...], images: np.ndarray, seeds: np.ndarray) -> Evidence:
+    cells = [_cells(record, images, seeds) for record in own]
+    attacks = sorted((c for c in cells if not c.record.row["control"]), key=lambda c: c.record.row["attack_order"])
+    controls = [c for c in cells if c.record.row["control"]]
     attempts = [_attempt(attack, controls, len(images)) for attack in attacks]
-    return Evidence(records(rows.iloc[:1])[0], tuple(attempts), _groups(rows, images, seeds))
+    return Evidence(row, tuple(attempts), _groups(own, images, seeds), own)
 
 
-def _cells(rows: pd.DataFrame, images: np.ndarray, seeds: np.ndarray) -> _Cells:
-    unmeasured = "no SSIM, which needs images of 11 pixels a side" if np.isnan(rows[METRICS[0]]).any() else ""
-    return _Cells(
-        row=records(rows.iloc[:1])[0],
-        means={
-            metric: _by_image(rows, metric, images, seeds) for metric in (*METRICS, "underpowered", "label_accuracy")
-        },
-        statuses=set(rows["status"]),
-        reason="; ".join(dict.fromkeys(str(reason) for reason in rows["reason"] if reason)) or unmeasured,
-        whole=_is_whole(rows, images, seeds),
-    )
+def _cells(record: Record, images: np.ndarray, seeds: np.ndarray) -> _Cells:
+    means = {name: _by_image(record, name, images, seeds) for name in FIGURES}
+    return _Cells(record, means, _is_whole(record, images, seeds))
 
 
 def _attempt(attack: _Cells, controls: list[_Cells], n: int) -> Attempt:
-    own = [c for c in controls if c.knowledge == attack.knowledge and _is_floor_of(attack.row, c.row)]
-    wrong = [c for c in own if c.row["attack_name"] == "wrong_image"]
-    others = [c for c in own if c.row["attack_name"] != "wrong_image"]
+    record, row = attack.record, attack.record.row
+    own = [c for c in controls if c.record.knowledge == record.knowledge and _is_floor_of(row, c.record.row)]
+    wrong = [c for c in own if c.record.row["attack_name"] == "wrong_image"]
+    others = [c for c in own if c.record.row["attack_name"] != "wrong_image"]
     return Attempt(
-        variant=(attack.row["attack"], *attack.knowledge),
-        name=attack.row["attack_name"],
-        parameters=attack.row["attack_parameters"],
+        variant=(row["attack"], *record.knowledge),
+        name=row["attack_name"],
+        parameters=row["attack_parameters"],
         score={metric: attack.means[metric] for metric in METRICS},
         floor={metric: _strongest(own, metric, n) for metric in METRICS},
         chance=_strongest(wrong, METRICS[0], n) - _strongest(others, METRICS[0], n),
         underpowered=attack.means["underpowered"],
-        skipped=attack.statuses == {"skipped"},
-        reason=attack.reason,
+        skipped=bool((record.statuses == "skipped").all()),
+        reason=_reason(record),
         whole=attack.whole,
-        controls={c.row["attack"]: c.whole for c in own},
-        adapts=bool(attack.row["adapts"]),
-        recovers_labels=bool(attack.row["recovers_labels"]),
+        controls={c.record.row["attack"]: c.whole for c in own},
+        adapts=bool(row["adapts"]),
+        recovers_labels=bool(row["recovers_labels"]),
         labels=attack.means["label_accuracy"],
     )
+
+
+def _reason(record: Record) -> str:
+    """The reasons of what failed, or of what was not measured; "" without one."""
+    unmeasured = "no SSIM, which needs images of 11 pixels a side" if _has_nulls(record) else ""
+    return "; ".join(dict.fromkeys(str(reason) for reason in record.reasons if reason)) or unmeasured
 
 
 def _is_floor_of(attack: Row, control: Row) -> bool:
@@ -276,14 +352,13 @@ def _is_floor_of(attack: Row, control: Row) -> bool:
     return True
 
 
-def _by_image(rows: pd.DataFrame, metric: str, images: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+def _by_image(record: Record, metric: str, images: np.ndarray, seeds: np.ndarray) -> np.ndarray:
     """The mean of a metric over the seeds: (n,), NaN where one is missing or null."""
-    values = rows[metric].to_numpy(dtype=np.float64, na_value=np.nan)
-    there = (rows["status"] == "ok").to_numpy() & ~np.isnan(values)
-    image, seed = rows["image"].to_numpy(dtype=np.float64, na_value=np.nan)[there], rows["seed"].to_numpy()[there]
+    values = record.figures[metric]
+    there = record.done & ~np.isnan(values)
     table = np.full((len(images), len(seeds)), np.nan)
     # Backwards: of two values of one image and seed the first is left.
-    places = np.searchsorted(images, image)[::-1], np.searchsorted(seeds, seed)[::-1]
+    places = np.searchsorted(images, record.images[there])[::-1], np.searchsorted(seeds, record.seeds[there])[::-1]
     table[places] = values[there][::-1]
     return table.mean(axis=1)
 
@@ -294,16 +369,21 @@ def _strongest(controls: list[_Cells], metric: str, n: int) -> np.ndarray:
     return np.maximum.reduce(values) if values else np.full(n, np.nan)
 
 
-def _is_whole(rows: pd.DataFrame, images: np.ndarray, seeds: np.ndarray) -> bool:
-    if set(rows["status"]) != {"ok"} or np.isnan(rows[METRICS[0]]).any():
+def _is_whole(record: Record, images: np.ndarray, seeds: np.ndarray) -> bool:
+    if not record.done.all() or _has_nulls(record):
         return False
-    return set(zip(rows["seed"], rows["image"], strict=True)) == {(seed, image) for seed in seeds for image in images}
+    return set(zip(record.seeds, record.images, strict=True)) == {(seed, image) for seed in seeds for image in images}
 
 
-def _groups(rows: pd.DataFrame, images: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+def _has_nulls(record: Record) -> bool:
+    return bool(np.isnan(record.figures[METRICS[0]]).any())
+
+
+def _groups(own: tuple[Record, ...], images: np.ndarray, seeds: np.ndarray) -> np.ndarray:
     """The batch of each image in each seed; images of which nothing is known stand alone."""
-    done = rows.loc[rows["status"] == "ok"]
     groups = np.tile(-1 - np.arange(len(images)), (len(seeds), 1))
-    for seed, image, trial in done[["seed", "image", "trial"]].itertuples(index=False):
-        groups[np.searchsorted(seeds, seed), np.searchsorted(images, image)] = trial
+    for record in own:
+        done = record.done
+        places = np.searchsorted(seeds, record.seeds[done]), np.searchsorted(images, record.images[done])
+        groups[places] = record.trials[done]
     return groups

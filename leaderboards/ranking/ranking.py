@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
 from leaderboards.ranking.comparison import ratio, shared_units, significantly_lower
-from leaderboards.ranking.costs import BROKEN, COLUMNS, TEXTS, Costs, costs_of
-from leaderboards.ranking.evidence import METRICS, QUESTION, Evidence, Question, questions
+from leaderboards.ranking.costs import BROKEN, COLUMNS, TEXTS, Costs
+from leaderboards.ranking.evidence import METRICS, QUESTION, Evidence, Question
 from leaderboards.ranking.statistics import LEAST_UNITS
 from leaderboards.ranking.summary import Row
 from leaderboards.ranking.verdicts import Rule, audited, missing, problems, sound
@@ -17,8 +19,8 @@ ADAPTING = {"not_adapting": False, "adapting": True}
 IDENTITY = ["defense", "defense_name", "defense_parameters", "defense_order", "images_per_update", "local_steps"]
 
 
-def ranking(frame: pd.DataFrame, rule: Rule | None = None, jobs: pd.DataFrame | None = None) -> pd.DataFrame:
-    """One row per defense and question, in the order of the grid; the rows are those of `bench.store.store`.
+def ranking(questions: Sequence[Question], rule: Rule, costs: Costs) -> pd.DataFrame:
+    """One row per defense and question, in the order of the questions and their defenses.
 
     Leakage per image is the largest gain of all attacks, each over the strongest control that belongs to it, seeds
     averaged first; `m_gain`, `m_gain_low` and `m_gain_high` are its mean and 95% interval for the metrics ssim and
@@ -35,12 +37,11 @@ def ranking(frame: pd.DataFrame, rule: Rule | None = None, jobs: pd.DataFrame | 
     found. `incomparable` counts the defenses whose batches cut the images so
     differently that too few independent units are shared: they tie.
 
-    `jobs` holds trainings and certificates (`bench.store.store`); what they say of a defense stands in the columns
-    `costs.COLUMNS`, null where nothing was measured. They limit ranks in two ways: a defense whose certificate is
-    broken has none, and nobody has one where undefended training misses the accuracy that the run asks of it.
+    The columns `costs.COLUMNS` say what a defense costs, null where nothing was measured. Costs limit ranks in two
+    ways: a defense whose certificate is broken has none, and nobody has one where undefended training misses the
+    accuracy that the run asks of it.
     """
-    rule, costs = rule or Rule(), costs_of(jobs)
-    rows = [row for question in questions(frame) for row in _ranked(question, rule, costs)]
+    rows = [row for question in questions for row in _ranked(question, rule, costs)]
     figures = [f"{metric}_{part}" for metric in METRICS for part in ("gain", "gain_low", "gain_high", "at_least")]
     figures += ["ssim_excess", "ssim_excess_low", "ssim_excess_high"]
     shares = ["chance", "of_undefended", "of_undefended_low", "of_undefended_high"]

@@ -16,6 +16,7 @@ from leaderboards.ranking.costs import Costs, costs_of
 from leaderboards.ranking.evidence import QUESTION, Evidence, Question, questions
 from leaderboards.ranking.ranking import ranking
 from leaderboards.ranking.summary import Row, records, summarise
+from leaderboards.ranking.verdicts import Rule
 from leaderboards.untrusted.folder import Refused
 
 if TYPE_CHECKING:
@@ -78,48 +79,44 @@ def results(published: Published) -> Results:
     # Text as plain objects: cutting tens of thousands of rows into cells is twice as fast.
     texts = [name for name, kind in images.dtypes.items() if isinstance(kind, pd.StringDtype)]
     images = images.astype(dict.fromkeys(texts, object))
-    found = _by_question(ranking(images, rule, jobs)) if len(images) else {}
-    ranked_images, ranked_jobs = (_ranked(frame, published) for frame in (images, jobs))
-    ranked: dict[Asked, list[Row]] = found if all_of_them else {}
-    budgets: dict[Asked, list[Row]] = {}
-    found_questions = _questions(images)
-    if len(ranked_images):
-        ranked = ranked if all_of_them else _by_question(ranking(ranked_images, rule, ranked_jobs))
-        budgets = _budgets(ranked, ranked_images, ranked_jobs, published)
+    costs, every = costs_of(jobs), {asked_of(question.row): question for question in questions(images)}
+    again, costs_again = (every, costs) if all_of_them else _run_again(every, jobs, published)
+    found = _by_question(ranking([*every.values()], rule, costs))
+    ranked = found if all_of_them else _by_question(ranking([*again.values()], rule, costs_again))
     return Results(
         published,
         images,
-        found_questions,
+        every,
         {asked: _joined(own, ranked.get(asked, [])) for asked, own in found.items()},
         {asked: _why(ranked.get(asked, [])) for asked in found},
-        budgets,
+        _budgets(ranked, again, costs_again, rule),
         _summaries(images),
         _cells(published),
-        costs_of(jobs),
+        costs,
         {defense: entry for entry in published.entries for defense in entry.defenses},
-        found_questions if all_of_them else _questions(ranked_images),
-        costs_of(ranked_jobs),
+        again,
+        costs_again,
     )
 
 
-def _questions(images: DataFrame) -> dict[Asked, Question]:
-    return {asked_of(question.row): question for question in (questions(images) if len(images) else [])}
-
-
-def _ranked(frame: DataFrame, published: Published) -> DataFrame:
-    """The rows of the entries that are ranked: as `published.frames(ranked=True)`, without making them again."""
-    names = [entry.name for entry in published.ranked]
-    return pd.DataFrame(frame.loc[frame["entry"].isin(names)]) if len(frame) else frame
+def _run_again(
+    every: Mapping[Asked, Question], jobs: DataFrame, published: Published
+) -> tuple[dict[Asked, Question], Costs]:
+    """Questions and costs of the entries that are ranked, as if there were no others."""
+    labels = {defense for entry in published.ranked for defense in entry.defenses}
+    found = {asked: question.among(labels) for asked, question in every.items()}
+    # By entry: another's jobs may name whatever defense.
+    own = jobs.loc[jobs["entry"].isin([entry.name for entry in published.ranked])] if len(jobs) else jobs
+    return {asked: question for asked, question in found.items() if question.defenses}, costs_of(own)
 
 
 def _budgets(
-    ranked: Mapping[Asked, list[Row]], images: DataFrame, jobs: DataFrame, published: Published
+    ranked: Mapping[Asked, list[Row]], again: Mapping[Asked, Question], costs: Costs, rule: Rule
 ) -> dict[Asked, list[Row]]:
     """Empty for a question that nobody was trained for: it has no accuracy to keep within."""
     trained = {asked for asked, rows in ranked.items() if any(row["accuracy_seeds"] > 0 for row in rows)}
-    keys = zip(*(images[name].astype(str) for name in QUESTION), strict=True)
-    own = pd.DataFrame(images.loc[[key in trained for key in keys]])
-    return _by_question(ranking_at_budgets(own, jobs, published.board.rule)) if len(own) else {}
+    own = [question for asked, question in again.items() if asked in trained]
+    return _by_question(ranking_at_budgets(own, rule, costs))
 
 
 def _summaries(images: DataFrame) -> dict[Asked, dict[Faced, Row]]:

@@ -9,7 +9,8 @@ import pandas as pd
 
 from bench.errors import ConfigurationError, suggest
 from leaderboards.ranking.budgets import ranking_at_budgets, with_budgets
-from leaderboards.ranking.evidence import QUESTION
+from leaderboards.ranking.costs import costs_of
+from leaderboards.ranking.evidence import QUESTION, questions
 from leaderboards.ranking.ranking import ranking
 from leaderboards.ranking.summary import Row, records
 from leaderboards.ranking.verdicts import Rule
@@ -32,9 +33,10 @@ def render(
     rule = rule or Rule()
     if frame.empty:
         return "No cells yet: run the grid first.\n"
-    rows = ranking(frame, rule, jobs)
+    found, costs = questions(frame), costs_of(jobs)
+    rows = ranking(found, rule, costs)
     at_any_price = not any(rows["accuracy_seeds"] > 0)
-    affordable = ranking_at_budgets(frame.iloc[:0] if at_any_price else frame, jobs, rule)
+    affordable = ranking_at_budgets([] if at_any_price else found, rule, costs)
     if format in ("csv", "json"):
         rows = with_budgets(rows, affordable)
     if format == "csv":

@@ -9,6 +9,8 @@ import pytest
 
 from leaderboards.entries.published import published
 from leaderboards.ranking.budgets import ranking_at_budgets
+from leaderboards.ranking.costs import costs_of
+from leaderboards.ranking.evidence import questions
 from leaderboards.ranking.ranking import ranking
 from leaderboards.ranking.summary import records
 from tools.readme import table
@@ -24,7 +26,7 @@ def board():
 @cache
 def rows():
     frame, jobs = board().frames(ranked=True)
-    return records(ranking(frame, board().board.rule, jobs))
+    return records(ranking(questions(frame), board().board.rule, costs_of(jobs)))
 
 
 def test_the_readme_shows_the_board_as_it_is_published():
@@ -56,7 +58,7 @@ def test_the_published_accuracies_are_those_of_the_published_trainings():
 
 def test_no_budget_ranks_an_update_of_zeros():
     frame, jobs = board().frames(ranked=True)
-    for row in records(ranking_at_budgets(frame, jobs, board().board.rule)):
+    for row in records(ranking_at_budgets(questions(frame), board().board.rule, costs_of(jobs))):
         assert row["family"] != "zeros" or pd.isna(row["rank"])
 
 

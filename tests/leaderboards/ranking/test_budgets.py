@@ -11,7 +11,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from leaderboards.ranking.budgets import ranking_at_budgets, split
+from leaderboards.ranking.budgets import BUDGETS, ranking_at_budgets, split
+from leaderboards.ranking.costs import costs_of
+from leaderboards.ranking.evidence import questions
 from leaderboards.ranking.summary import Row, records
 from leaderboards.ranking.verdicts import Rule
 
@@ -45,6 +47,12 @@ def lost(make: SimpleNamespace) -> Callable[..., pd.DataFrame]:
     return trained
 
 
+def affordable(
+    frame: pd.DataFrame, jobs: pd.DataFrame | None, rule: Rule, budgets: tuple[float, ...] = BUDGETS
+) -> pd.DataFrame:
+    return ranking_at_budgets(questions(frame), rule, costs_of(jobs), budgets)
+
+
 def results(gains: dict[str, float | np.ndarray], n: int = 40, batch: int = 1) -> pd.DataFrame:
     rng = np.random.default_rng(0)
     rows: list[Row] = []
@@ -70,7 +78,7 @@ def results(gains: dict[str, float | np.ndarray], n: int = 40, batch: int = 1) -
 
 @pytest.fixture
 def at(lost: Callable) -> Callable[[float], dict[str, Row]]:
-    rows = records(ranking_at_budgets(results(dict(GAINS)), lost(), ANY))
+    rows = records(affordable(results(dict(GAINS)), lost(), ANY))
     return lambda budget: {row["family"]: row for row in rows if row["budget"] == budget}
 
 
@@ -96,7 +104,7 @@ def test_an_update_of_zeros_is_ranked_at_no_budget(at: Callable) -> None:
 
 
 def test_a_defense_whose_accuracy_nobody_measured_is_not_ranked() -> None:
-    found = records(ranking_at_budgets(results({"none": 0.6, "zeros": 0.0}), None, ANY))
+    found = records(affordable(results({"none": 0.6, "zeros": 0.0}), None, ANY))
     assert {row["why"] for row in found if row["family"] == "zeros"} == {"accuracy not measured"}
 
 
@@ -104,7 +112,7 @@ def test_a_strength_is_chosen_on_images_that_are_not_scored(lost: Callable) -> N
     # On the first fifth .99 seems to leak least; on the others it leaks most.
     misleading = np.where(np.arange(40) < 8, 0.0, 0.5)
     frame = results({"none": 0.6, "pruning(ratio=0.9)": 0.4, "pruning(ratio=0.99)": misleading})
-    found = {row["family"]: row for row in records(ranking_at_budgets(frame, lost(), ANY, (10.0,)))}
+    found = {row["family"]: row for row in records(affordable(frame, lost(), ANY, (10.0,)))}
     assert found["pruning"]["defense"] == "pruning(ratio=0.99)"
     assert found["pruning"]["ssim_gain"] == pytest.approx(0.5, abs=0.01)
     assert found["pruning"]["n"] == 32
@@ -113,23 +121,23 @@ def test_a_strength_is_chosen_on_images_that_are_not_scored(lost: Callable) -> N
 def test_a_strength_without_whole_evidence_stands_for_nobody(lost: Callable) -> None:
     frame = results(dict(GAINS))
     gone = frame["defense"].eq("noise(std=0.1)") & frame["attack"].eq("cosine") & frame["image"].eq(3)
-    found = records(ranking_at_budgets(pd.DataFrame(frame[~gone]), lost(), ANY, (10.0,)))
+    found = records(affordable(pd.DataFrame(frame[~gone]), lost(), ANY, (10.0,)))
     assert [row["why"] for row in found if row["family"] == "noise(std=0.1)"] == ["incomplete"]
 
 
 def test_no_batch_is_divided_between_choosing_and_scoring() -> None:
     frame = pd.concat([results({"none": 0.5}, batch=6), results({"p": 0.5}, batch=4)])
-    chosen_on, scored = split(frame)
-    assert (chosen_on["image"].nunique(), scored["image"].nunique()) == (12, 28)
+    chosen_on, scored = split(questions(frame)[0])
+    assert (len(chosen_on.images), len(scored.images)) == (12, 28)
     with pytest.raises(ValueError, match="every cut divides"):
-        split(results({"none": 0.5}, batch=40))
+        split(questions(results({"none": 0.5}, batch=40))[0])
 
 
 def test_failing_a_strength_never_helps_its_family(lost: Callable) -> None:
     misleading = np.where(np.arange(40) < 8, 0.0, 0.5)
     frame = results({"none": 0.6, "pruning(ratio=0.9)": 0.4, "pruning(ratio=0.99)": misleading})
     gone = frame["defense"].eq("pruning(ratio=0.99)") & frame["attack"].eq("cosine") & frame["image"].eq(30)
-    found = records(ranking_at_budgets(pd.DataFrame(frame[~gone]), lost(), ANY, (10.0,)))
+    found = records(affordable(pd.DataFrame(frame[~gone]), lost(), ANY, (10.0,)))
     assert [row["why"] for row in found if row["family"] == "pruning"] == ["incomplete"]
 
 
@@ -138,20 +146,20 @@ def test_a_strength_is_chosen_under_a_seed_that_is_not_scored(lost: Callable) ->
     first = results({"none": 0.6, "pruning(ratio=0.9)": 0.4, "pruning(ratio=0.99)": 0.1})
     second = results({"none": 0.6, "pruning(ratio=0.9)": 0.4, "pruning(ratio=0.99)": 0.6}).assign(seed=1)
     frame = pd.concat([first, second], ignore_index=True)
-    found = {row["family"]: row for row in records(ranking_at_budgets(frame, lost(), ANY, (10.0,)))}
+    found = {row["family"]: row for row in records(affordable(frame, lost(), ANY, (10.0,)))}
     assert found["pruning"]["defense"] == "pruning(ratio=0.99)"
     assert found["pruning"]["ssim_gain"] == pytest.approx(0.6, abs=0.02)
 
 
 def test_an_accuracy_of_chance_is_too_costly_however_little_was_there_to_lose(lost: Callable) -> None:
     jobs = lost({"zeros": (8.0, 8.5)}, chance=0.72)
-    found = records(ranking_at_budgets(results({"none": 0.6, "zeros": 0.0}), jobs, ANY, (10.0,)))
+    found = records(affordable(results({"none": 0.6, "zeros": 0.0}), jobs, ANY, (10.0,)))
     assert [row["why"] for row in found if row["family"] == "zeros"] == ["too costly"]
 
 
 def test_an_accuracy_belongs_to_the_model_that_was_trained(lost: Callable) -> None:
     frame = pd.concat([results(dict(GAINS)), results(dict(GAINS)).assign(model="other")], ignore_index=True)
-    rows = records(ranking_at_budgets(frame, lost(), ANY, (10.0,)))
+    rows = records(affordable(frame, lost(), ANY, (10.0,)))
     why = {row["model"]: row["why"] for row in rows if row["family"] == "zeros"}
     assert why == {"m": "too costly", "other": "accuracy not measured"}
 
@@ -159,7 +167,7 @@ def test_an_accuracy_belongs_to_the_model_that_was_trained(lost: Callable) -> No
 def test_a_question_without_results_does_not_take_the_others_with_it(lost: Callable) -> None:
     pending = results(dict(GAINS)).drop_duplicates(["defense", "attack"]).assign(model="other", status="pending")
     pending[["image", "trial", "ssim", "identified", "underpowered"]] = np.nan
-    rows = records(ranking_at_budgets(pd.concat([results(dict(GAINS)), pending]), lost(), ANY, (3.0,)))
+    rows = records(affordable(pd.concat([results(dict(GAINS)), pending]), lost(), ANY, (3.0,)))
     ranks = {(row["model"], row["family"]): row["rank"] for row in rows}
     assert ranks["m", "pruning"] == 1
     assert pd.isna(ranks["other", "pruning"])
@@ -167,7 +175,7 @@ def test_a_question_without_results_does_not_take_the_others_with_it(lost: Calla
 
 
 def test_the_minimum_of_images_is_that_of_the_whole_question(lost: Callable) -> None:
-    at_40, at_41 = (ranking_at_budgets(results(dict(GAINS)), lost(), Rule(minimum_images=n), (3.0,)) for n in (40, 41))
+    at_40, at_41 = (affordable(results(dict(GAINS)), lost(), Rule(minimum_images=n), (3.0,)) for n in (40, 41))
     assert at_40["rank"].notna().any()
     assert at_41["rank"].isna().all()
     assert at_41["why"].eq("40 images, 41 are needed").all()
@@ -178,18 +186,18 @@ def test_zeros_and_pure_noise_are_ranked_at_no_budget(make: SimpleNamespace) -> 
     reached = {"none": [0.61, 0.62, 0.63], "zeros": [0.1, 0.1, 0.1], "pure_noise": [0.08, 0.13, 0.1]}
     jobs = make.frame(*(make.training(name, own, **place) for name, own in reached.items()))
     frame = results({"none": 0.6, "zeros": 0.0, "pure_noise": 0.0})
-    rows = [row for row in records(ranking_at_budgets(frame, jobs, ANY)) if row["family"] != "none"]
+    rows = [row for row in records(affordable(frame, jobs, ANY)) if row["family"] != "none"]
     assert len(rows) == 8
     assert {(row["why"], row["defense"]) for row in rows} == {("too costly", None)}
     # However large the budget: what trains nothing is worth nothing.
-    every = records(ranking_at_budgets(frame, jobs, ANY, (100.0,)))
+    every = records(affordable(frame, jobs, ANY, (100.0,)))
     assert [row["why"] for row in every if row["family"] != "none"] == ["too costly"] * 2
 
 
 def test_two_seeds_make_nobody_affordable(lost: Callable) -> None:
     jobs = lost()
     two = jobs[jobs["defense"].ne("noise(std=0.1)") | jobs["seed"].lt(2)]
-    found = records(ranking_at_budgets(results(dict(GAINS)), two, ANY, (10.0,)))
+    found = records(affordable(results(dict(GAINS)), two, ANY, (10.0,)))
     whys = {row["family"]: row["why"] for row in found if row["why"]}
     assert whys == {"noise(std=0.1)": "accuracy of fewer than 3 seeds", "zeros": "too costly"}
 
@@ -197,13 +205,13 @@ def test_two_seeds_make_nobody_affordable(lost: Callable) -> None:
 def test_a_broken_certificate_of_one_strength_unranks_its_family(lost: Callable, make: SimpleNamespace) -> None:
     certificate = make.certificate("pruning(ratio=0.9)", 190, dataset="d", model="m", weights="w")
     jobs = pd.concat([lost(), make.frame(certificate)])
-    found = {row["family"]: row for row in records(ranking_at_budgets(results(dict(GAINS)), jobs, ANY, (10.0,)))}
+    found = {row["family"]: row for row in records(affordable(results(dict(GAINS)), jobs, ANY, (10.0,)))}
     assert (found["pruning"]["why"], found["pruning"]["defense"]) == ("broken certificate", None)
     assert found["noise(std=0.1)"]["rank"] == 1
 
 
 def test_no_budget_ranks_anybody_where_undefended_training_falls_short(lost: Callable) -> None:
-    found = ranking_at_budgets(results(dict(GAINS)), lost(least_accuracy=0.9), ANY)
+    found = affordable(results(dict(GAINS)), lost(least_accuracy=0.9), ANY)
     assert found["rank"].isna().all()
     assert set(found["why"]) == {"undefended training reaches 0.800, 0.9 is needed"}
 

@@ -14,6 +14,7 @@ from hypothesis import Phase, given
 from hypothesis import settings as sizes
 from hypothesis import strategies as st
 
+from leaderboards.ranking.costs import Costs
 from leaderboards.ranking.evidence import METRICS, questions
 from leaderboards.ranking.ranking import ranking
 from leaderboards.ranking.summary import records
@@ -84,19 +85,23 @@ def some(frame: pd.DataFrame, column: str, text: str) -> pd.DataFrame:
     return pd.DataFrame(frame[frame[column].str.contains(text)])
 
 
+def ranked(frame: pd.DataFrame, rule: Rule = ANY) -> pd.DataFrame:
+    return ranking(questions(frame), rule, Costs())
+
+
 def ranks(frame: pd.DataFrame, rule: Rule = ANY) -> dict[str, int | None]:
-    return {row["defense"]: None if pd.isna(row["rank"]) else row["rank"] for row in records(ranking(frame, rule))}
+    return {row["defense"]: None if pd.isna(row["rank"]) else row["rank"] for row in records(ranked(frame, rule))}
 
 
 def reasons(frame: pd.DataFrame, rule: Rule = ANY) -> set[str]:
     """Why nobody is ranked."""
-    rows = records(ranking(frame, rule))
+    rows = records(ranked(frame, rule))
     assert all(pd.isna(row["rank"]) for row in rows)
     return {row["unranked"] for row in rows}
 
 
 def of(frame: pd.DataFrame, defense: str, rule: Rule = ANY) -> dict[str, Any]:
-    return next(row for row in records(ranking(frame, rule)) if row["defense"] == defense)
+    return next(row for row in records(ranked(frame, rule)) if row["defense"] == defense)
 
 
 def failing(frame: pd.DataFrame, attack: str, defense: str, status: str = "diverged") -> pd.DataFrame:
@@ -336,7 +341,7 @@ def test_batches_are_the_units_of_intervals() -> None:
 
 
 def test_another_knowledge_of_labels_is_another_question() -> None:
-    rows = records(ranking(pd.concat([board({"p": 0.2}), board({"p": 0.4}, labels="recovered")]), ANY))
+    rows = records(ranked(pd.concat([board({"p": 0.2}), board({"p": 0.4}, labels="recovered")])))
     found = {(row["labels"], row["defense"]): row["ssim_gain"] for row in rows}
     assert found["known", "p"] == pytest.approx(0.2, abs=0.02)
     assert found["recovered", "p"] == pytest.approx(0.4, abs=0.02)
@@ -378,7 +383,7 @@ def test_losing_a_cell_never_gives_its_defense_a_rank_or_a_lower_leakage(
 def test_an_attack_on_labels_is_required_but_leaks_no_pixel_and_unranks_nobody():
     rows = board({"weak": 0.3, "strong": 0.1})
     rule = Rule(required=("cosine", "label_rule"), minimum_images=1)
-    alone = ranking(rows, rule)
+    alone = ranked(rows, rule)
     assert alone["unranked"].iloc[0] == "the required attack label_rule is missing"
     found = {"none": 1.0, "weak": 0.9, "strong": 0.1}
     grey = [
@@ -388,12 +393,33 @@ def test_an_attack_on_labels_is_required_but_leaks_no_pixel_and_unranks_nobody()
     floors = [
         cell("wrong_image(of='label_rule')", d, np.full(N, 0.1), order=i, control=True) for i, d in enumerate(found)
     ]
-    both = ranking(pd.concat([rows, *grey, *floors]), rule)
+    both = ranked(pd.concat([rows, *grey, *floors]), rule)
     assert both["unranked"].isna().all()
     assert both["labels_found"].tolist() == pytest.approx([1.0, 0.9, 0.1])
-    plain = ranking(rows, Rule(required=("cosine",), minimum_images=1))
+    plain = ranked(rows, Rule(required=("cosine",), minimum_images=1))
     for column in ("rank", "ssim_gain", "ssim_excess", "chance", "strongest", "underpowered"):
         assert both[column].tolist() == plain[column].tolist(), column
-    without = ranking(pd.concat([rows, *grey[:2], *floors]), rule)
+    without = ranked(pd.concat([rows, *grey[:2], *floors]), rule)
     assert without["incomplete"].tolist()[:2] == [None, None]
     assert "label_rule" in without["incomplete"].iloc[2]
+
+
+def test_the_question_asked_of_some_defenses_or_rows_is_the_question_of_a_frame_that_has_no_others() -> None:
+    two = [board({"p": 0.2, "q": 0.4}, batch=4), board({"p": 0.3, "q": 0.1}, batch=3).assign(seed=1)]
+    frame = failing(pd.concat(two, ignore_index=True), "cosine", "q")
+    more = pd.concat([frame, cell("cosine", "r", np.full(2 * N, 0.5), order=3)], ignore_index=True)
+    (every,) = questions(more)
+    among = pd.DataFrame(more[more["defense"] != "r"])
+    part = pd.DataFrame(more[(more["seed"] == 1) & ~(more["image"] < 12)])
+    for found, own in (
+        (every.among(["none", "p", "q"]), among),
+        (every.part(lambda record: (record.seeds == 1) & ~(record.images < 12)), part),
+    ):
+        (expected,) = questions(own)
+        assert found.images.tolist() == expected.images.tolist()
+        for mine, its in zip(found.defenses, expected.defenses, strict=True):
+            assert mine.row["defense"] == its.row["defense"]
+            assert mine.groups.tolist() == its.groups.tolist()
+            for one, other in zip(mine.attempts, its.attempts, strict=True):
+                assert (one.variant, one.whole, one.reason) == (other.variant, other.whole, other.reason)
+                assert np.array_equal(one.gain("ssim"), other.gain("ssim"), equal_nan=True)

@@ -17,6 +17,7 @@ from leaderboards.cli.site import site
 from leaderboards.entries.entry import read_entry
 from leaderboards.entries.published import published
 from leaderboards.entries.reviews import Review, write_review
+from leaderboards.ranking.evidence import questions
 from leaderboards.site.board_page import board_view
 from leaderboards.site.build import build, command_of, write
 from leaderboards.site.defense_page import curves
@@ -67,6 +68,14 @@ def test_a_self_reported_entry_changes_no_mark_front_or_figure_of_one_that_was_r
     assert {line.defense: line for line in before.lines}.items() <= {line.defense: line for line in after.lines}.items()
     [asked] = found.questions
     assert found.evidence(asked, MINE[0][0]).strongest is not None
+
+
+def test_evidence_is_made_once_for_all_that_a_board_s_page_shows(made, monkeypatch):
+    make_entry(made / "made-up", "zzz", THEIRS)
+    calls = []
+    monkeypatch.setattr("leaderboards.site.results.questions", lambda frame: calls.append(frame) or questions(frame))
+    view_of(made)
+    assert len(calls) == 1
 
 
 def test_strengths_of_two_entries_are_not_joined_whatever_they_are_called(made):

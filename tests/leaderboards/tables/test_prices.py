@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from leaderboards.ranking.costs import COLUMNS, Certificate, Costs, costs_of
+from leaderboards.ranking.evidence import questions
 from leaderboards.ranking.ranking import ranking
 from leaderboards.ranking.summary import Row, records
 from leaderboards.ranking.verdicts import Rule
@@ -54,6 +55,10 @@ def jobs(make: SimpleNamespace) -> Callable[..., pd.DataFrame]:
     return made
 
 
+def ranked(frame: pd.DataFrame, rule: Rule, jobs: pd.DataFrame | None = None) -> pd.DataFrame:
+    return ranking(questions(frame), rule, costs_of(jobs))
+
+
 def of(rows: pd.DataFrame, defense: str) -> Row:
     return next(row for row in records(rows) if row["defense"] == defense)
 
@@ -66,7 +71,7 @@ def shown(text: str, title: str) -> dict[str, dict[str, str]]:
 
 
 def test_every_figure_of_a_defense_stands_beside_its_leakage(frame: pd.DataFrame, jobs: Callable) -> None:
-    row = of(ranking(frame, ANY, jobs()), NOISE)
+    row = of(ranked(frame, ANY, jobs()), NOISE)
     found = {name: row[name] for name in ("accuracy", "accuracy_lost", "epsilon", "epsilon_rdp", "epsilon_central")}
     expected = {"accuracy": 0.57, "accuracy_lost": 4.0, "epsilon": 14.21, "epsilon_rdp": 17.052}
     assert found == pytest.approx(expected | {"epsilon_central": 14.21 / 6})
@@ -78,19 +83,19 @@ def test_every_figure_of_a_defense_stands_beside_its_leakage(frame: pd.DataFrame
 
 
 def test_without_jobs_everything_is_null_and_ranks_are_as_before(frame: pd.DataFrame, jobs: Callable) -> None:
-    without, priced = ranking(frame, ANY), ranking(frame, ANY, jobs())
+    without, priced = ranked(frame, ANY), ranked(frame, ANY, jobs())
     assert without["rank"].tolist() == priced["rank"].tolist()
     numbers = [name for name in COLUMNS if not name.endswith("reason") and name != "accuracy_seeds"]
     assert without[numbers].isna().all(axis=None)
     assert without["accuracy_reason"].eq("accuracy not measured").all()
-    pd.testing.assert_frame_equal(without, ranking(frame, ANY, jobs().iloc[:0]))
+    pd.testing.assert_frame_equal(without, ranked(frame, ANY, jobs().iloc[:0]))
     text = standings.render(frame, "text", ANY)
     assert "Privacy and its price" not in text
     assert "cost" in text.split("What it is made of")[1]
 
 
 def test_a_broken_certificate_takes_epsilon_and_rank(frame: pd.DataFrame, jobs: Callable) -> None:
-    whole, broken = ranking(frame, ANY, jobs()), ranking(frame, ANY, jobs(successes=100))
+    whole, broken = ranked(frame, ANY, jobs()), ranked(frame, ANY, jobs(successes=100))
     assert not pd.isna(of(whole, NOISE)["rank"])
     row = of(broken, NOISE)
     assert pd.isna(row["rank"])
@@ -110,7 +115,7 @@ def test_a_certificate_that_was_not_measured_helps_nobody(frame: pd.DataFrame, j
     failed = made["kind"] == "certificate"
     made.loc[failed, ["status", "reason"]] = "error", "it broke"
     made.loc[failed, ["successes", "bound"]] = np.nan
-    row = of(ranking(frame, ANY, made), NOISE)
+    row = of(ranked(frame, ANY, made), NOISE)
     assert pd.isna(row["rank"])
     assert "incomplete" in row["verdicts"]
     assert np.isnan([row[name] for name in ("epsilon", "epsilon_rdp", "epsilon_prv", "epsilon_central")]).all()
@@ -133,15 +138,15 @@ def test_a_broken_part_breaks_every_proof_that_rests_on_it_and_no_heuristic() ->
 
 def test_a_broken_certificate_is_broken_under_all_weights(frame: pd.DataFrame, jobs: Callable) -> None:
     trained = frame.assign(weights="5 epochs")
-    rows = ranking(pd.concat([frame, trained]), ANY, jobs(successes=100))
+    rows = ranked(pd.concat([frame, trained]), ANY, jobs(successes=100))
     noise = rows[rows["defense"] == NOISE]
     assert noise["rank"].isna().all()
     assert noise["certificate"].notna().tolist() == [True, False]
 
 
 def test_nobody_is_ranked_where_undefended_training_falls_short(frame: pd.DataFrame, jobs: Callable) -> None:
-    assert ranking(frame, ANY, jobs(least_accuracy=0.61))["rank"].notna().all()
-    short = ranking(frame, ANY, jobs(least_accuracy=0.62))
+    assert ranked(frame, ANY, jobs(least_accuracy=0.61))["rank"].notna().all()
+    short = ranked(frame, ANY, jobs(least_accuracy=0.62))
     assert short["rank"].isna().all()
     assert set(short["unranked"]) == {"undefended training reaches 0.610, 0.62 is needed"}
     assert "Nobody is ranked: undefended training reaches" in standings.render(
@@ -151,22 +156,22 @@ def test_nobody_is_ranked_where_undefended_training_falls_short(frame: pd.DataFr
 
 def test_nobody_is_ranked_where_undefended_training_is_missing(frame: pd.DataFrame, jobs: Callable) -> None:
     asked = jobs(least_accuracy=0.5)
-    rows = ranking(frame, ANY, asked[asked["defense"] != "none"])
+    rows = ranked(frame, ANY, asked[asked["defense"] != "none"])
     assert set(rows["unranked"]) == {"undefended training has no accuracy (accuracy not measured), 0.5 is needed"}
     failed = asked.assign(status=asked["status"].mask(asked["defense"].eq("none") & asked["seed"].eq(2), "oom"))
-    assert ranking(frame, ANY, failed)["rank"].isna().all()
+    assert ranked(frame, ANY, failed)["rank"].isna().all()
     # Another model of the run needs an accuracy of its own.
-    other = ranking(pd.concat([frame, frame.assign(model="other")]), ANY, asked)
+    other = ranked(pd.concat([frame, frame.assign(model="other")]), ANY, asked)
     assert other.groupby("model")["rank"].count().to_dict() == {"lenet-zhu": len(DEFENSES), "other": 0}
 
 
 def test_the_first_table_joins_leakage_accuracy_proof_certificate_and_cost(frame: pd.DataFrame, jobs: Callable) -> None:
     text = standings.render(frame, "markdown", ANY, jobs())
     row = shown(text, "Privacy and its price")[NOISE]
-    ranked = of(ranking(frame, ANY, jobs()), NOISE)
-    assert row["SSIM gain"] == f"{ranked['ssim_gain']:.3f}"
-    assert row["95% interval"] == f"[{ranked['ssim_gain_low']:.3f}, {ranked['ssim_gain_high']:.3f}]"
-    assert (row["accuracy"], row["accuracy lost"]) == (f"{ranked['accuracy']:.3f}", "4.0 [4.0, 4.0]")
+    figures = of(ranked(frame, ANY, jobs()), NOISE)
+    assert row["SSIM gain"] == f"{figures['ssim_gain']:.3f}"
+    assert row["95% interval"] == f"[{figures['ssim_gain_low']:.3f}, {figures['ssim_gain_high']:.3f}]"
+    assert (row["accuracy"], row["accuracy lost"]) == (f"{figures['accuracy']:.3f}", "4.0 [4.0, 4.0]")
     # An upper bound is rounded up.
     assert (row["epsilon"], row["picked / proven"]) == ("14.3", "0.180 / 0.230")
     assert (row["KiB sent"], row["ms |"]) == ("2.0", "12.5 |")
@@ -195,7 +200,7 @@ def test_a_failed_training_is_null_with_its_reason(frame: pd.DataFrame, jobs: Ca
     text = standings.render(frame, "text", ANY, rows)
     assert "training: seed 1 is oom (2 GiB were asked for)" in text
     assert "nan" not in text.lower()
-    row = of(ranking(frame, ANY, rows), PRUNED[0])
+    row = of(ranked(frame, ANY, rows), PRUNED[0])
     assert np.isnan([row["accuracy"], row["accuracy_lost"], row["bytes_sent"]]).all()
     assert row["accuracy_reason"] == "seed 1 is oom (2 GiB were asked for)"
 
