@@ -6,7 +6,7 @@ import time
 import traceback
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +14,14 @@ import torch
 
 from attacks.engine.execution import is_out_of_memory
 from bench.engines.attempts import first_line
-from bench.grid.sections import Certificate, Utility
-from bench.plan.jobs import UNUSED_DELTA, Job
+from bench.grid.jobs import Job
 from bench.plan.plan import Plan
-from bench.price.certificate_trials import Pool, measure
 from bench.price.federated import TrainingDiverged
-from bench.price.utility import trained_figures
+from bench.price.jobs import figures_of
 from bench.provenance import provenance
-from bench.seeds import stream
 from bench.store.in_flight import DEATHS
 from bench.store.store import VERSION, Store
 from bench.trial.clients import Clients
-from defenses.task import Task
 
 Progress = Callable[[int, int], None]
 A_DAY = 24 * 3600
@@ -65,7 +61,7 @@ class JobEngine:
     def _attempt(self, job: Job, progress: Progress) -> dict[str, Any]:
         """The cell's border: whatever goes wrong inside becomes a status with its reason."""
         try:
-            figures = self._train(job, progress) if job.kind == "training" else self._certify(job)
+            figures = figures_of(job, self.clients, self._kept(job), progress)
             return {"status": "ok", "reason": None, "figures": figures}
         except TrainingDiverged as error:
             return {"status": "diverged", "reason": str(error)}
@@ -73,37 +69,6 @@ class JobEngine:
             reason = f"{type(error).__name__}: {first_line(error)}"
             status = "oom" if is_out_of_memory(error) else "error"
             return {"status": status, "reason": reason, "traceback": traceback.format_exc()}
-
-    def _train(self, job: Job, progress: Progress) -> dict[str, Any]:
-        assert isinstance(job.asked, Utility)
-        return trained_figures(
-            self.clients.architecture(job.setting, job.seed),
-            job.setting.mode,
-            self.clients.chain(job.defense),
-            job.schedule,
-            self.clients.dataset(job.setting),
-            job.asked,
-            stream("utility", job.seed),
-            self._kept(job),
-            progress,
-        )
-
-    def _certify(self, job: Job) -> dict[str, Any]:
-        assert isinstance(job.asked, Certificate)
-        dataset, chain = self.clients.dataset(job.setting), self.clients.chain(job.defense)
-        model, _ = self.clients.model(job.setting, job.seed)
-        params = {name: p.detach() for name, p in model.named_parameters()}
-        found = measure(
-            chain,
-            Task(model, dataset.classes, dataset.input_shape, job.schedule),
-            params,
-            Pool.of(dataset),
-            chain.privacy(job.setting.client, 1, UNUSED_DELTA),
-            **job.asked.model_dump(),
-            seed=stream("certificate", job.seed),
-        )
-        figures = {name: value for name, value in asdict(found).items() if name != "seed"}
-        return {**figures, "bound": found.bound}
 
     def _kept(self, job: Job) -> Path:
         """Where an unfinished training is kept; what another version of the method has left there is removed."""

@@ -9,7 +9,7 @@ from typing import TextIO
 from tqdm import tqdm
 
 from bench.grid.cells import Block
-from bench.plan.jobs import Job
+from bench.grid.jobs import Job
 
 LINE_SECONDS = 30.0
 """How often a log, which no terminal redraws, gets a line."""

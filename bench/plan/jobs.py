@@ -1,24 +1,21 @@
-"""What a run computes of a defense beside attacking it: federated trainings and certificates, as cells of their own."""
+"""The jobs of a grid: the federated trainings and certificates of its defenses, and their fingerprints."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from functools import cache, cached_property
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import TYPE_CHECKING
 
 from bench.data.dataset import Dataset, digest_of
 from bench.errors import ConfigurationError
 from bench.grid.cells import Setting
-from bench.grid.sections import Certificate, Utility
+from bench.grid.jobs import Job
 from bench.plan import source_digests
 from bench.plan.fingerprints import CLIENT, ROOT, fingerprint, sources_fingerprint
 from bench.price.certificate_trials import POOL
+from bench.price.jobs import UNUSED_DELTA
 from bench.registry.sources import named
-from bench.registry.specs import Chain, chain_label, chain_name
-from defenses.schedule import Schedule
+from bench.registry.specs import Chain, chain_label
 
 if TYPE_CHECKING:
     from bench.grid.config import Config
@@ -28,7 +25,7 @@ if TYPE_CHECKING:
 TRAINING = (
     "bench/plan/plan.py",
     "bench/data/dataset.py",
-    "bench/engines/jobs.py",
+    "bench/price/jobs.py",
     "bench/price/federated.py",
     "bench/store/tensors.py",
     "bench/devices.py",
@@ -42,67 +39,8 @@ TRAINING = (
     "defenses/task.py",
     "defenses/none.py",
 )
-CERTIFYING = (*CLIENT, "bench/price/certificates.py", "bench/engines/jobs.py", "bench/price/certificate_trials.py")
+CERTIFYING = (*CLIENT, "bench/price/certificates.py", "bench/price/jobs.py", "bench/price/certificate_trials.py")
 """Files that decide the result of a training or of a certificate, beside those of the defense and the adversary."""
-UNUSED_DELTA = 0.5
-"""A certificate asks a guarantee for noise and steps alone."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """A defense in a setting, trained with ("training") or put to a test of its proof ("certificate").
-
-    `schedule` is the client's after the defense; `asked` is the section of the grid file. Training starts from the
-    setting's architecture with new weights, whatever weights are attacked: its job is shared by all of them.
-    """
-
-    setting: Setting
-    defense: Chain
-    defense_order: int
-    schedule: Schedule
-    seed: int
-    asked: Utility | Certificate
-
-    @property
-    def kind(self) -> str:
-        return "training" if isinstance(self.asked, Utility) else "certificate"
-
-    @cached_property
-    def id(self) -> str:
-        """The kind and 16 hexadecimal digits of the choices that decide its result."""
-        setting = self.setting.identity
-        if self.kind == "training":
-            del setting["weights"]
-        choices = {
-            "setting": setting,
-            "defense": [part.canonical for part in self.defense],
-            "seed": self.seed,
-            "asked": self.asked.identity,
-        }
-        return f"{self.kind}-{hashlib.sha256(json.dumps(choices, sort_keys=True).encode()).hexdigest()[:16]}"
-
-    @property
-    def title(self) -> str:
-        return f"{self.kind} / {chain_label(self.defense)}, seed {self.seed}"
-
-    @property
-    def described(self) -> dict[str, Any]:
-        """What every row of its results repeats."""
-        return {
-            "kind": self.kind,
-            "job": self.id,
-            "dataset": self.setting.dataset.name,
-            "model": self.setting.model_label,
-            "weights": self.setting.weights.label if self.kind == "certificate" else None,
-            "defense": chain_label(self.defense),
-            "defense_name": chain_name(self.defense),
-            "defense_parameters": json.dumps([part.parameters for part in self.defense]),
-            "defense_order": self.defense_order,
-            "images_per_update": self.schedule.images,
-            "local_steps": 0 if self.schedule.sends_gradient else self.schedule.steps,
-            "seed": self.seed,
-            **self.asked.described,
-        }
 
 
 def make_jobs(config: Config, settings: Iterable[Setting], clients: Clients) -> tuple[Job, ...]:

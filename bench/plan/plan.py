@@ -12,8 +12,9 @@ from attacks.threat import ThreatModel
 from bench.errors import ConfigurationError
 from bench.grid.cells import PRIOR_SETTINGS, Block, Cell, Setting
 from bench.grid.config import Config
+from bench.grid.jobs import Job
 from bench.plan.fingerprints import block_fingerprints
-from bench.plan.jobs import Job, job_fingerprints, make_jobs
+from bench.plan.jobs import job_fingerprints, make_jobs
 from bench.registry.registry import Registry
 from bench.registry.sources import named
 from bench.registry.specs import Chain, MethodSpec, chain_label

@@ -84,7 +84,7 @@ class Expected:
     def jobs(self) -> list[dict[str, Any]]:
         """The trainings and certificates of the plan, with what is proven."""
         from bench.plan.description import described_jobs
-        from bench.plan.jobs import UNUSED_DELTA
+        from bench.price.jobs import UNUSED_DELTA
 
         rows = described_jobs(self.plan, self.clients)
         for job, row in zip(self.plan.jobs, rows, strict=True):

@@ -1,0 +1,61 @@
+"""The figures of a job: with which architecture, schedule, streams and pool it trains, or tests a proof."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bench.grid.jobs import Job
+from bench.grid.sections import Certificate, Utility
+from bench.models.training import Progress
+from bench.price.certificate_trials import Pool, measure
+from bench.price.utility import trained_figures
+from bench.seeds import stream
+from bench.trial.clients import Clients
+from defenses.task import Task
+
+UNUSED_DELTA = 0.5
+"""A certificate asks a guarantee for noise and steps alone."""
+
+
+def figures_of(job: Job, clients: Clients, kept: Path, progress: Progress) -> dict[str, Any]:
+    """What a training or certificate found.
+
+    An unfinished training is kept in the file `kept`; `progress` is of trainings. Raises `TrainingDiverged` and
+    `DefenseFault`.
+    """
+    if isinstance(job.asked, Utility):
+        return _trained(job, job.asked, clients, kept, progress)
+    return _certified(job, job.asked, clients)
+
+
+def _trained(job: Job, asked: Utility, clients: Clients, kept: Path, progress: Progress) -> dict[str, Any]:
+    return trained_figures(
+        clients.architecture(job.setting, job.seed),
+        job.setting.mode,
+        clients.chain(job.defense),
+        job.schedule,
+        clients.dataset(job.setting),
+        asked,
+        stream("utility", job.seed),
+        kept,
+        progress,
+    )
+
+
+def _certified(job: Job, asked: Certificate, clients: Clients) -> dict[str, Any]:
+    dataset, chain = clients.dataset(job.setting), clients.chain(job.defense)
+    model, _ = clients.model(job.setting, job.seed)
+    params = {name: p.detach() for name, p in model.named_parameters()}
+    found = measure(
+        chain,
+        Task(model, dataset.classes, dataset.input_shape, job.schedule),
+        params,
+        Pool.of(dataset),
+        chain.privacy(job.setting.client, 1, UNUSED_DELTA),
+        **asked.model_dump(),
+        seed=stream("certificate", job.seed),
+    )
+    figures = {name: value for name, value in asdict(found).items() if name != "seed"}
+    return {**figures, "bound": found.bound}
