@@ -33,9 +33,12 @@ $(VENV)/installed: pyproject.toml constraints.txt
 readme: run
 	$(BIN)/python -m tools.readme quick runs/quick
 
-# docs/reference.md, after a change of a command, a key, or a method's parameters.
+# docs/reference.md, after a change of a command, a key, or a method's parameters; the tables of
+# docs/what-a-check-can-detect.md, after a change of a check's rules or of the lies that tests try.
 reference: $(VENV)/installed
 	$(BIN)/python -m tools.reference
+	$(BIN)/python -m tools.detection
+	PYTHONPATH=. $(BIN)/python tests/leaderboards/doctored.py
 
 # The small presets of the paper's claims, an hour at the most on 2 cores, and docs/paper.md. Trained networks need
 # cifar10-jpeg.zip in LEAKBOARD_DATA, paper-batch-small needs Debian's dataset-fashion-mnist.

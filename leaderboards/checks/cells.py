@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from leaderboards.checks.expected import Expected, key_of, plain
+from leaderboards.checks.submission import Submission
 from leaderboards.entries.entry import Entry
 from leaderboards.entries.schema import LENT, CellFile, Columns
 
@@ -97,8 +98,9 @@ _OF_ALL = ("images_per_update", "local_steps", "defense_name", "defense_paramete
 _TABLES = ("attack_parameters", "defense_parameters")
 
 
-def cell_faults(entry: Entry, plan: Expected) -> Iterator[str]:
+def cell_faults(submission: Submission) -> Iterator[str]:
     """Cells that are missing, doubled, not asked for, or not as the board's plan has them."""
+    entry, plan = submission.entry, submission.plan
     for defense in entry.defenses:
         wanted = plan.cells(defense)
         own = [cell for cell in entry.cells if cell.identity.defense == defense]
@@ -145,8 +147,9 @@ def _names(cell: CellFile) -> bool:
     return len(names) == len(parts) and all(p == n or p.startswith(n + "(") for n, p in zip(names, parts, strict=True))
 
 
-def trial_faults(entry: Entry, plan: Expected) -> Iterator[str]:
+def trial_faults(submission: Submission) -> Iterator[str]:
     """Images that the seed deals to other trials, and labels that are not the dataset's."""
+    entry, plan = submission.entry, submission.plan
     labels = plan.dataset.labels[: plan.plan.images].tolist()
     for cell in entry.cells:
         if cell.columns is None:
@@ -160,8 +163,9 @@ def trial_faults(entry: Entry, plan: Expected) -> Iterator[str]:
             yield f"{place}: {len(cell.updates)} hashes of updates for {len(plan.blocks(cell.identity))} blocks"
 
 
-def metric_faults(entry: Entry, plan: Expected) -> Iterator[str]:
+def metric_faults(submission: Submission) -> Iterator[str]:
     """Metrics that are not those of the reconstructions."""
+    entry, plan = submission.entry, submission.plan
     by_id, known = {cell.identity.cell: cell for cell in entry.cells}, Known()
     for cell in entry.cells:
         if cell.columns is None:
@@ -181,11 +185,11 @@ def _lends(lender: CellFile, cell: CellFile) -> bool:
     return own.attack_parameters.get("of") == other.attack and all(getattr(own, k) == getattr(other, k) for k in LENT)
 
 
-def consistency_faults(entry: Entry) -> Iterator[str]:
-    """All attacks of a defense see one update; an attack ends no higher than it began, but for its first step."""
+def consistency_faults(submission: Submission) -> Iterator[str]:
+    """Attacks of one defense that saw different updates or weights, and objectives that end above their start."""
     seen: dict[tuple[object, ...], CellFile] = {}
     accuracies: dict[tuple[object, ...], float | None] = {}
-    for cell in entry.cells:
+    for cell in submission.entry.cells:
         if cell.columns is None:
             continue
         own, columns, place = cell.identity, cell.columns, place_of(cell)

@@ -10,8 +10,8 @@ import pandas as pd
 
 from bench.errors import ConfigurationError
 from leaderboards.checks.expected import Planner, expected
-from leaderboards.checks.rerun import Drawn, check_plugin, drawn, fault, rerun
 from leaderboards.checks.rules import Report, check
+from leaderboards.checks.submission import Submission
 from leaderboards.entries.entry import Entry, image_rows, job_rows, read_entry
 from leaderboards.entries.published import PUBLISHED, Published, published
 from leaderboards.entries.reviews import Rerun, Review, State, write_review
@@ -23,7 +23,7 @@ from leaderboards.tables.prices import rank_text
 from leaderboards.untrusted.refusals import shown
 
 
-def change_faults(entry: Path, base: str) -> Iterator[str]:
+def changed_files(entry: Path, base: str) -> Iterator[str]:
     """Files that were changed since the commit `base` and are none of the entry's own, in words.
 
     `entry` is a folder in the clone. Raises ConfigurationError where git cannot say.
@@ -82,7 +82,6 @@ def _ranks(entries: list[Entry], board: Published) -> dict[tuple[object, ...], t
 
 SHOWN, LONGEST = 5, 400
 """Faults of one rule that are printed, and characters of one."""
-AGAIN = "it can be run again"
 
 
 def check_one(
@@ -101,7 +100,7 @@ def check_one(
     Whatever a stranger wrote is said in ASCII, cut.
     """
     # Before anything is read: what git cannot compare is no fault of the entry.
-    changes = None if base is None or not folder.is_dir() else list(change_faults(folder, base))
+    changes = () if base is None or not folder.is_dir() else tuple(changed_files(folder, base))
     say(f"{shown(str(folder), LONGEST)}:")
     try:
         entry = read_entry(folder)
@@ -109,94 +108,70 @@ def check_one(
     except ConfigurationError as error:
         say(f"  REFUSED  {shown(str(error), LONGEST)}")
         return False
-    report = check(entry, board, folder.resolve().name, plugins, planner)
-    report.ask("it lies under its board", _lies(folder.resolve(), entry, where or PUBLISHED, reviewer))
-    if changes is not None:
-        report.ask(f"nothing else has changed since {base}", iter(changes))
-    reruns: list[Rerun] = []
-    if count and report.ok:
-        reruns = _run_again(entry, board, report, plugins, count, say)
+    submission = Submission(
+        entry,
+        board,
+        folder.resolve(),
+        published=where or PUBLISHED,
+        plugins=plugins,
+        planner=planner,
+        base=base,
+        changes=changes,
+        rerun_count=count,
+        on_rerun=lambda title: say(f"  {shown(title, LONGEST)}"),
+        reviewer=reviewer,
+    )
+    report = check(submission)
     _say_rules(report, say)
+    reruns = submission.reruns if report.holds("rerun") else []
     if not report.ok:
         if reviewer is not None:
-            say(f"  {_take_back(entry, board, where or PUBLISHED, reviewer, reruns)}")
+            say(f"  {_take_back(submission, reviewer, reruns)}")
         return False
-    # What was compared with no undefended entry ranks nobody.
+    # An entry that was compared with no undefended one ranks nobody.
     state: State = "re-run" if reruns and not report.open else "artefact-checked"
     say(f"  {state}; ranks{'' if state == 're-run' else ' once it is re-run'}:")
     for line in rank_changes(entry, board):
         say(f"    {shown(line, LONGEST)}")
     if reviewer is not None:
-        say(f"  {_review(entry, board, where or PUBLISHED, reviewer, state, reruns)}")
+        say(f"  {_review(submission, reviewer, state, reruns)}")
     return True
 
 
 def _say_rules(report: Report, say: Callable[[str], None]) -> None:
-    for rule in report.held:
-        say(f"  holds    {rule}")
-    for rule in report.open:
-        say(f"  open     {rule}: there is no undefended entry to compare with; give the --published that has it")
-    for rule in dict.fromkeys(rule for rule, _ in report.faults):
-        found = [text for broken, text in report.faults if broken == rule]
-        say(f"  BROKEN   {rule}:")
-        for text in found[:SHOWN]:
+    for one in report.held:
+        if not one.rule.silent:
+            say(f"  holds    {one.promise}")
+    for one in report.open:
+        say(f"  open     {one.promise}: {one.reason}")
+    for one in report.broken:
+        say(f"  BROKEN   {one.promise}:")
+        for text in one.faults[:SHOWN]:
             say(f"             {shown(text, LONGEST)}")
-        if len(found) > SHOWN:
-            say(f"             and {len(found) - SHOWN} more")
+        if len(one.faults) > SHOWN:
+            say(f"             and {len(one.faults) - SHOWN} more")
 
 
-def _lies(folder: Path, entry: Entry, where: Path, reviewer: str | None) -> list[str]:
-    """A folder among published entries is read with those of the board under which it lies; a review lies beside it."""
-    parent = folder.parent
-    if reviewer is not None and parent != where.resolve() / entry.manifest.board:
-        return [f"a review is written beside a published entry: move it to {where / entry.manifest.board} first"]
-    if parent.parent == where.resolve() and parent.name != entry.manifest.board:
-        return [f"it lies under {parent.name}, but is an entry of {entry.manifest.board}; move it"]
-    return []
-
-
-def _run_again(
-    entry: Entry, board: Published, report: Report, plugins: Sequence[Path], count: int, say: Callable[[str], None]
-) -> list[Rerun]:
-    """What was drawn and computed again; whatever keeps that from being done is entered as a fault."""
-    assert report.plan is not None, "a report without a fault has a plan"
-    try:
-        check_plugin(entry, plugins)
-        if unknown := sorted(set(entry.defenses) - report.plan.known):
-            raise ConfigurationError(f"{unknown[0]} is neither built in nor in a file given with --plugin")
-        chosen = drawn(entry, board.board.rules.required, count)
-        _say_drawn(chosen, say)
-        reruns = rerun(report.plan, chosen, entry, plugins, lambda text: say(f"  {shown(text, LONGEST)}"))
-    except ConfigurationError as error:
-        report.faults.append((AGAIN, str(error)))
-        return []
-    report.ask(f"{len(reruns)} figures are found again", filter(None, map(fault, reruns)))
-    return reruns
-
-
-def _say_drawn(chosen: Drawn, say: Callable[[str], None]) -> None:
-    for cell in chosen.cells:
-        own = cell.identity
-        say(f"  computing again: {shown(f'{own.attack} / {own.defense}, {own.weights} weights', LONGEST)}")
-
-
-def _review(entry: Entry, board: Published, where: Path, reviewer: str, state: State, reruns: list[Rerun]) -> str:
-    """Write the review; an artefact check takes no re-run back. Returns what was done."""
-    before = board.reviews.get(entry.name)
+def _review(submission: Submission, reviewer: str, state: State, reruns: list[Rerun]) -> str:
+    """Write the review, but let an artefact check take no re-run back; returns what was done, in words."""
+    name = submission.entry.name
+    before = submission.board.reviews.get(name)
     if before is not None and before.state == "re-run" and state != "re-run":
-        return f"{entry.name} keeps the review of its re-run"
-    return f"wrote {_written(entry, board, where, reviewer, state, reruns)}"
+        return f"{name} keeps the review of its re-run"
+    return f"wrote {_written(submission, reviewer, state, reruns)}"
 
 
-def _take_back(entry: Entry, board: Published, where: Path, reviewer: str, reruns: list[Rerun]) -> str:
-    """An entry that breaks a rule, or is not found again, loses the state that an earlier review gave it."""
-    if entry.name not in board.reviews or board.reviews[entry.name].entry_sha256 != entry.digest:
+def _take_back(submission: Submission, reviewer: str, reruns: list[Rerun]) -> str:
+    """Take back the state that an earlier review gave an entry that breaks a rule; returns what was done, in words."""
+    entry, reviews = submission.entry, submission.board.reviews
+    if entry.name not in reviews or reviews[entry.name].entry_sha256 != entry.digest:
         return "no review is written"
-    return f"self-reported again: {_written(entry, board, where, reviewer, 'self-reported', reruns)}"
+    return f"self-reported again: {_written(submission, reviewer, 'self-reported', reruns)}"
 
 
-def _written(entry: Entry, board: Published, where: Path, reviewer: str, state: State, reruns: list[Rerun]) -> Path:
+def _written(submission: Submission, reviewer: str, state: State, reruns: list[Rerun]) -> Path:
     from bench.provenance import commit
 
+    entry = submission.entry
     review = Review(entry_sha256=entry.digest, state=state, checked_by=reviewer, commit=commit(), reruns=reruns)
-    return write_review(where / board.board.name, entry.name, review)
+    return write_review(submission.published / submission.board.board.name, entry.name, review)

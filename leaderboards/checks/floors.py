@@ -8,8 +8,8 @@ import numpy as np
 
 from leaderboards.checks.cells import place_of
 from leaderboards.checks.expected import key_of
+from leaderboards.checks.submission import Submission
 from leaderboards.entries.entry import Entry
-from leaderboards.entries.published import Published
 from leaderboards.entries.schema import CellFile
 
 MEAN, BY_IMAGE, MATCHED = 0.02, 0.02, 0.05
@@ -23,9 +23,12 @@ CONSTANT = ("grey_image", "dataset_mean")
 _OBJECTIVES = ("objective_start", "objective_found", "objective_truth")
 
 
-def reference_faults(entry: Entry, board: Published) -> Iterator[str]:
-    """Objectives that are hidden, and weights of another accuracy: `underpowered` is seen by objectives alone."""
-    for cell, other in _pairs(entry, board):
+def reference_faults(submission: Submission) -> Iterator[str]:
+    """Objectives that are hidden, and weights of another accuracy than the undefended entry's.
+
+    `underpowered` is seen by objectives alone.
+    """
+    for cell, other in _pairs(submission):
         assert cell.columns is not None, "pairs have columns"
         assert other.columns is not None, "pairs have columns"
         for name in _OBJECTIVES:
@@ -40,14 +43,17 @@ def reference_faults(entry: Entry, board: Published) -> Iterator[str]:
             yield f"{place_of(cell)}: weights_accuracy is {mine}, that of the undefended entry {its}"
 
 
-def floor_faults(entry: Entry, board: Published) -> Iterator[str]:
-    """Floors look at no update: those of one image a client are the same for every defense, others nearly."""
-    reference = undefended(board)
+def floor_faults(submission: Submission) -> Iterator[str]:
+    """Floors that are not the undefended entry's, though no floor looks at an update.
+
+    Those of one image a client are the same for every defense, others nearly.
+    """
+    entry, reference = submission.entry, submission.undefended
     if reference is None:
         return
     if entry.defenses != ["none"] and "none" in entry.defenses:
         yield f"the undefended client is the board's entry {reference.name}; leave it out"
-    for cell, other in _pairs(entry, board):
+    for cell, other in _pairs(submission):
         name = cell.identity.attack_name
         if not cell.identity.control or cell.of:
             continue
@@ -85,16 +91,11 @@ def _similarity(cell: CellFile, other: CellFile) -> Iterator[str]:
         yield f"{place_of(cell)}: image by image {unit} {apart:.3f} from the floor of the undefended client"
 
 
-def _pairs(entry: Entry, board: Published) -> Iterator[tuple[CellFile, CellFile]]:
+def _pairs(submission: Submission) -> Iterator[tuple[CellFile, CellFile]]:
     """The finished cells of an entry, each with the undefended one of the same attack."""
-    other = undefended(board)
-    reference = {} if other is None else {key_of(c.identity.model_dump()): c for c in other.cells}
-    for cell in entry.cells:
+    undefended = submission.undefended
+    reference = {} if undefended is None else {key_of(c.identity.model_dump()): c for c in undefended.cells}
+    for cell in submission.entry.cells:
         other = reference.get(key_of(cell.identity.model_dump()))
         if other is not None and cell.columns is not None and other.columns is not None:
             yield cell, other
-
-
-def undefended(board: Published) -> Entry | None:
-    """The board's entry of the undefended client."""
-    return next((other for other in board.entries if "none" in other.defenses), None)

@@ -9,7 +9,7 @@ from typing import Any
 from bench.price.certificates import identification_bound
 from bench.store.store import JOB_COUNTS, JOB_FIGURES, JOB_TEXTS
 from leaderboards.checks.expected import Expected
-from leaderboards.entries.entry import Entry
+from leaderboards.checks.submission import Submission
 from leaderboards.entries.schema import JobRow
 
 PROOF = (
@@ -28,8 +28,9 @@ MEASURED = {
 CLOSE = 1e-5
 
 
-def job_faults(entry: Entry, plan: Expected) -> Iterator[str]:
-    """What is wrong with the entry's trainings and certificates, in words."""
+def job_faults(submission: Submission) -> Iterator[str]:
+    """Trainings and certificates that are missing, not the board's, or impossible."""
+    entry, plan = submission.entry, submission.plan
     for defense in entry.defenses:
         known = defense in plan.known
         own = [job for job in entry.jobs if job.defense == defense]

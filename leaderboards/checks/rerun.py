@@ -30,12 +30,38 @@ if TYPE_CHECKING:
     from bench.store.store import Store
 
 
-DECIBELS, SSIM, BY_IMAGE, SHARE, NORM, OBJECTIVE, POINTS, BYTES = 0.5, 0.02, 0.05, 5.0, 10.0, 5.0, 1.5, 5.0
-"""How far figures may move on another machine: a mean PSNR; a mean SSIM; SSIM image by image; shares of images, labels
-and trials in points; the norm of the update in % of it; objectives in % of where the attack starts; an accuracy in
-points; the bytes of an update in % of them."""
-UNDERPOWERED = 20.0
-"""Points by which the share of images may move whose attack ends above the objective at the truth."""
+@dataclass(frozen=True)
+class Figure:
+    """A number that is compared when its cell or job was computed again."""
+
+    text: str
+    """Printed, and kept in reviews; {} stands for the cell or job."""
+    owner: str
+    """A noun in place of {}, for documents."""
+    tolerance: float
+    """The most by which it may move on another machine."""
+    unit: str = ""
+    """Of the tolerance."""
+
+
+ATTACK, CELL = "an attack on images", "an attack on images, or a floor"
+PSNR = Figure("mean PSNR in dB of {}", CELL, 0.5, " dB")
+SSIM = Figure("mean SSIM of {}", CELL, 0.02)
+SSIM_BY_IMAGE = Figure("distance of SSIM by image of {}", CELL, 0.05)
+IDENTIFIED = Figure("images identified in % by {}", CELL, 5.0, " points")
+LABELS_FOUND = Figure("labels found in % by {}", "an attack on labels", 5.0, " points")
+UPDATE_NORM = Figure("norm of the update in % for {}", "an attack", 10.0, "%")
+OBJECTIVE_FOUND = Figure("objective found in % of the start of {}", ATTACK, 5.0, " points")
+OBJECTIVE_TRUTH = Figure("objective truth in % of the start of {}", ATTACK, 5.0, " points")
+UNDERPOWERED = Figure("images underpowered in % of {}", ATTACK, 20.0, " points")
+ACCURACY = Figure("accuracy in % of {}", "a training", 1.5, " points")
+UPDATE_BYTES = Figure("bytes of an update in % of {}", "a training", 5.0, "%")
+SUCCESSES = Figure("private images identified in % of {}", "a certificate", 5.0, " points")
+FIGURES = (
+    PSNR, SSIM, SSIM_BY_IMAGE, IDENTIFIED, LABELS_FOUND, UPDATE_NORM, OBJECTIVE_FOUND, OBJECTIVE_TRUTH, UNDERPOWERED,
+    ACCURACY, UPDATE_BYTES, SUCCESSES,
+)  # fmt: skip
+"""All that is compared."""
 
 
 def compared(cell: CellFile, rows: DataFrame) -> Iterator[Rerun]:
@@ -53,25 +79,25 @@ def compared(cell: CellFile, rows: DataFrame) -> Iterator[Rerun]:
     blank = np.full(len(rows), np.nan)
     pair = lambda name: (mine.get(name, blank), its.get(name, rows[name].to_numpy(np.float64)))  # noqa: E731
     if cell.identity.recovers_labels:
-        yield from _means("labels found in % by {}", place, pair("label_accuracy"), SHARE, 100)
+        yield from _means(LABELS_FOUND, place, pair("label_accuracy"), 100)
     else:
-        yield from _means("mean PSNR in dB of {}", place, pair("psnr_db"), DECIBELS)
-        yield from _means("mean SSIM of {}", place, pair("ssim"), SSIM)
+        yield from _means(PSNR, place, pair("psnr_db"))
+        yield from _means(SSIM, place, pair("ssim"))
         apart = np.abs(np.subtract(*pair("ssim")))
-        yield from _means("distance of SSIM by image of {}", place, (0 * apart, apart), BY_IMAGE)
-        yield from _means("images identified in % by {}", place, pair("identified"), SHARE, 100)
+        yield from _means(SSIM_BY_IMAGE, place, (0 * apart, apart))
+        yield from _means(IDENTIFIED, place, pair("identified"), 100)
     if cell.identity.control:
         return
     norm, again = pair("update_norm")
-    yield from _means("norm of the update in % for {}", place, (norm, again), NORM, _percent(norm))
+    yield from _means(UPDATE_NORM, place, (norm, again), _percent(norm))
     start, start_again = pair("objective_start")
-    for name in ("found", "truth"):
-        objective, objective_again = pair(f"objective_{name}")
+    for figure, name in ((OBJECTIVE_FOUND, "objective_found"), (OBJECTIVE_TRUTH, "objective_truth")):
+        objective, objective_again = pair(name)
         relative = objective.mean() / abs(start.mean()), objective_again.mean() / abs(start_again.mean())
-        yield from _means(f"objective {name} in % of the start of {{}}", place, relative, OBJECTIVE, 100)
+        yield from _means(figure, place, relative, 100)
     found, truth = pair("objective_found"), pair("objective_truth")
     shares = [underpowered(*both) for both in zip(found, truth, strict=True)]
-    yield from _means("images underpowered in % of {}", place, shares, UNDERPOWERED, 100)
+    yield from _means(UNDERPOWERED, place, shares, 100)
 
 
 def compared_job(job: JobRow, row: dict[str, Any]) -> Iterator[Rerun]:
@@ -79,12 +105,12 @@ def compared_job(job: JobRow, row: dict[str, Any]) -> Iterator[Rerun]:
     what = f"{shown(job.defense, 300)}, seed {job.seed}", None
     own = {name: np.nan if value is None else value for name, value in job.figures.items()}
     if job.kind == "training":
-        yield from _means("accuracy in % of {}", what, (own.get("accuracy"), row["accuracy"]), POINTS, 100)
+        yield from _means(ACCURACY, what, (own.get("accuracy"), row["accuracy"]), 100)
         sent = own.get("bytes_sent", np.nan)
-        yield from _means("bytes of an update in % of {}", what, (sent, row["bytes_sent"]), BYTES, _percent(sent))
+        yield from _means(UPDATE_BYTES, what, (sent, row["bytes_sent"]), _percent(sent))
     else:
         rates = own.get("successes", np.nan) / own.get("trials", np.nan), row["successes"] / row["trials"]
-        yield from _means("private images identified in % of {}", what, rates, SHARE, 100)
+        yield from _means(SUCCESSES, what, rates, 100)
 
 
 def fault(one: Rerun) -> str | None:
@@ -94,17 +120,15 @@ def fault(one: Rerun) -> str | None:
     return f"{one.what}: submitted {one.submitted:.4g}, found {one.found:.4g}, at most {one.tolerance:g} apart"
 
 
-def _means(
-    text: str, place: tuple[str, str | None], both: Any, tolerance: float, scale: float = 1.0
-) -> Iterator[Rerun]:
+def _means(figure: Figure, place: tuple[str, str | None], both: Any, scale: float = 1.0) -> Iterator[Rerun]:
     """The means of a figure as submitted and as found; none where neither has it."""
-    what, cell = text.format(place[0]), place[1]
+    what, cell = figure.text.format(place[0]), place[1]
     mine, its = (float(np.mean(values)) * scale for values in both)
     if math.isnan(mine) and math.isnan(its):
         return
     if not (math.isfinite(mine) and math.isfinite(its)):
         raise ConfigurationError(f"{what}: submitted {mine:.4g}, found {its:.4g}")
-    yield Rerun(what=what, cell=cell, submitted=round(mine, 4), found=round(its, 4), tolerance=tolerance)
+    yield Rerun(what=what, cell=cell, submitted=round(mine, 4), found=round(its, 4), tolerance=figure.tolerance)
 
 
 def _percent(submitted: Any) -> float:

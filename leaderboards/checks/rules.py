@@ -1,172 +1,203 @@
-"""Checking an entry by its artefacts alone: nothing of it is imported or run."""
+"""The table of rules that an entry is held to, and the check that asks them in order."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-
-import numpy as np
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 
 from bench.errors import ConfigurationError
+from leaderboards.checks.board import (
+    configuration_faults,
+    folder_faults,
+    limit_faults,
+    place_faults,
+    truth_faults,
+)
 from leaderboards.checks.cells import cell_faults, consistency_faults, metric_faults, trial_faults
-from leaderboards.checks.expected import Expected, Planner, added_attacks, expected, plain
-from leaderboards.checks.floors import floor_faults, reference_faults, undefended
+from leaderboards.checks.floors import floor_faults, reference_faults
 from leaderboards.checks.jobs import job_faults
+from leaderboards.checks.rerun import check_plugin, fault
+from leaderboards.checks.submission import Submission
 from leaderboards.entries.board import Board
-from leaderboards.entries.entry import Entry
-from leaderboards.entries.published import Published
-from leaderboards.entries.schema import CellFile
-
-MOST_ATTACKS = 20
-"""Attacks of one entry beyond the board's."""
-PLACE = "it is of this board, and stands alone"
-LIMITS = "it is within the board's limits"
-METHODS = "its methods can be made with their parameters"
-CONFIGURATION = "its configuration is the board's"
-TRUTH = "its truth is the board's images"
-CELLS = "all cells of the board are there once, with its settings"
-TRIALS = "seeds dealt the images to their trials"
-METRICS = "every metric is that of the reconstructions"
-CONSISTENCY = "objectives and updates agree with each other"
-REFERENCE = "objectives and weights are of the kind that the undefended entry has"
-FLOORS = "floors are as high as the undefended entry's"
-JOBS = "trainings and certificates are the board's, and possible"
 
 
-@dataclass
+@dataclass(frozen=True)
+class Need:
+    """Something without which a rule cannot be asked."""
+
+    words: str
+    """A noun, for documents."""
+    at_hand: Callable[[Submission, Report], bool]
+    """Tells whether it is there, by the submission and by what the earlier rules found."""
+    reason: str = ""
+    """Says why a rule without it stays open; empty where a broken rule says it, or nobody asked for it."""
+
+
+@dataclass(frozen=True)
+class EntryRule:
+    """Something that an entry promises, and how it is held to it.
+
+    `check` finds the faults of a submission; the first sentence of its docstring lists them for documents. What it
+    cannot look at, such as a picture of another size, is a ConfigurationError and a fault as well.
+    """
+
+    name: str
+    promise: str
+    """A sentence about the entry, printed; `{submission}` is filled in when the rule was asked."""
+    check: Callable[[Submission], Iterable[str]]
+    needs: tuple[Need, ...]
+    silent: bool = False
+    """Prints nothing where it holds: it makes what later rules need, and they say the rest."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The answer of one rule: `faults` break it, a `reason` leaves it open, and without both it holds."""
+
+    rule: EntryRule
+    promise: str
+    faults: tuple[str, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class Report:
-    """What a check found: rules that hold, rules that nothing could be held to, and faults, each with its rule."""
+    """The answers of all rules that could be asked, in the order of the table."""
 
-    held: list[str] = field(default_factory=list)
-    open: list[str] = field(default_factory=list)
-    faults: list[tuple[str, str]] = field(default_factory=list)
-    plan: Expected | None = None
+    findings: tuple[Finding, ...] = ()
 
     @property
     def ok(self) -> bool:
-        return not self.faults
+        return not self.broken
 
-    def ask(self, rule: str, faults: Iterable[str]) -> bool:
-        """Enter the faults that a rule finds, or that it holds; returns whether it does.
+    @property
+    def broken(self) -> list[Finding]:
+        return [one for one in self.findings if one.faults]
 
-        What cannot be looked at, such as a picture of another size, is a fault too.
-        """
-        found: list[str] = []
-        try:
-            found.extend(faults)
-        except ConfigurationError as error:
-            found.append(str(error))
-        self.faults += [(rule, fault) for fault in found]
-        if not found:
-            self.held.append(rule)
-        return not found
+    @property
+    def open(self) -> list[Finding]:
+        return [one for one in self.findings if one.reason]
+
+    @property
+    def held(self) -> list[Finding]:
+        return [one for one in self.findings if not one.faults and not one.reason]
+
+    def holds(self, name: str) -> bool:
+        """Whether the rule of this name was asked and holds."""
+        return any(one.rule.name == name for one in self.held)
 
 
-def check(
-    entry: Entry, board: Published, folder: str, plugins: Sequence[Path] = (), planner: Planner = expected
-) -> Report:
-    """Hold an entry that was read, from a folder of this name, to the rules of its board and to its own pictures.
+def check(submission: Submission) -> Report:
+    """Hold a submission to every rule whose needs are at hand.
 
-    What depends on a defense that is neither built in nor in `plugins` is held to what the other cells say of it.
+    Raises ConfigurationError where this machine has not the images of the board: that is no fault of the entry.
     """
     report = Report()
-    if not report.ask(PLACE, _place(entry, board, folder)) or not report.ask(LIMITS, _limits(entry, board.board)):
-        return report
-    _load_images(board.board)  # Where they are missing that is no fault of the entry.
-    try:
-        plan = report.plan = planner(board.board.name, entry, plugins)
-    except ConfigurationError as error:
-        report.faults.append((METHODS, str(error)))
-        return report
-    report.ask(CONFIGURATION, _configuration(entry, plan))
-    # The others need images and cells that are in order.
-    if not report.ask(TRUTH, _truth(entry, plan)) or not report.ask(CELLS, cell_faults(entry, plan)):
-        return report
-    report.ask(TRIALS, trial_faults(entry, plan))
-    report.ask(METRICS, metric_faults(entry, plan))
-    report.ask(CONSISTENCY, consistency_faults(entry))
-    if "none" in entry.defenses or undefended(board) is not None:
-        report.ask(REFERENCE, reference_faults(entry, board))
-        report.ask(FLOORS, floor_faults(entry, board))
-    else:
-        report.open += [REFERENCE, FLOORS]
-    report.ask(JOBS, job_faults(entry, plan))
+    for rule in RULES:
+        if (finding := _ask(rule, submission, report)) is not None:
+            report = replace(report, findings=(*report.findings, finding))
     return report
 
 
-def _place(entry: Entry, board: Published, folder: str) -> Iterator[str]:
-    manifest, place = entry.manifest, entry.files.path.resolve()
-    if manifest.board_sha256 != board.board.digest:
-        yield f"it was made for another file of {manifest.board}: run the board of this Leakboard again, and pack that"
-    if folder != entry.name:
-        yield f"its folder is named {folder}, its manifest says {entry.name}; give both one name"
-    for other in board.entries:
-        if other.name != entry.name:
-            for shared in sorted(set(other.defenses) & set(entry.defenses)):
-                yield f"{shared} is in the entry {other.name} already; rename the defense or its file"
-        elif other.digest != entry.digest and other.files.path.resolve() != place:
-            yield f"another entry {entry.name} is published; it stays as it is: give yours another name"
+def _ask(rule: EntryRule, submission: Submission, report: Report) -> Finding | None:
+    """The finding of one rule; None where something is missing for which there is no reason to give."""
+    missing = next((need for need in rule.needs if not need.at_hand(submission, report)), None)
+    if missing is not None and not missing.reason:
+        return None
+    faults: list[str] = []
+    if missing is None:
+        try:
+            faults.extend(rule.check(submission))
+        except ConfigurationError as error:
+            faults.append(str(error))
+    promise, reason = rule.promise.format(submission=submission), missing.reason if missing is not None else ""
+    return Finding(rule, promise, tuple(faults), reason)
 
 
-def _configuration(entry: Entry, plan: Expected) -> Iterator[str]:
-    wanted, given = plan.config.resolved(), entry.manifest.config
-    for section in ("board", "utility", "certificate"):
-        if plain(wanted.get(section)) != plain(given.get(section)):
-            yield f"[{section}] is not the board's; run the board as it is"
-    grid = given.get("grid")
-    for key, value in wanted["grid"].items():
-        stated = grid.get(key) if isinstance(grid, dict) else None
-        same = _as_set(stated) == _as_set(value) if key == "attacks" else plain(stated) == plain(value)
-        if key != "defenses" and not same:
-            yield f"grid.{key} is {str(stated)[:80]}, the board's is {str(value)[:80]}; run the board as it is"
-    precision = given.get("engine", {}).get("precision") if isinstance(given.get("engine"), dict) else None
-    if precision != "float32":
-        yield f"engine.precision is {str(precision)[:20]}; entries are made in float32"
-    versions = entry.manifest.environment.packages
-    for package in ("leakboard", "torch"):
-        if not versions.get(package):
-            yield f"environment.packages does not say which {package} made it"
+def method_faults(submission: Submission) -> Iterable[str]:
+    """Methods that do not take their parameters, or that ask for more work than they say."""
+    _ = submission.plan
+    return ()
 
 
-def _as_set(calls: object) -> object:
-    """Attacks that joined the board may stand in any order."""
-    return sorted(map(str, calls)) if isinstance(calls, list | tuple) else calls
+def change_faults(submission: Submission) -> Iterable[str]:
+    """Files that changed since the commit and are not new files of the entry."""
+    return submission.changes
 
 
-def _limits(entry: Entry, board: Board) -> Iterator[str]:
-    limits, required, images = board.rules.limits, board.rules.required, board.grid["grid"]["images"]
-    if len(entry.defenses) > limits.defenses:
-        yield f"{len(entry.defenses)} defenses, at most {limits.defenses}; make several entries"
-    for own in (cell.identity for cell in _firsts(entry)):
-        if own.images_per_update > limits.images_per_update or images % own.images_per_update:
-            most = f"at most {limits.images_per_update}, and a divisor of {images}"
-            yield f"{own.defense}: {own.images_per_update} images of an update, {most}"
-        if own.local_steps > limits.local_steps:
-            yield f"{own.defense}: {own.local_steps} local steps, at most {limits.local_steps}"
-    own_sizes = {(cell.identity.defense, cell.identity.images_per_update) for cell in entry.cells}
-    if len(own_sizes) > len(entry.defenses):
-        yield "the cells of a defense disagree about the images of an update"
-    more = added_attacks(entry, required)
-    if len(more) > MOST_ATTACKS:
-        yield f"{len(more)} attacks beyond the board's, at most {MOST_ATTACKS}"
-    for label, name in ((label, own.attack_name) for label, own in more.items()):
-        if name in required:  # A rule that asks for a name asks for all its variants, of everybody.
-            yield f"{label} would be required of every entry, as the board asks for {name}: leave it out"
+def code_faults(submission: Submission) -> Iterator[str]:
+    """Code of a defense that is not at hand, or not as it was submitted."""
+    check_plugin(submission.entry, submission.plugins)
+    if unknown := sorted(set(submission.entry.defenses) - submission.plan.known):
+        yield f"{unknown[0]} is neither built in nor in a file given with --plugin"
 
 
-def _truth(entry: Entry, plan: Expected) -> Iterator[str]:
-    if not np.array_equal(entry.truth(), plan.truth):
-        yield f"its private images are not the first {len(plan.truth)} of {plan.dataset.title}"
+def rerun_faults(submission: Submission) -> Iterable[str]:
+    """Attacks, trainings and certificates that fail, or have no figure, when they are computed again."""
+    _ = submission.reruns
+    return ()
 
 
-def _firsts(entry: Entry) -> list[CellFile]:
-    return [next(c for c in entry.cells if c.identity.defense == defense) for defense in entry.defenses]
+def figure_faults(submission: Submission) -> Iterable[str]:
+    """Figures that are further from the submitted ones than another machine explains."""
+    return filter(None, map(fault, submission.reruns))
 
 
-def _load_images(board: Board) -> None:
-    """Raise ConfigurationError where this machine has not the images of the board."""
+def _after(name: str) -> Callable[[Submission, Report], bool]:
+    """Whether the rule of this name holds."""
+    return lambda submission, report: report.holds(name)
+
+
+def _has_images(board: Board) -> bool:
+    """True; raises ConfigurationError where this machine has not the images of the board."""
     from bench.data.load import load_dataset
 
     asked = board.grid["grid"]["dataset"]
     load_dataset(**(asked if isinstance(asked, dict) else {"name": asked}))
+    return True
+
+
+ENTRY = Need("the entry and what is published", lambda submission, report: True)
+BOARD = Need("the board's file", _after("place"))
+IMAGES = Need(
+    "the board's images", lambda submission, report: report.holds("limits") and _has_images(submission.board.board)
+)
+PLAN = Need("the board's plan for its methods", _after("methods"))
+TRUTH = Need("the private images", _after("truth"))
+CELLS = Need("cells that are the plan's", _after("cells"))
+UNDEFENDED = Need(
+    "the undefended entry",
+    lambda submission, report: "none" in submission.entry.defenses or submission.undefended is not None,
+    reason="there is no undefended entry to compare with; give the --published that has it",
+)
+BASE = Need("a commit, by `--base`", lambda submission, report: submission.base is not None)
+RERUN = Need("`--rerun`, and no broken rule", lambda submission, report: submission.rerun_count > 0 and report.ok)
+CODE = Need("the defense's code", _after("code"))
+FIGURES = Need("figures computed again", _after("rerun"))
+
+# The order is that of the lines printed. A rule may use what the rules that its needs come after have looked at:
+# cells are compared with a plan that exists, metrics with cells that are complete.
+RULES = (
+    EntryRule("place", "it is of this board, and stands alone", place_faults, (ENTRY,)),
+    EntryRule("limits", "it is within the board's limits", limit_faults, (BOARD,)),
+    EntryRule("methods", "its methods can be made with their parameters", method_faults, (IMAGES,), silent=True),
+    EntryRule("configuration", "its configuration is the board's", configuration_faults, (PLAN,)),
+    EntryRule("truth", "its truth is the board's images", truth_faults, (PLAN,)),
+    EntryRule("cells", "all cells of the board are there once, with its settings", cell_faults, (PLAN, TRUTH)),
+    EntryRule("trials", "seeds dealt the images to their trials", trial_faults, (CELLS,)),
+    EntryRule("metrics", "every metric is that of the reconstructions", metric_faults, (CELLS,)),
+    EntryRule("consistency", "objectives and updates agree with each other", consistency_faults, (CELLS,)),
+    EntryRule(
+        "reference",
+        "objectives and weights are of the kind that the undefended entry has",
+        reference_faults,
+        (CELLS, UNDEFENDED),
+    ),
+    EntryRule("floors", "floors are as high as the undefended entry's", floor_faults, (CELLS, UNDEFENDED)),
+    EntryRule("jobs", "trainings and certificates are the board's, and possible", job_faults, (CELLS,)),
+    EntryRule("folder", "it lies under its board", folder_faults, (ENTRY,)),
+    EntryRule("changes", "nothing else has changed since {submission.base}", change_faults, (BASE,)),
+    EntryRule("code", "it can be run again", code_faults, (RERUN,), silent=True),
+    EntryRule("rerun", "it can be run again", rerun_faults, (CODE,), silent=True),
+    EntryRule("figures", "{submission.figure_count} figures are found again", figure_faults, (FIGURES,)),
+)

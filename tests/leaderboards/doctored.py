@@ -14,18 +14,21 @@ import numpy as np
 from doctoring import Cell, Doctor
 from tiny_board import PICTURES, TRAININGS
 
-from leaderboards.checks import rules
+from leaderboards.checks.rules import RULES
 
-READING = "reading: what is there, hashes, types and bounds"
-RERUN = "computed again"
-PLUGIN = "all cells of the board are there once, with its settings, where the plugin's file is given"
+READING = "reading"
+"""Finds what is wrong before any rule is asked."""
+RERUN = "figures"
+"""The rule that asks for what is computed again."""
+PLUGIN = "cells, by the plugin's file"
+"""The rule `cells`, where the plugin's file is given."""
 Change = Callable[[Doctor], None]
 
 
 @dataclass(frozen=True)
 class Case:
-    """`lie` in words; the honest `entry` of a `board` that `change` doctors; the rule that finds it, and a telling part
-    of what it says. What is found by RERUN alone is so in the cell or job that `again` names."""
+    """`lie` in words; the honest `entry` of a `board` that `change` doctors; the name of the rule that finds it, and a
+    telling part of what it says. What is found by RERUN alone is so in the cell or job that `again` names."""
 
     lie: str
     change: Change
@@ -89,27 +92,27 @@ def board_is_a_path(doctor: Doctor) -> None:
 # Place and configuration
 
 
-@case("It was made for another version of the board", rules.PLACE, "another file of")
+@case("It was made for another version of the board", "place", "another file of")
 def another_board_file(doctor: Doctor) -> None:
     doctor.manifest["board_sha256"] = "0" * 64
 
 
-@case("Its folder has another name", rules.PLACE, "its manifest says other")
+@case("Its folder has another name", "place", "its manifest says other")
 def folder_differs(doctor: Doctor) -> None:
     doctor.manifest["name"] = "other"
 
 
-@case("An entry of this name, with other results, is published", rules.PLACE, "another entry noise is published")
+@case("An entry of this name, with other results, is published", "place", "another entry noise is published")
 def published_name(doctor: Doctor) -> None:
     doctor.manifest["note"] = "better than before"
 
 
-@case("Its defense is on the board already", rules.PLACE, "is in the entry noise already")
+@case("Its defense is on the board already", "place", "is in the entry noise already")
 def published_defense(doctor: Doctor) -> None:
     moved(doctor, "copycat")
 
 
-@case("It brings an undefended client of its own", rules.PLACE, "none is in the entry undefended already")
+@case("It brings an undefended client of its own", "place", "none is in the entry undefended already")
 def own_baseline(doctor: Doctor) -> None:
     for cell in list(doctor.all("")):
         other = copy.deepcopy(cell)
@@ -117,32 +120,32 @@ def own_baseline(doctor: Doctor) -> None:
         doctor.cells.append(other)
 
 
-@case("The undefended entry leaks less than it did", rules.PLACE, "another entry undefended", entry="undefended")
+@case("The undefended entry leaks less than it did", "place", "another entry undefended", entry="undefended")
 def weaker_baseline(doctor: Doctor) -> None:
     doctor.show(attacked(doctor), doctor.images(doctor.cell("prior_only")))
 
 
-@case("Its board has fewer iterations", rules.CONFIGURATION, "grid.attacks is")
+@case("Its board has fewer iterations", "configuration", "grid.attacks is")
 def another_configuration(doctor: Doctor) -> None:
     doctor.manifest["config"]["grid"]["attacks"][0] = "inverting_gradients(iterations=1)"
 
 
-@case("Its certificate asks less", rules.CONFIGURATION, "[certificate] is not the board's", board=TRAININGS)
+@case("Its certificate asks less", "configuration", "[certificate] is not the board's", board=TRAININGS)
 def another_certificate(doctor: Doctor) -> None:
     doctor.manifest["config"]["certificate"]["trials"] = 1
 
 
-@case("It was made in half precision", rules.CONFIGURATION, "engine.precision is bfloat16")
+@case("It was made in half precision", "configuration", "engine.precision is bfloat16")
 def half_precision(doctor: Doctor) -> None:
     doctor.manifest["config"]["engine"]["precision"] = "bfloat16"
 
 
-@case("It does not say what made it", rules.CONFIGURATION, "does not say which torch")
+@case("It does not say what made it", "configuration", "does not say which torch")
 def without_versions(doctor: Doctor) -> None:
     del doctor.manifest["environment"]["packages"]["torch"]
 
 
-@case("Too many defenses", rules.LIMITS, "6 defenses, at most 5")
+@case("Too many defenses", "limits", "6 defenses, at most 5")
 def many_defenses(doctor: Doctor) -> None:
     for i in range(5):
         for cell in list(doctor.all("label_rule", "dp_sgd")):
@@ -151,19 +154,19 @@ def many_defenses(doctor: Doctor) -> None:
             doctor.cells.append(other)
 
 
-@case("More images an update than the board allows", rules.LIMITS, "4 images of an update, at most 2", entry="signs")
+@case("More images an update than the board allows", "limits", "4 images of an update, at most 2", entry="signs")
 def large_batches(doctor: Doctor) -> None:
     for cell in list(doctor.all("")):
         doctor.renamed(cell, images_per_update=4)
 
 
-@case("Images that do not divide into clients", rules.LIMITS, "a divisor of 30", entry="tens", board=TRAININGS)
+@case("Images that do not divide into clients", "limits", "a divisor of 30", entry="tens", board=TRAININGS)
 def undivided(doctor: Doctor) -> None:
     for cell in list(doctor.all("")):
         doctor.renamed(cell, images_per_update=7)
 
 
-@case("Parameters ask for more work than they say", rules.METHODS, "local steps, at most 4")
+@case("Parameters ask for more work than they say", "methods", "local steps, at most 4")
 def hidden_work(doctor: Doctor) -> None:
     for cell in list(doctor.all("")):
         changes = {"epochs": 10**12, "batch_size": None, "learning_rate": 0.1}
@@ -171,13 +174,13 @@ def hidden_work(doctor: Doctor) -> None:
         doctor.renamed(cell, defense=called, defense_name="local_epochs", defense_parameters=[changes])
 
 
-@case("Parameters that the defense does not take", rules.METHODS, "dp_sgd")
+@case("Parameters that the defense does not take", "methods", "dp_sgd")
 def unknown_parameter(doctor: Doctor) -> None:
     for cell in list(doctor.all("")):
         doctor.renamed(cell, defense_parameters=[{"noise": 3.0}])
 
 
-@case("An attack joins that the board would then ask of everybody", rules.LIMITS, "required of every entry")
+@case("An attack joins that the board would then ask of everybody", "limits", "required of every entry")
 def unranks_everybody(doctor: Doctor) -> None:
     other = copy.deepcopy(doctor.cell("linear_layer"))
     doctor.renamed(other, attack="linear_layer(iterations=7)", attack_parameters={"iterations": 7})
@@ -187,26 +190,26 @@ def unranks_everybody(doctor: Doctor) -> None:
 # Cells
 
 
-@case("A cell is left out", rules.CELLS, "linear_layer on untrained weights is missing")
+@case("A cell is left out", "cells", "linear_layer on untrained weights is missing")
 def dropped_cell(doctor: Doctor) -> None:
     doctor.cells.remove(doctor.cell("linear_layer"))
 
 
-@case("A cell is there twice", rules.CELLS, "a cell is there twice")
+@case("A cell is there twice", "cells", "a cell is there twice")
 def doubled_cell(doctor: Doctor) -> None:
     other = copy.deepcopy(attacked(doctor))
     other["identity"]["cell"] = "0" * 16
     doctor.cells.append(other)
 
 
-@case("An image is left out of a cell", rules.CELLS, "3 images, the board has 4")
+@case("An image is left out of a cell", "cells", "3 images, the board has 4")
 def dropped_image(doctor: Doctor) -> None:
     cell, images = attacked(doctor), doctor.images(attacked(doctor))
     cell["columns"] = {key: None if value is None else value[:3] for key, value in cell["columns"].items()}
     cell["sheet"] = doctor.sheet(images[:3])
 
 
-@case("A control of its own raises the floors", rules.CELLS, "does not ask for prior_only(iterations=9)")
+@case("A control of its own raises the floors", "cells", "does not ask for prior_only(iterations=9)")
 def own_control(doctor: Doctor) -> None:
     other = copy.deepcopy(doctor.cell("prior_only"))
     doctor.renamed(other, attack="prior_only(iterations=9)")
@@ -214,39 +217,39 @@ def own_control(doctor: Doctor) -> None:
     doctor.cells.append(other)
 
 
-@case("The strongest attack is said to be impossible", rules.CELLS, "the board's plan does not skip it")
+@case("The strongest attack is said to be impossible", "cells", "the board's plan does not skip it")
 def skipped_attack(doctor: Doctor) -> None:
     for cell in list(doctor.all("linear_layer")):
         emptied(cell, "skipped", "needs a dense layer")
 
 
-@case("A cell has another seed", rules.CELLS, "is missing; run the board to its end")
+@case("A cell has another seed", "cells", "is missing; run the board to its end")
 def other_seed(doctor: Doctor) -> None:
     doctor.renamed(attacked(doctor), seed=1)
 
 
-@case("A cell shows what fewer iterations found, and says so", rules.CELLS, "does not ask for inverting_gradients")
+@case("A cell shows what fewer iterations found, and says so", "cells", "does not ask for inverting_gradients")
 def short_attack_by_label(doctor: Doctor) -> None:
     doctor.renamed(attacked(doctor), attack="inverting_gradients(iterations=5, tv_weight=0.01)")
 
 
-@case("The parameters of an attack are not those of its label", rules.CELLS, "attack_parameters is")
+@case("The parameters of an attack are not those of its label", "cells", "attack_parameters is")
 def short_attack_by_parameters(doctor: Doctor) -> None:
     attacked(doctor)["identity"]["attack_parameters"]["iterations"] = 5
 
 
-@case("The id of a cell is that of other choices", rules.CELLS, "is not the id of these choices", entry="signs")
+@case("The id of a cell is that of other choices", "cells", "is not the id of these choices", entry="signs")
 def foreign_id(doctor: Doctor) -> None:
     attacked(doctor)["identity"]["cell"] = "0" * 16
 
 
-@case("A built-in defense claims an adaptive attack", rules.CELLS, "adapts is 'True'", entry="several")
+@case("A built-in defense claims an adaptive attack", "cells", "adapts is 'True'", entry="several")
 def adapts_forged(doctor: Doctor) -> None:
     for cell in list(doctor.all("label_rule", "gradient_pruning")):
         cell["identity"]["adapts"] = True
 
 
-@case("A built-in defense claims to be audited otherwise", rules.CELLS, "audited is")
+@case("A built-in defense claims to be audited otherwise", "cells", "audited is")
 def audited_forged(doctor: Doctor) -> None:
     for cell in list(doctor.all("")):
         cell["identity"]["audited"] = not cell["identity"]["audited"]
@@ -258,13 +261,13 @@ def adapts_forged_for_a_plugin(doctor: Doctor) -> None:
         cell["identity"]["adapts"] = True
 
 
-@case("A plugin calls itself something else", rules.CELLS, "its label does not name", entry="signs")
+@case("A plugin calls itself something else", "cells", "its label does not name", entry="signs")
 def false_label(doctor: Doctor) -> None:
     for cell in list(doctor.all("")):
         cell["identity"]["defense"] = "perfect_privacy"
 
 
-@case("The parameters of a plugin differ from cell to cell", rules.CELLS, "disagree about", entry="signs")
+@case("The parameters of a plugin differ from cell to cell", "cells", "disagree about", entry="signs")
 def parameters_by_cell(doctor: Doctor) -> None:
     cell = attacked(doctor)
     cell["identity"]["defense_parameters"] = [{"scale": 0.001}]
@@ -273,56 +276,56 @@ def parameters_by_cell(doctor: Doctor) -> None:
 # Images and metrics
 
 
-@case("The private images are in another order", rules.TRUTH, "are not the first 4 of MNIST")
+@case("The private images are in another order", "truth", "are not the first 4 of MNIST")
 def permuted_truth(doctor: Doctor) -> None:
     doctor.manifest["truth"] = doctor.sheet(doctor.truth()[::-1])
 
 
-@case("The private images are other images", rules.TRUTH, "are not the first 4 of MNIST")
+@case("The private images are other images", "truth", "are not the first 4 of MNIST")
 def replaced_truth(doctor: Doctor) -> None:
     doctor.manifest["truth"] = doctor.sheet(doctor.images(attacked(doctor)))
 
 
-@case("Images are dealt to other clients", rules.TRIALS, "deals the images to other trials", entry="several")
+@case("Images are dealt to other clients", "trials", "deals the images to other trials", entry="several")
 def other_trials(doctor: Doctor) -> None:
     for cell in list(doctor.all("", "larger_batch")):
         cell["columns"]["trial"] = [0, 0, 1, 1] if cell["columns"]["trial"] != [0, 0, 1, 1] else [0, 1, 0, 1]
 
 
-@case("The true labels are others", rules.TRIALS, "true_label is not the dataset's")
+@case("The true labels are others", "trials", "true_label is not the dataset's")
 def other_labels(doctor: Doctor) -> None:
     attacked(doctor)["columns"]["true_label"][0] += 1
 
 
-@case("One metric of one image is lower", rules.METRICS, "ssim of image 2 is")
+@case("One metric of one image is lower", "metrics", "ssim of image 2 is")
 def edited_metric(doctor: Doctor) -> None:
     attacked(doctor)["columns"]["ssim"][2] -= 0.01
 
 
-@case("All metrics of a cell are scaled", rules.METRICS, "4 of 4 images differ")
+@case("All metrics of a cell are scaled", "metrics", "4 of 4 images differ")
 def scaled_metrics(doctor: Doctor) -> None:
     for metric in ("mse", "psnr_db", "ssim"):
         columns = attacked(doctor)["columns"]
         columns[metric] = [0.9 * value for value in columns[metric]]
 
 
-@case("Identified images are not counted", rules.METRICS, "identified of image")
+@case("Identified images are not counted", "metrics", "identified of image")
 def unidentified(doctor: Doctor) -> None:
     doctor.cell("linear_layer")["columns"]["identified"] = [0.0, 0.0, 0.0, 1.0]
     doctor.cell("linear_layer", knows=True)["columns"]["identified"] = [1.0, 0.0, 0.0, 0.0]
 
 
-@case("Pictures are replaced and metrics are not", rules.METRICS, "but its reconstruction has")
+@case("Pictures are replaced and metrics are not", "metrics", "but its reconstruction has")
 def other_pictures(doctor: Doctor) -> None:
     attacked(doctor)["sheet"] = doctor.sheet(doctor.images(attacked(doctor))[::-1])
 
 
-@case("Images were identified among fewer", rules.METRICS, "identification_pool is 2")
+@case("Images were identified among fewer", "metrics", "identification_pool is 2")
 def small_pool(doctor: Doctor) -> None:
     attacked(doctor)["identification_pool"] = 2
 
 
-@case("The floor wrong_image borrows from a better cell", rules.METRICS, "it borrows from")
+@case("The floor wrong_image borrows from a better cell", "metrics", "it borrows from")
 def borrowed_elsewhere(doctor: Doctor) -> None:
     lender = doctor.cell("linear_layer")["identity"]["cell"]
     cell = doctor.cell("wrong_image", of=IG)
@@ -330,7 +333,7 @@ def borrowed_elsewhere(doctor: Doctor) -> None:
     doctor.score(cell)
 
 
-@case("The floor wrong_image is edited", rules.METRICS, "wrong_image")
+@case("The floor wrong_image is edited", "metrics", "wrong_image")
 def edited_floor(doctor: Doctor) -> None:
     cell = doctor.cell("wrong_image", of=IG)
     cell["columns"]["ssim"] = [value + 0.1 for value in cell["columns"]["ssim"]]
@@ -339,52 +342,52 @@ def edited_floor(doctor: Doctor) -> None:
 # Objectives, updates, floors
 
 
-@case("An objective ends above where it began", rules.CONSISTENCY, "its objective ends at")
+@case("An objective ends above where it began", "consistency", "its objective ends at")
 def found_above_start(doctor: Doctor) -> None:
     columns = attacked(doctor)["columns"]
     columns["objective_found"] = [2 * value for value in columns["objective_start"]]
 
 
-@case("The objectives are left out, so that nothing seems underpowered", rules.REFERENCE, "objective_found is null")
+@case("The objectives are left out, so that nothing seems underpowered", "reference", "objective_found is null")
 def hidden_objectives(doctor: Doctor) -> None:
     for cell in list(doctor.all(IG)):
         cell["columns"] |= dict.fromkeys(("objective_start", "objective_found", "objective_truth"))
 
 
-@case("One objective at the truth is left out", rules.REFERENCE, "objective_truth of image 1 is null")
+@case("One objective at the truth is left out", "reference", "objective_truth of image 1 is null")
 def hidden_objective(doctor: Doctor) -> None:
     attacked(doctor)["columns"]["objective_truth"][1] = None
 
 
-@case("The weights have another accuracy than the undefended entry's", rules.REFERENCE, "weights_accuracy is 0.9")
+@case("The weights have another accuracy than the undefended entry's", "reference", "weights_accuracy is 0.9")
 def other_weights(doctor: Doctor) -> None:
     for cell in list(doctor.all("")):
         cell["weights_accuracy"] = 0.9
 
 
-@case("One attack was shown another update", rules.CONSISTENCY, "attacked another update")
+@case("One attack was shown another update", "consistency", "attacked another update")
 def another_update(doctor: Doctor) -> None:
     attacked(doctor)["updates"] = ["0" * 64]
 
 
-@case("One attack states another norm of the update", rules.CONSISTENCY, "attacked another update")
+@case("One attack states another norm of the update", "consistency", "attacked another update")
 def another_norm(doctor: Doctor) -> None:
     attacked(doctor)["columns"]["update_norm"][0] *= 2
 
 
-@case("A floor shows the private images", rules.FLOORS, "from the floor of the undefended client")
+@case("A floor shows the private images", "floors", "from the floor of the undefended client")
 def truth_as_floor(doctor: Doctor) -> None:
     for cell in list(doctor.all("prior_only")):
         doctor.show(cell, doctor.truth())
 
 
-@case("A constant floor shows the private images", rules.FLOORS, "is not what this floor shows", entry="several")
+@case("A constant floor shows the private images", "floors", "is not what this floor shows", entry="several")
 def truth_as_constant_floor(doctor: Doctor) -> None:
     cell = doctor.cell("grey_image", defense="larger_batch")
     doctor.show(cell, (0.1 * doctor.truth() + 0.9 * doctor.images(cell)).astype(np.uint8))
 
 
-@case("The floor class_mean shows one of the private images", rules.FLOORS, "image 3", entry="tens", board=TRAININGS)
+@case("The floor class_mean shows one of the private images", "floors", "image 3", entry="tens", board=TRAININGS)
 def truth_among_class_means(doctor: Doctor) -> None:
     cell = doctor.cell("class_mean")
     doctor.show(cell, np.concatenate([doctor.images(cell)[:3], doctor.truth()[3:4], doctor.images(cell)[4:]]))
@@ -393,59 +396,59 @@ def truth_among_class_means(doctor: Doctor) -> None:
 # Trainings and certificates
 
 
-@case("An accuracy that is no count of test images", rules.JOBS, "is no count of 360", board=TRAININGS)
+@case("An accuracy that is no count of test images", "jobs", "is no count of 360", board=TRAININGS)
 def accuracy_no_count(doctor: Doctor) -> None:
     doctor.job("training")["figures"]["accuracy"] = 0.9012345
 
 
-@case("More test images, so that any accuracy is a count", rules.JOBS, "test_images is 10000000.0", board=TRAININGS)
+@case("More test images, so that any accuracy is a count", "jobs", "test_images is 10000000.0", board=TRAININGS)
 def many_test_images(doctor: Doctor) -> None:
     doctor.job("training")["figures"] |= {"accuracy": 0.9012345, "test_images": 1e7}
 
 
-@case("Guessing is said to reach less", rules.JOBS, "chance is 0.01", board=TRAININGS)
+@case("Guessing is said to reach less", "jobs", "chance is 0.01", board=TRAININGS)
 def lower_chance(doctor: Doctor) -> None:
     doctor.job("training")["figures"]["chance"] = 0.01
 
 
-@case("A built-in defense proves more than it does", rules.JOBS, "epsilon is", board=TRAININGS)
+@case("A built-in defense proves more than it does", "jobs", "epsilon is", board=TRAININGS)
 def lower_epsilon(doctor: Doctor) -> None:
     for job in doctor.jobs:
         job["figures"]["epsilon"] = job["figures"]["epsilon"] and job["figures"]["epsilon"] / 2
 
 
-@case("A heuristic has an epsilon", rules.JOBS, "which no such training has", entry="tens", board=TRAININGS)
+@case("A heuristic has an epsilon", "jobs", "which no such training has", entry="tens", board=TRAININGS)
 def epsilon_of_a_heuristic(doctor: Doctor) -> None:
     for job in doctor.jobs:
         job["figures"]["epsilon"] = 0.1
 
 
-@case("A training took more rounds than the board's", rules.JOBS, "rounds is 400", board=TRAININGS)
+@case("A training took more rounds than the board's", "jobs", "rounds is 400", board=TRAININGS)
 def more_rounds(doctor: Doctor) -> None:
     doctor.job("training")["figures"]["rounds"] = 400.0
 
 
-@case("A seed of the trainings is left out", rules.JOBS, "1 of 2 trainings", board=TRAININGS)
+@case("A seed of the trainings is left out", "jobs", "1 of 2 trainings", board=TRAININGS)
 def dropped_training(doctor: Doctor) -> None:
     doctor.jobs.remove(doctor.job("training", seed=1))
 
 
-@case("An update weighs nothing", rules.JOBS, "bytes_sent is", board=TRAININGS)
+@case("An update weighs nothing", "jobs", "bytes_sent is", board=TRAININGS)
 def weightless(doctor: Doctor) -> None:
     doctor.job("training")["figures"]["bytes_sent"] = 0.0
 
 
-@case("The certificate is left out", rules.JOBS, "0 of 1 certificates", board=TRAININGS)
+@case("The certificate is left out", "jobs", "0 of 1 certificates", board=TRAININGS)
 def dropped_certificate(doctor: Doctor) -> None:
     doctor.jobs.remove(doctor.job("certificate"))
 
 
-@case("The bound of a certificate is lower than its noise says", rules.JOBS, "by its noise it is", board=TRAININGS)
+@case("The bound of a certificate is lower than its noise says", "jobs", "by its noise it is", board=TRAININGS)
 def lower_bound(doctor: Doctor) -> None:
     doctor.job("certificate")["figures"]["bound"] /= 2
 
 
-@case("A certificate has more noise, and the bound of that noise", rules.JOBS, "noise_multiplier is", board=TRAININGS)
+@case("A certificate has more noise, and the bound of that noise", "jobs", "noise_multiplier is", board=TRAININGS)
 def more_noise(doctor: Doctor) -> None:
     from bench.price.certificates import identification_bound
 
@@ -453,12 +456,12 @@ def more_noise(doctor: Doctor) -> None:
     figures |= {"noise_multiplier": 5.0, "bound": identification_bound(int(figures["candidates"]), 5.0)}
 
 
-@case("A certificate has fewer trials than the board's", rules.JOBS, "trials is 2", board=TRAININGS)
+@case("A certificate has fewer trials than the board's", "jobs", "trials is 2", board=TRAININGS)
 def fewer_trials(doctor: Doctor) -> None:
     doctor.job("certificate")["figures"] |= {"trials": 2.0, "successes": 0.0}
 
 
-@case("A job is of a defense that was not attacked", rules.JOBS, "is no defense of this entry", board=TRAININGS)
+@case("A job is of a defense that was not attacked", "jobs", "is no defense of this entry", board=TRAININGS)
 def foreign_job(doctor: Doctor) -> None:
     job = copy.deepcopy(doctor.job("training"))
     doctor.jobs.append(job | {"defense": "perfect_privacy", "job": "training-" + "0" * 16})
@@ -636,9 +639,19 @@ def shorter(cell: Cell) -> tuple[np.ndarray, dict[str, list[float]]]:
 
 def table() -> str:
     """Every case as a row of Markdown."""
-    rows = ["| What is a lie | What finds it |", "|---|---|"]
-    alone = "computing it again, and nothing else: "
+    rows = ["| Lie | Found by |", "|:--|:--|"]
+    rules = {rule.name: rule.promise for rule in RULES}
+    rules[READING] = "reading: what is there, hashes, types and bounds"
+    rules[PLUGIN] = f"{rules['cells']}, where the plugin's file is given"
     for one in CASES.values():
-        found = alone + f"“{one.says}”" if one.rule == RERUN else one.rule
+        again = f"computing it again, and nothing else: “{one.says}”"
+        found = again if one.rule == RERUN else rules[one.rule]
         rows.append(f"| {one.lie} | {found} |")
     return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    from tools.detection import PAGE
+    from tools.readme import put
+
+    put("lies", table(), PAGE)

@@ -21,9 +21,10 @@ from tiny_board import PLUGIN as SIGNS
 from bench.engines import supervisor
 from bench.errors import ConfigurationError
 from leaderboards.checks import check as checking
-from leaderboards.checks import rerun
+from leaderboards.checks import rerun, submission
 from leaderboards.checks.check import check_one, rank_changes
 from leaderboards.checks.rules import check
+from leaderboards.checks.submission import Submission
 from leaderboards.cli.main import main
 from leaderboards.entries.entry import read_entry
 from leaderboards.entries.published import published
@@ -126,7 +127,7 @@ def test_what_is_found_differently_breaks_the_check(tiny, tmp_path, monkeypatch)
     shutil.rmtree(here / PICTURES / "noise")
     folder.rename(here / PICTURES / "noise")
     every = rerun.drawn
-    monkeypatch.setattr(checking, "drawn", lambda entry, required, count: every(entry, required, 99))
+    monkeypatch.setattr(submission, "drawn", lambda entry, required, count: every(entry, required, 99))
     held, text = told(here / PICTURES / "noise", here, count=1, reviewer="tester")
     assert not held
     assert "figures are found again:" in text
@@ -353,7 +354,7 @@ def test_nothing_that_a_stranger_writes_ends_a_check_otherwise_than_by_a_rule(ho
             entry = read_entry(folder)
             if entry.manifest.board != board:
                 continue
-            report = check(entry, boards[board], folder.name, (), plan_once)
+            report = check(Submission(entry, boards[board], folder, planner=plan_once))
             if report.ok and outcomes["held"] < 3:
                 rank_changes(entry, boards[board])
         except ConfigurationError:

@@ -1,0 +1,65 @@
+"""An entry as it is handed in for a check: with its board, its folder, and what the checker gave."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from leaderboards.checks.expected import Expected, Planner, expected
+from leaderboards.checks.rerun import drawn, rerun
+from leaderboards.entries.entry import Entry
+from leaderboards.entries.published import PUBLISHED, Published
+from leaderboards.entries.reviews import Rerun
+
+
+@dataclass(frozen=True)
+class Submission:
+    """An entry that was read, and all that its rules are asked with; the plan and re-runs are made when first used."""
+
+    entry: Entry
+    board: Published
+    folder: Path
+    """Where the entry lies."""
+    published: Path = PUBLISHED
+    """The folder that holds the boards' folders."""
+    plugins: Sequence[Path] = ()
+    """Files of defenses and attacks; a defense that is neither built in nor here is held to what its cells say."""
+    planner: Planner = expected
+    base: str | None = None
+    """The commit that `changes` were counted from; None where nobody asked."""
+    changes: tuple[str, ...] = ()
+    """Files that changed since `base` and are not new files of the entry, in words."""
+    rerun_count: int = 0
+    """Attacks to compute again; 0 computes nothing again."""
+    on_rerun: Callable[[str], None] = lambda title: None
+    """Told the title of each cell and job before it is computed again."""
+    reviewer: str | None = None
+    """The name under which a review is to be written."""
+
+    @cached_property
+    def plan(self) -> Expected:
+        """The board's plan for this entry; raises ConfigurationError where its methods cannot be made."""
+        return self.planner(self.board.board.name, self.entry, self.plugins)
+
+    @cached_property
+    def undefended(self) -> Entry | None:
+        """The board's entry of the undefended client."""
+        return next((other for other in self.board.entries if "none" in other.defenses), None)
+
+    @cached_property
+    def reruns(self) -> list[Rerun]:
+        """Figures drawn now and computed again; raises ConfigurationError where something fails.
+
+        Runs the code of the defense.
+        """
+        chosen = drawn(self.entry, self.board.board.rules.required, self.rerun_count)
+        for cell in chosen.cells:
+            own = cell.identity
+            self.on_rerun(f"computing again: {own.attack} / {own.defense}, {own.weights} weights")
+        return rerun(self.plan, chosen, self.entry, self.plugins, self.on_rerun)
+
+    @property
+    def figure_count(self) -> int:
+        return len(self.reruns)
