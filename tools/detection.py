@@ -9,8 +9,8 @@ import inspect
 from pathlib import Path
 from types import SimpleNamespace
 
-from leaderboards.checks.rerun import FIGURES
-from leaderboards.checks.rules import RULES, EntryRule
+from leaderboards.checks.rerun import COMPARED_FIGURES
+from leaderboards.checks.rules import ENTRY_RULES, EntryRule
 from tools.readme import put
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "what-a-check-can-detect.md"
@@ -19,14 +19,14 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "what-a-check-can-detect.m
 def rules() -> str:
     """Every rule as a row of Markdown, in the order in which it is asked."""
     lines = ["| Promise | Broken by | Needs |", "|:--|:--|:--|"]
-    lines += [f"| {_promise(rule)} | {_faults(rule)} | {_needs(rule)} |" for rule in RULES]
+    lines += [f"| {_promise(rule)} | {_faults(rule)} | {_needs(rule)} |" for rule in ENTRY_RULES]
     return "\n".join(lines)
 
 
 def figures() -> str:
     """Every figure that is compared after a re-run, as a row of Markdown with its tolerance."""
     lines = ["| Figure | May move by |", "|:--|:--|"]
-    lines += [f"| {one.text.format(one.owner)} | {one.tolerance:g}{one.unit} |" for one in FIGURES]
+    lines += [f"| {one.text.format(one.owner)} | {one.tolerance:g}{one.unit} |" for one in COMPARED_FIGURES]
     return "\n".join(lines)
 
 

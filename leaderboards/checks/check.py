@@ -80,7 +80,7 @@ def _ranks(entries: list[Entry], board: Published) -> dict[tuple[object, ...], t
     }
 
 
-SHOWN, LONGEST = 5, 400
+SHOWN_FAULTS, LONGEST_LINE = 5, 400
 """Faults of one rule that are printed, and characters of one."""
 
 
@@ -101,12 +101,12 @@ def check_one(
     """
     # Before anything is read: what git cannot compare is no fault of the entry.
     changes = () if base is None or not folder.is_dir() else tuple(changed_files(folder, base))
-    say(f"{shown(str(folder), LONGEST)}:")
+    say(f"{shown(str(folder), LONGEST_LINE)}:")
     try:
         entry = read_entry(folder)
         board = published(entry.manifest.board, where or PUBLISHED)
     except ConfigurationError as error:
-        say(f"  REFUSED  {shown(str(error), LONGEST)}")
+        say(f"  REFUSED  {shown(str(error), LONGEST_LINE)}")
         return False
     submission = Submission(
         entry,
@@ -118,7 +118,7 @@ def check_one(
         base=base,
         changes=changes,
         rerun_count=count,
-        on_rerun=lambda title: say(f"  {shown(title, LONGEST)}"),
+        on_rerun=lambda title: say(f"  {shown(title, LONGEST_LINE)}"),
         reviewer=reviewer,
     )
     report = check(submission)
@@ -132,7 +132,7 @@ def check_one(
     state: State = "re-run" if reruns and not report.open else "artefact-checked"
     say(f"  {state}; ranks{'' if state == 're-run' else ' once it is re-run'}:")
     for line in rank_changes(entry, board):
-        say(f"    {shown(line, LONGEST)}")
+        say(f"    {shown(line, LONGEST_LINE)}")
     if reviewer is not None:
         say(f"  {_review(submission, reviewer, state, reruns)}")
     return True
@@ -146,10 +146,10 @@ def _say_rules(report: Report, say: Callable[[str], None]) -> None:
         say(f"  open     {one.promise}: {one.reason}")
     for one in report.broken:
         say(f"  BROKEN   {one.promise}:")
-        for text in one.faults[:SHOWN]:
-            say(f"             {shown(text, LONGEST)}")
-        if len(one.faults) > SHOWN:
-            say(f"             and {len(one.faults) - SHOWN} more")
+        for text in one.faults[:SHOWN_FAULTS]:
+            say(f"             {shown(text, LONGEST_LINE)}")
+        if len(one.faults) > SHOWN_FAULTS:
+            say(f"             and {len(one.faults) - SHOWN_FAULTS} more")
 
 
 def _review(submission: Submission, reviewer: str, state: State, reruns: list[Rerun]) -> str:

@@ -17,7 +17,7 @@ PROOF = (
     "epsilon_prv", "epsilon_central", "noise_multiplier", "steps",
 )  # fmt: skip
 """What a defense proves: for an unknown one its author says it, until its code is there."""
-OF_THE_DEFENSE = (
+JOB_KEYS_OF_THE_DEFENSE = (
     "defense", "defense_name", "job", "images_per_update", "local_steps", "population", "participations", *PROOF,
 )  # fmt: skip
 NOT_COMPARED = ("fingerprint", "defense_order", "defense_parameters", "reason")
@@ -58,7 +58,7 @@ def _facts(job: JobRow, asked: dict[str, Any], known: bool) -> Iterator[str]:
     own = {**told, **job.model_dump(exclude={"texts", "figures"})}
     place = _place(job)
     for name in (*JOB_TEXTS, *JOB_FIGURES, *JOB_COUNTS, *own):
-        free = name in NOT_COMPARED or name == "status" or (not known and name in OF_THE_DEFENSE)
+        free = name in NOT_COMPARED or name == "status" or (not known and name in JOB_KEYS_OF_THE_DEFENSE)
         if not free and name in asked and not _same(own.get(name), asked[name]):
             yield f"{place}: {name} is {_short(own.get(name))}, the board's is {_short(asked[name])}"
     allowed = {*asked, *MEASURED[job.kind], *(() if known else PROOF), *("candidates", "trials") * (not asked)}

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Figure:
+class ComparedFigure:
     """A number that is compared when its cell or job was computed again."""
 
     text: str
@@ -45,19 +45,19 @@ class Figure:
 
 
 ATTACK, CELL = "an attack on images", "an attack on images, or a floor"
-PSNR = Figure("mean PSNR in dB of {}", CELL, 0.5, " dB")
-SSIM = Figure("mean SSIM of {}", CELL, 0.02)
-SSIM_BY_IMAGE = Figure("distance of SSIM by image of {}", CELL, 0.05)
-IDENTIFIED = Figure("images identified in % by {}", CELL, 5.0, " points")
-LABELS_FOUND = Figure("labels found in % by {}", "an attack on labels", 5.0, " points")
-UPDATE_NORM = Figure("norm of the update in % for {}", "an attack", 10.0, "%")
-OBJECTIVE_FOUND = Figure("objective found in % of the start of {}", ATTACK, 5.0, " points")
-OBJECTIVE_TRUTH = Figure("objective truth in % of the start of {}", ATTACK, 5.0, " points")
-UNDERPOWERED = Figure("images underpowered in % of {}", ATTACK, 20.0, " points")
-ACCURACY = Figure("accuracy in % of {}", "a training", 1.5, " points")
-UPDATE_BYTES = Figure("bytes of an update in % of {}", "a training", 5.0, "%")
-SUCCESSES = Figure("private images identified in % of {}", "a certificate", 5.0, " points")
-FIGURES = (
+PSNR = ComparedFigure("mean PSNR in dB of {}", CELL, 0.5, " dB")
+SSIM = ComparedFigure("mean SSIM of {}", CELL, 0.02)
+SSIM_BY_IMAGE = ComparedFigure("distance of SSIM by image of {}", CELL, 0.05)
+IDENTIFIED = ComparedFigure("images identified in % by {}", CELL, 5.0, " points")
+LABELS_FOUND = ComparedFigure("labels found in % by {}", "an attack on labels", 5.0, " points")
+UPDATE_NORM = ComparedFigure("norm of the update in % for {}", "an attack", 10.0, "%")
+OBJECTIVE_FOUND = ComparedFigure("objective found in % of the start of {}", ATTACK, 5.0, " points")
+OBJECTIVE_TRUTH = ComparedFigure("objective truth in % of the start of {}", ATTACK, 5.0, " points")
+UNDERPOWERED = ComparedFigure("images underpowered in % of {}", ATTACK, 20.0, " points")
+ACCURACY = ComparedFigure("accuracy in % of {}", "a training", 1.5, " points")
+UPDATE_BYTES = ComparedFigure("bytes of an update in % of {}", "a training", 5.0, "%")
+SUCCESSES = ComparedFigure("private images identified in % of {}", "a certificate", 5.0, " points")
+COMPARED_FIGURES = (
     PSNR, SSIM, SSIM_BY_IMAGE, IDENTIFIED, LABELS_FOUND, UPDATE_NORM, OBJECTIVE_FOUND, OBJECTIVE_TRUTH, UNDERPOWERED,
     ACCURACY, UPDATE_BYTES, SUCCESSES,
 )  # fmt: skip
@@ -120,7 +120,7 @@ def fault(one: Rerun) -> str | None:
     return f"{one.what}: submitted {one.submitted:.4g}, found {one.found:.4g}, at most {one.tolerance:g} apart"
 
 
-def _means(figure: Figure, place: tuple[str, str | None], both: Any, scale: float = 1.0) -> Iterator[Rerun]:
+def _means(figure: ComparedFigure, place: tuple[str, str | None], both: Any, scale: float = 1.0) -> Iterator[Rerun]:
     """The means of a figure as submitted and as found; none where neither has it."""
     what, cell = figure.text.format(place[0]), place[1]
     mine, its = (float(np.mean(values)) * scale for values in both)

@@ -51,7 +51,7 @@ class EntryRule:
 
 
 @dataclass(frozen=True)
-class Finding:
+class RuleAnswer:
     """The answer of one rule: `faults` break it, a `reason` leaves it open, and without both it holds."""
 
     rule: EntryRule
@@ -64,23 +64,23 @@ class Finding:
 class Report:
     """The answers of all rules that could be asked, in the order of the table."""
 
-    findings: tuple[Finding, ...] = ()
+    answers: tuple[RuleAnswer, ...] = ()
 
     @property
     def ok(self) -> bool:
         return not self.broken
 
     @property
-    def broken(self) -> list[Finding]:
-        return [one for one in self.findings if one.faults]
+    def broken(self) -> list[RuleAnswer]:
+        return [one for one in self.answers if one.faults]
 
     @property
-    def open(self) -> list[Finding]:
-        return [one for one in self.findings if one.reason]
+    def open(self) -> list[RuleAnswer]:
+        return [one for one in self.answers if one.reason]
 
     @property
-    def held(self) -> list[Finding]:
-        return [one for one in self.findings if not one.faults and not one.reason]
+    def held(self) -> list[RuleAnswer]:
+        return [one for one in self.answers if not one.faults and not one.reason]
 
     def holds(self, name: str) -> bool:
         """Whether the rule of this name was asked and holds."""
@@ -93,14 +93,14 @@ def check(submission: Submission) -> Report:
     Raises ConfigurationError where this machine has not the images of the board: that is no fault of the entry.
     """
     report = Report()
-    for rule in RULES:
-        if (finding := _ask(rule, submission, report)) is not None:
-            report = replace(report, findings=(*report.findings, finding))
+    for rule in ENTRY_RULES:
+        if (answer := _ask(rule, submission, report)) is not None:
+            report = replace(report, answers=(*report.answers, answer))
     return report
 
 
-def _ask(rule: EntryRule, submission: Submission, report: Report) -> Finding | None:
-    """The finding of one rule; None where something is missing for which there is no reason to give."""
+def _ask(rule: EntryRule, submission: Submission, report: Report) -> RuleAnswer | None:
+    """The answer of one rule; None where something is missing for which there is no reason to give."""
     missing = next((need for need in rule.needs if not need.at_hand(submission, report)), None)
     if missing is not None and not missing.reason:
         return None
@@ -111,7 +111,7 @@ def _ask(rule: EntryRule, submission: Submission, report: Report) -> Finding | N
         except ConfigurationError as error:
             faults.append(str(error))
     promise, reason = rule.promise.format(submission=submission), missing.reason if missing is not None else ""
-    return Finding(rule, promise, tuple(faults), reason)
+    return RuleAnswer(rule, promise, tuple(faults), reason)
 
 
 def method_faults(submission: Submission) -> Iterable[str]:
@@ -158,14 +158,14 @@ def _has_images(board: Board) -> bool:
 
 
 ENTRY = Need("the entry and what is published", lambda submission, report: True)
-BOARD = Need("the board's file", _after("place"))
+BOARD_FILE = Need("the board's file", _after("place"))
 IMAGES = Need(
     "the board's images", lambda submission, report: report.holds("limits") and _has_images(submission.board.board)
 )
 PLAN = Need("the board's plan for its methods", _after("methods"))
 TRUTH = Need("the private images", _after("truth"))
 CELLS = Need("cells that are the plan's", _after("cells"))
-UNDEFENDED = Need(
+UNDEFENDED_ENTRY = Need(
     "the undefended entry",
     lambda submission, report: "none" in submission.entry.defenses or submission.undefended is not None,
     reason="there is no undefended entry to compare with; give the --published that has it",
@@ -173,13 +173,13 @@ UNDEFENDED = Need(
 BASE = Need("a commit, by `--base`", lambda submission, report: submission.base is not None)
 RERUN = Need("`--rerun`, and no broken rule", lambda submission, report: submission.rerun_count > 0 and report.ok)
 CODE = Need("the defense's code", _after("code"))
-FIGURES = Need("figures computed again", _after("rerun"))
+RERUN_FIGURES = Need("figures computed again", _after("rerun"))
 
 # The order is that of the lines printed. A rule may use what the rules that its needs come after have looked at:
 # cells are compared with a plan that exists, metrics with cells that are complete.
-RULES = (
+ENTRY_RULES = (
     EntryRule("place", "it is of this board, and stands alone", place_faults, (ENTRY,)),
-    EntryRule("limits", "it is within the board's limits", limit_faults, (BOARD,)),
+    EntryRule("limits", "it is within the board's limits", limit_faults, (BOARD_FILE,)),
     EntryRule("methods", "its methods can be made with their parameters", method_faults, (IMAGES,), silent=True),
     EntryRule("configuration", "its configuration is the board's", configuration_faults, (PLAN,)),
     EntryRule("truth", "its truth is the board's images", truth_faults, (PLAN,)),
@@ -191,13 +191,13 @@ RULES = (
         "reference",
         "objectives and weights are of the kind that the undefended entry has",
         reference_faults,
-        (CELLS, UNDEFENDED),
+        (CELLS, UNDEFENDED_ENTRY),
     ),
-    EntryRule("floors", "floors are as high as the undefended entry's", floor_faults, (CELLS, UNDEFENDED)),
+    EntryRule("floors", "floors are as high as the undefended entry's", floor_faults, (CELLS, UNDEFENDED_ENTRY)),
     EntryRule("jobs", "trainings and certificates are the board's, and possible", job_faults, (CELLS,)),
     EntryRule("folder", "it lies under its board", folder_faults, (ENTRY,)),
     EntryRule("changes", "nothing else has changed since {submission.base}", change_faults, (BASE,)),
     EntryRule("code", "it can be run again", code_faults, (RERUN,), silent=True),
     EntryRule("rerun", "it can be run again", rerun_faults, (CODE,), silent=True),
-    EntryRule("figures", "{submission.figure_count} figures are found again", figure_faults, (FIGURES,)),
+    EntryRule("figures", "{submission.figure_count} figures are found again", figure_faults, (RERUN_FIGURES,)),
 )

@@ -14,7 +14,7 @@ import numpy as np
 from doctoring import Cell, Doctor
 from tiny_board import PICTURES, TRAININGS
 
-from leaderboards.checks.rules import RULES
+from leaderboards.checks.rules import ENTRY_RULES
 
 READING = "reading"
 """Finds what is wrong before any rule is asked."""
@@ -640,7 +640,7 @@ def shorter(cell: Cell) -> tuple[np.ndarray, dict[str, list[float]]]:
 def table() -> str:
     """Every case as a row of Markdown."""
     rows = ["| Lie | Found by |", "|:--|:--|"]
-    rules = {rule.name: rule.promise for rule in RULES}
+    rules = {rule.name: rule.promise for rule in ENTRY_RULES}
     rules[READING] = "reading: what is there, hashes, types and bounds"
     rules[PLUGIN] = f"{rules['cells']}, where the plugin's file is given"
     for one in CASES.values():

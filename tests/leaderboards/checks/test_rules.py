@@ -12,7 +12,7 @@ from tiny_board import PLUGIN as SIGNS
 
 from bench.errors import ConfigurationError
 from leaderboards.checks.rerun import Drawn, check_plugin, drawn, fault, rerun
-from leaderboards.checks.rules import RULES, check
+from leaderboards.checks.rules import ENTRY_RULES, check
 from leaderboards.checks.submission import Submission
 from leaderboards.entries.entry import read_entry
 from leaderboards.entries.published import published
@@ -38,7 +38,7 @@ def checked(folder, boards, *, alone=True, plugins=()):
 
 def broken(report):
     """The faults of every broken rule, by its name."""
-    return {finding.rule.name: finding.faults for finding in report.broken}
+    return {answer.rule.name: answer.faults for answer in report.broken}
 
 
 @pytest.mark.parametrize("honest", ENTRIES, ids=lambda honest: f"{honest.board}/{honest.name}")
@@ -46,7 +46,9 @@ def test_an_honest_entry_holds_to_every_rule(honest, tiny, boards):
     _, report = checked(tiny / honest.board / honest.name, boards, alone=False)
     assert broken(report) == {}
     assert report.open == []
-    assert [one.rule.name for one in report.held] == [r.name for r in RULES if r.name not in ("changes", *RUN_AGAIN)]
+    assert [one.rule.name for one in report.held] == [
+        r.name for r in ENTRY_RULES if r.name not in ("changes", *RUN_AGAIN)
+    ]
     if honest.plugin:
         _, report = checked(tiny / honest.board / honest.name, boards, alone=False, plugins=[honest.plugin])
         assert broken(report) == {}
@@ -116,7 +118,7 @@ def test_a_rule_is_asked_only_when_the_rules_hold_that_it_builds_on(change, aske
     case = CASES[change]
     folder = doctored(tiny / case.board / case.entry, tmp_path / case.entry, case.change)
     _, report = checked(folder, boards)
-    assert [one.rule.name for one in report.findings] == asked
+    assert [one.rule.name for one in report.answers] == asked
 
 
 def test_missing_images_of_the_board_are_no_fault_of_the_entry(tiny, boards):
@@ -132,7 +134,7 @@ def test_nothing_is_computed_again_of_an_entry_that_breaks_a_rule(tiny, boards, 
     case = CASES["edited_metric"]
     folder = doctored(tiny / case.board / case.entry, tmp_path / case.entry, case.change)
     report = check(Submission(read_entry(folder), boards[PICTURES], folder, planner=plan_once, rerun_count=1))
-    assert not {one.rule.name for one in report.findings} & set(RUN_AGAIN)
+    assert not {one.rule.name for one in report.answers} & set(RUN_AGAIN)
 
 
 def test_the_page_shows_every_case():
