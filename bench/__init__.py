@@ -1,1 +1,1 @@
-"""Errors, seeds, devices and provenance: every other room of the referee may use them."""
+"""Errors, seeds, devices, provenance and child processes: every other room of the referee may use them."""

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
+from bench.child_process import Unfinished, child_records
 from bench.conformance.findings import Finding
 from bench.errors import ConfigurationError
 from bench.registry.registry import Registry
@@ -23,8 +16,6 @@ from bench.registry.specs import parse
 
 SECONDS = 600
 """After which a child that is still busy is given up."""
-_LOOK = 0.05
-"""Seconds between two looks at what the child has found."""
 
 
 def checked(target: str, plugins: Sequence[Path] = (), seconds: float = SECONDS) -> Iterator[str | Finding]:
@@ -33,51 +24,19 @@ def checked(target: str, plugins: Sequence[Path] = (), seconds: float = SECONDS)
     `target` is a method's name, a call with parameters, or a Python file with one or several methods. Raises
     ConfigurationError for a mistake in it. What the methods print goes to standard error.
     """
-    path = os.pathsep.join(filter(None, sys.path))
-    code = "import sys; from bench.conformance import child; child.end_with_parent(); child.answer(*sys.argv[1:])"
-    with TemporaryDirectory() as folder:
-        told = Path(folder) / "findings"
-        told.touch()
-        # -P: a folder of the user's that is called "bench" must not be imported instead of ours.
-        command = [sys.executable, "-P", "-c", code, str(told), target, *map(str, plugins)]
-        child = subprocess.Popen(
-            command,
-            env={**os.environ, "PYTHONPATH": path},
-            stdin=subprocess.DEVNULL,
-            stdout=2,
-            start_new_session=True,  # A process group of its own: what a plugin starts ends with it.
-        )
-        try:
-            yield from _followed(child, told, seconds)
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
-
-
-def _followed(child: subprocess.Popen[bytes], told: Path, seconds: float) -> Iterator[str | Finding]:
-    end, ended, waiting = time.monotonic() + seconds, False, ["constructs"]
-    with told.open(encoding="utf-8") as lines:
-        while True:
-            over = child.poll() is not None or time.monotonic() > end  # Before reading, so that nothing is missed.
-            for line in lines:
-                record: dict[str, Any] = json.loads(line)
-                if "mistake" in record:
-                    raise ConfigurationError(record["mistake"])
-                if "title" in record:
-                    waiting = record["rules"]
-                    yield record["title"]
-                elif "rule" in record:
-                    waiting.remove(record["rule"])
-                    yield Finding(**record)
-                ended |= "end" in record
-            if ended or over:  # A thread of a plugin's may keep the child busy after all is told.
-                break
-            time.sleep(_LOOK)
-    if not ended:
-        yield Finding(
-            waiting[0], "failed", f"{_how(child.poll(), seconds)} while this was asked; run it by itself to see"
-        )
+    waiting = ["constructs"]
+    try:
+        for record in child_records("bench.conformance.child:answer", [target, *map(str, plugins)], seconds):
+            if "mistake" in record:
+                raise ConfigurationError(record["mistake"])
+            if "title" in record:
+                waiting = record["rules"]
+                yield record["title"]
+            else:
+                waiting.remove(record["rule"])
+                yield Finding(**record)
+    except Unfinished as end:
+        yield Finding(waiting[0], "failed", f"{_how(end.code, seconds)} while this was asked; run it by itself to see")
 
 
 def _how(code: int | None, seconds: float) -> str:
@@ -88,37 +47,19 @@ def _how(code: int | None, seconds: float) -> str:
     )
 
 
-def end_with_parent() -> None:
-    """Kill this process group once the parent is gone: a key pressed in its terminal does not reach a session."""
-    parent = os.getppid()
+def answer(target: str, *plugins: str) -> Iterator[dict[str, Any]]:
+    """The child's side of `checked`: titles, findings and mistakes as records."""
+    try:
+        registry, asked = methods_of(target, plugins)
+        from bench.conformance.suite import RULES, held, title_of
 
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(_LOOK)
-        os.killpg(0, signal.SIGKILL)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def answer(told: str, target: str, *plugins: str) -> None:
-    """The child's side of `checked`: write titles, findings and mistakes as lines of JSON."""
-    with Path(told).open("a", encoding="utf-8", buffering=1) as file:
-
-        def tell(**record: Any) -> None:
-            file.write(json.dumps(record) + "\n")
-
-        try:
-            registry, asked = methods_of(target, plugins)
-            from bench.conformance.suite import RULES, held, title_of
-
-            for kind, call in asked:
-                rules = ["constructs", *(rule.name for rule in RULES[kind])]
-                tell(title=title_of(kind, call, registry), rules=rules)
-                for finding in held(kind, call, registry):
-                    tell(**asdict(finding))
-        except ConfigurationError as error:
-            tell(mistake=str(error))
-        tell(end=True)
+        for kind, call in asked:
+            rules = ["constructs", *(rule.name for rule in RULES[kind])]
+            yield {"title": title_of(kind, call, registry), "rules": rules}
+            for finding in held(kind, call, registry):
+                yield asdict(finding)
+    except ConfigurationError as error:
+        yield {"mistake": str(error)}
 
 
 def methods_of(target: str, plugins: Sequence[str]) -> tuple[Registry, list[tuple[str, str]]]:

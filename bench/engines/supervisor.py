@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
+
+from bench import child_process
 
 WORKER = "LEAKBOARD_WORKER"
 """Set in the child's environment: the block in which the child before it died, or nothing."""
@@ -48,10 +49,7 @@ def supervise(arguments: Sequence[str], folder: Path) -> int:
     """
     from bench.store.store import Store
 
-    # The child imports what this process imported: -m alone would take a user's folder called "attacks" for ours.
-    path = os.pathsep.join(filter(None, sys.path))
-    environment = {**os.environ, WORKER: "", "PYTHONPATH": path}
-    command = [sys.executable, "-P", "-m", "leakboard", *arguments]
+    died_in = ""
     child: subprocess.Popen[bytes] | None = None
     asked: list[int] = []
 
@@ -66,7 +64,9 @@ def supervise(arguments: Sequence[str], folder: Path) -> int:
             # The child starts with these signals held back, until it can handle them: nothing is lost, and an
             # interpreter that is still starting prints no traceback.
             signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
-            child = subprocess.Popen(command, env=environment, preexec_fn=_die_with_parent(os.getpid()))
+            child = child_process.start_python(
+                "leakboard:main", arguments, own_group=False, environment={WORKER: died_in}
+            )
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
             code = child.wait()
             if code == 128 + signal.SIGINT or (asked and code >= 0):
@@ -82,22 +82,7 @@ def supervise(arguments: Sequence[str], folder: Path) -> int:
                 print(f"leakboard: the worker {how} outside of a block; memory may be short", file=sys.stderr)
                 return 1
             print(f"leakboard: the worker {how} in block {block}; going on", file=sys.stderr)
-            environment[WORKER] = block
+            died_in = block
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-def _die_with_parent(parent: int) -> Callable[[], None] | None:
-    """On Linux, have the kernel kill the child when the parent dies; elsewhere it finishes its run."""
-    if not sys.platform.startswith("linux"):
-        return None
-    libc = ctypes.CDLL(None, use_errno=True)
-    pr_set_pdeathsig = 1
-
-    def prepare() -> None:
-        libc.prctl(pr_set_pdeathsig, signal.SIGKILL)
-        if os.getppid() != parent:  # the parent died before the call
-            os._exit(1)
-
-    return prepare

@@ -6,8 +6,6 @@ import ast
 import importlib
 import importlib.util
 import inspect
-import json
-import os
 import re
 import subprocess
 import sys
@@ -17,8 +15,10 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
+from bench.child_process import Unfinished, child_records
 from bench.errors import ConfigurationError
 from bench.registry.signatures import Parameter, check_defaults, parameters_in, parameters_of, subclasses_in, summary_of
 
@@ -87,34 +87,31 @@ def describe(entry: Entry, cls: type) -> Entry:
 
 def verified(entry: Entry) -> Entry:
     """A package's entry after a child process has imported it; marked as broken if it could not."""
-    code = "import sys; from bench.registry.sources import report; report(*sys.argv[1:])"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    # -P: a folder of the user's that is called "bench" must not be imported instead of ours.
-    command = [sys.executable, "-P", "-c", code, entry.kind, entry.name, entry.origin]
-    try:
-        child = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=_VERIFY_SECONDS, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return replace(entry, broken=f"its import did not end in {_VERIFY_SECONDS} seconds")
-    lines = child.stdout.splitlines()
-    if child.returncode or not lines:
-        last = child.stderr.strip().splitlines()[-1:] or [f"its import ended with code {child.returncode}"]
-        return replace(entry, broken=last[0])
-    told: dict[str, Any] = json.loads(lines[-1])
+    with TemporaryFile() as errors:
+        words = [entry.kind, entry.name, entry.origin]
+        try:
+            [told] = child_records(
+                "bench.registry.sources:report", words, _VERIFY_SECONDS, stdout=subprocess.DEVNULL, stderr=errors
+            )
+        except Unfinished as end:
+            if end.code is None:
+                return replace(entry, broken=f"its import did not end in {_VERIFY_SECONDS} seconds")
+            errors.seek(0)
+            last = errors.read().decode(errors="replace").strip().splitlines()[-1:]
+            return replace(entry, broken=last[0] if last else f"its import ended with code {end.code}")
     parameters = tuple(Parameter(**parameter) for parameter in told["parameters"])
     return replace(entry, summary=told["summary"], parameters=parameters, broken=told["broken"])
 
 
-def report(kind: str, name: str, origin: str) -> None:
-    """The child's side of `verified`: print the entry as a line of JSON."""
+def report(kind: str, name: str, origin: str) -> Iterator[dict[str, Any]]:
+    """The child's side of `verified`: the entry as one record."""
     [found] = [f for f in from_packages(kind) if (f.entry.name, f.entry.origin) == (name, origin)]
     try:
         entry = describe(found.entry, found.load())
     except ConfigurationError as error:
         entry = replace(found.entry, broken=str(error))
     parameters = [vars(parameter) for parameter in entry.parameters]
-    print("\n" + json.dumps({"summary": entry.summary, "parameters": parameters, "broken": entry.broken}, default=repr))
+    yield {"summary": entry.summary, "parameters": parameters, "broken": entry.broken}
 
 
 def _importer(module: str, name: str) -> Callable[[], type]:

@@ -11,6 +11,7 @@ import time
 import pytest
 
 import leakboard
+from bench import child_process
 from bench.engines import supervisor
 
 GRID = """
@@ -48,7 +49,7 @@ class Deadly(Defense):
         return update
 '''
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel's parent-death signal")
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
 
 class Started:
@@ -248,10 +249,10 @@ def supervised(tmp_path, monkeypatch):
 
     def supervise(body):
         def popen(command, **options):
-            assert command[1:4] == ["-P", "-m", "leakboard"]
+            assert command[1:] == ["-P", "-m", "bench.child_process", str(os.getpid()), "leakboard:main", "run"]
             return start([sys.executable, "-c", WORKER + body], **options)
 
-        monkeypatch.setattr(supervisor.subprocess, "Popen", popen)
+        monkeypatch.setattr(child_process.subprocess, "Popen", popen)
         before = signal.getsignal(signal.SIGINT), signal.pthread_sigmask(signal.SIG_BLOCK, ())
         code = supervisor.supervise(["run"], tmp_path)
         assert (signal.getsignal(signal.SIGINT), signal.pthread_sigmask(signal.SIG_BLOCK, ())) == before
