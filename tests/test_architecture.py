@@ -70,6 +70,11 @@ def test_the_map_of_contributing_lists_every_room_once_with_the_sentence_of_its_
     assert all(said.values())
 
 
+def test_the_layout_of_the_readme_names_every_room():
+    layout = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Layout")[2]
+    assert [room.path for room in MAP if not re.search(rf"`{room.path.rpartition('/')[2]}/?`", layout)] == []
+
+
 def test_imports_run_only_down_the_map():
     floor = {room.path: place for place, room in enumerate(MAP)}
     upward = [

@@ -28,6 +28,22 @@ def test_every_link_of_a_page_leads_to_a_file_and_its_heading(page):
             assert heading in [*places, *re.findall(r'<a id="([^"]+)"', there)], target
 
 
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/glossary.md"])
+def test_every_file_and_folder_that_a_page_names_is_there(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    named = re.findall(r"(?:attacks|bench|defenses|docs|leaderboards|tests|tools)/[\w./-]*", text)
+    assert named
+    assert [name for name in named if not (ROOT / name.rstrip(".")).exists()] == []
+
+
+def test_the_glossary_says_one_sentence_of_each_word_and_no_word_twice():
+    text = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([\w -]+) \| (.+) \| `[\w/]+` \|$", text, re.MULTILINE)
+    words = [word for word, _ in rows]
+    assert len(words) == len(set(words)) == text.count("\n| ") - text.count("\n| word |")
+    assert [word for word, meaning in rows if not re.fullmatch(r"[^.]+\.(json\W[^.]+\.)?", meaning)] == []
+
+
 def test_the_quickstart_s_python_continues_a_run(grid_of_the_tests):
     page = (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")
     [text] = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
