@@ -7,6 +7,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+    from pathlib import Path
+
     from torch import Generator, Tensor
 
     from attacks.attack import Attack, Reconstruction, UnsupportedPair
@@ -23,8 +26,9 @@ if TYPE_CHECKING:
     from attacks.observation import Observation, gradient_scale
     from attacks.threat import ThreatModel
     from bench.conformance.suite import conformance
-    from bench.engines.run import Run, run
+    from bench.engines.run import Run
     from bench.errors import ConfigurationError
+    from bench.grid.config import Config
     from defenses.accounting import Guarantee, gaussian_guarantee
     from defenses.defense import Defense
     from defenses.schedule import Schedule
@@ -67,26 +71,68 @@ _HOMES = {
     "normal_starts": "attacks.engine.lanes",
     "recovered_labels": "attacks.labels",
     "report": "attacks.engine.execution",
-    "run": "bench.engines.run",
     "simulated_update": "attacks.matching.simulation",
     "squared_distance": "attacks.matching.distances",
     "total_variation": "attacks.matching.priors",
 }
-__all__ = [*_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = [*_HOMES, "run"]  # pyright: ignore[reportUnsupportedDunderAll]
 _ROOMS = ("attacks", "defenses", "bench", "leaderboards")
 
 
 def __getattr__(name: str) -> Any:
     """Import the home of a name when it is first asked for: torch takes seconds."""
     if name not in _HOMES:
-        raise AttributeError(f"module 'leakboard' has no attribute {name!r}; it has {', '.join(_HOMES)}")
+        raise AttributeError(f"module 'leakboard' has no attribute {name!r}; it has {', '.join(__all__)}")
     from importlib import import_module
 
     return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted(_HOMES)
+    return sorted(__all__)
+
+
+def run(
+    spec: str | Path | Config,
+    *,
+    output: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    plugins: Sequence[str | Path] = (),
+    defenses: Sequence[str] = (),
+    attacks: Sequence[str] = (),
+    device: str | None = None,
+    retry: Collection[str] = (),
+    progress: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+) -> Run:
+    """Run a grid, or what is left of it, and return its results.
+
+    `spec` is a preset's name, `board:NAME`, the path of a TOML file or a `Config`; `output` is the run's folder,
+    `runs/NAME` unless given; `overrides` are "key=value" as on the command line; `plugins` are Python files with
+    methods of your own; `defenses` and `attacks`, such as "dp_sgd(noise_multiplier=0.1)", join the grid's; `retry`
+    names statuses to try again; `say` hears notes for people. A failed cell does not raise: look at `Run.counts()`.
+    Raises ConfigurationError for a user's mistake, before anything runs, and `Unwritable` when a result cannot be
+    written.
+
+    >>> finished = leakboard.run("quick", overrides=["grid.images=4"], progress=True)  # doctest: +SKIP
+    >>> finished.frame().groupby(["defense", "attack"])["psnr_db"].mean()  # doctest: +SKIP
+    """
+    from bench.engines.run import run as run_grid
+    from bench.registry.registry import Registry
+    from leaderboards.entries.board import grid_source
+
+    return run_grid(
+        grid_source(spec) if isinstance(spec, str) else spec,
+        Registry(plugins),
+        output=output,
+        overrides=overrides,
+        defenses=defenses,
+        attacks=attacks,
+        device=device,
+        retry=retry,
+        progress=progress,
+        say=say,
+    )
 
 
 def main() -> None:

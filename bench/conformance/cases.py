@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from attacks.threat import ThreatModel
 from bench.conformance.findings import NotApplicable
 from bench.engines.run import prepare
 from bench.grid.config import from_toml
+from bench.registry.registry import Registry
 from bench.trial.clients import Released, observe
 from defenses.defense import Defense
 from defenses.schedule import Schedule
@@ -52,12 +52,12 @@ defenses = ["{defense}"]
 
 @dataclass(frozen=True)
 class Subject:
-    """A method at hand: `kind` is "attack" or "defense", `call` names it with all parameters, `plugins` its files."""
+    """A method at hand: `kind` is "attack" or "defense", `call` names it with all parameters, `registry` has it."""
 
     kind: str
     call: str
     method: Any
-    plugins: tuple[Path, ...] = ()
+    registry: Registry = field(default_factory=Registry)
     seen: dict[tuple[str, str, str], AttackCase] = field(default_factory=dict, compare=False, repr=False)
 
     @property

@@ -64,8 +64,8 @@ def runs_as_a_cell(subject: Subject) -> None:
         grid = {"dataset": dataset, "model": model, "threads": torch.get_num_threads(), **_methods(subject)}
         with TemporaryDirectory() as folder:
             try:
-                config = from_toml(_GRID.format(**grid), subject.plugins, "the grid of the rule run")
-                frame = run(config, output=folder, plugins=subject.plugins, device="cpu").frame()
+                config = from_toml(_GRID.format(**grid), subject.registry, "the grid of the rule run")
+                frame = run(config, subject.registry, output=folder, device="cpu").frame()
             except ConfigurationError as error:
                 raise Broken(str(error)) from error
         own: Any = frame[frame["attack_name"] == subject.name] if subject.kind == "attack" else frame

@@ -157,7 +157,7 @@ def subject_of(kind: str, call: str, registry: Registry) -> Subject:
         if len(found) > 1:
             raise ConfigurationError(f"{call!r} names {len(found)} methods; give one value for each parameter")
         [[spec]] = found
-        return Subject(kind, spec.call, registry.build(kind, spec), registry.plugins)
+        return Subject(kind, spec.call, registry.build(kind, spec), registry)
     except ConfigurationError as error:
         message = str(error).removeprefix("[0]: ")
         raise (ConfigurationError if parameters else Broken)(message) from error

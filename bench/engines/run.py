@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from bench.errors import ConfigurationError, Unwritable, suggest
 from bench.grid.config import Config, load_config
+from bench.grid.reading import GridSource
 from bench.registry.registry import Registry
 from bench.store.store import FAILURES, Store
 
@@ -49,11 +50,11 @@ class Run:
 
 
 def run(
-    spec: str | Path | Config,
+    spec: GridSource | Config,
+    registry: Registry | None = None,
     *,
     output: str | Path | None = None,
     overrides: Sequence[str] = (),
-    plugins: Sequence[str | Path] = (),
     defenses: Sequence[str] = (),
     attacks: Sequence[str] = (),
     device: str | None = None,
@@ -64,16 +65,15 @@ def run(
 ) -> Run:
     """Run a grid, or what is left of it, and return its results.
 
-    `spec` is a preset's name, `board:NAME`, a TOML file or a `Config`; `overrides` are "key=value" as on the command
-    line; `defenses` and `attacks`, such as "dp_sgd(noise_multiplier=0.1)", join the grid's; `retry` names statuses to
-    try again, of all blocks or of those since one of this id. A failed cell does not raise: look at `Run.counts()`.
+    `spec` is a preset's name, a TOML file, a `GridText` or a `Config`, whose methods are those of the `registry`;
+    `overrides` are "key=value" as on the command line; `defenses` and `attacks`, such as
+    "dp_sgd(noise_multiplier=0.1)", join the grid's; `retry` names statuses to try again, of all blocks or of those
+    since one of this id. A failed cell does not raise: look at `Run.counts()`.
     Raises ConfigurationError for a user's mistake, before anything runs, and `Unwritable` when a result cannot be
     written.
     """
     _check_retry(retry)
-    config, registry, clients, plan = prepare(
-        spec, overrides=overrides, plugins=plugins, defenses=defenses, attacks=attacks
-    )
+    config, registry, clients, plan = prepare(spec, registry, overrides=overrides, defenses=defenses, attacks=attacks)
     import torch
 
     from bench.devices import choose_device, default_threads
@@ -111,24 +111,27 @@ def run(
 
 
 def prepare(
-    spec: str | Path | Config,
+    spec: GridSource | Config,
+    registry: Registry | None = None,
     *,
     overrides: Sequence[str] = (),
-    plugins: Sequence[str | Path] = (),
     defenses: Sequence[str] = (),
     attacks: Sequence[str] = (),
 ) -> tuple[Config, Registry, Clients, Plan]:
-    """Everything that must be right before anything runs."""
+    """Everything that must be right before anything runs: the grid, its methods, its clients and its cells.
+
+    The registry is returned as given, else one of the built-ins and installed packages.
+    """
     from bench.plan.plan import make_plan
     from bench.trial.clients import Clients
 
     if isinstance(spec, Config) and (overrides or defenses or attacks):
         raise ConfigurationError("overrides and more methods need a preset or a file; change the Config itself instead")
+    registry = registry or Registry()
     if isinstance(spec, Config):
         config = spec
     else:
-        config = load_config(str(spec), overrides, plugins, defenses=defenses, attacks=attacks)
-    registry = Registry([Path(plugin) for plugin in plugins])
+        config = load_config(spec, overrides, registry, defenses=defenses, attacks=attacks)
     clients = Clients(registry)
     return config, registry, clients, make_plan(config, registry, clients)
 

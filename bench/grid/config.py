@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import tomli_w
@@ -22,7 +21,7 @@ from pydantic import (
 
 from attacks.threat import ThreatModel
 from bench.errors import ConfigurationError, suggest
-from bench.grid.reading import add_methods, apply_override, explain, read_grid
+from bench.grid.reading import GridSource, add_methods, apply_override, explain, read_grid
 from bench.grid.sections import (
     Board,
     Certificate,
@@ -165,19 +164,19 @@ class Config(Section):
 
 
 def load_config(
-    spec: str,
+    spec: GridSource,
     overrides: Sequence[str] = (),
-    plugins: Sequence[Path | str] = (),
+    registry: Registry | None = None,
     *,
     defenses: Sequence[str] = (),
     attacks: Sequence[str] = (),
 ) -> Config:
-    """The preset or board of this name, or the TOML file at this path, with `KEY=VALUE` overrides applied.
+    """The preset of this name, the TOML file at this path, or the text given, with `KEY=VALUE` overrides applied.
 
-    `defenses` and `attacks` join those of the grid. Imports the methods that it names. Raises ConfigurationError for
-    whatever is wrong with it.
+    Its methods are those of the `registry`, by default the built-ins and installed packages. `defenses` and `attacks`
+    join those of the grid. Imports the methods that it names. Raises ConfigurationError for whatever is wrong with it.
     """
-    registry = Registry(plugins)
+    registry = registry or Registry()
     registry.entries("attack")  # Runs the plugin files: one that cannot be used is then named once.
     table, name, source = read_grid(spec, overrides)
     for override in overrides:
@@ -191,13 +190,13 @@ def to_toml(config: Config) -> str:
     return tomli_w.dumps(config.resolved())
 
 
-def from_toml(text: str, plugins: Sequence[Path | str] = (), source: str = "run.toml") -> Config:
-    """The config of a `run.toml`; the plugins are those of the run. Raises ConfigurationError."""
+def from_toml(text: str, registry: Registry | None = None, source: str = "run.toml") -> Config:
+    """The config of a `run.toml`; the registry holds the plugins of the run. Raises ConfigurationError."""
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{source} is not valid TOML: {error}") from error
-    return _validated(table, source, Registry(plugins))
+    return _validated(table, source, registry or Registry())
 
 
 def _validated(table: Mapping[str, Any], source: str, registry: Registry) -> Config:

@@ -1,11 +1,11 @@
-"""Reading a grid by file or name (presets, boards), changing it from the command line, and its error messages."""
+"""Reading a grid by file or by the name of a preset, changing it from the command line, and its error messages."""
 
 from __future__ import annotations
 
-import os
 import re
 import tomllib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
@@ -16,10 +16,23 @@ from pydantic import BaseModel, ValidationError
 from bench.errors import ConfigurationError, suggest
 from bench.registry.presets import FILE
 
-BOARD = "board"
-"""`board:NAME` is the grid of a board."""
-BOARDS = "LEAKBOARD_BOARDS"
-"""The environment variable that names a folder of more boards."""
+
+@dataclass(frozen=True)
+class GridText:
+    """A grid that somebody else has found by name, such as a board's.
+
+    `name` becomes the run's, `title` is what messages call it. A `fixed` grid takes no overrides but of its engine, as
+    its results would be another grid's, and needs a defense.
+    """
+
+    name: str
+    text: str
+    title: str
+    fixed: bool = False
+
+
+GridSource = str | Path | GridText
+"""The name of a preset, the path of a TOML file, or the text of a grid."""
 
 
 def presets() -> dict[str, str]:
@@ -32,52 +45,26 @@ def presets() -> dict[str, str]:
     }
 
 
-def boards() -> dict[str, str]:
-    """Name -> TOML text of every board, a grid without defenses and a table `board`: ours, then those of BOARDS."""
-    ours = Path(__file__).resolve().parents[2] / "leaderboards" / "boards"
-    found = {path.stem: path.read_text(encoding="utf-8") for path in sorted(ours.glob("*.toml"))}
-    own = os.environ.get(BOARDS)
-    if own and not Path(own).is_dir():
-        raise ConfigurationError(f"{BOARDS} = {own} is no folder; set it to a folder of boards, or unset it")
-    for path in sorted(Path(own).glob("*.toml")) if own else ():
-        if path.stem in found:
-            raise ConfigurationError(f"{path}: there is a board {path.stem} already; rename the file")
-        try:
-            found[path.stem] = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(f"{path} cannot be read as text: {error}") from error
-    return found
-
-
 Location = tuple[int | str, ...]
 
 
-def read_grid(spec: str, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], str, str]:
-    """The table of a preset, a board or a file, the name that it gives to its run, and what messages call it.
-
-    A board takes no `overrides` but of its engine: its results would be another board's.
-    """
-    prefix, _, name = spec.partition(":")
-    if prefix == BOARD and name:
-        known = boards()
-        if name not in known:
-            raise ConfigurationError(f"unknown board {name!r}; {suggest(name, known)}")
-        for override in overrides:
+def read_grid(spec: GridSource, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], str, str]:
+    """The table of a preset, a text or a file, the name that it gives to its run, and what messages call it."""
+    if isinstance(spec, GridText):
+        for override in overrides if spec.fixed else ():
             if not re.match(r"\s*engine\.(?!precision)\w+\s*=", override):
                 raise ConfigurationError(
                     f"--set {override}: a board is fixed, and run in float32; only engine.* can be set, and -o names "
                     "another folder"
                 )
-        return _table(known[name], f"board {name}"), name, f"board {name}"
+        return _table(spec.text, spec.title), spec.name, spec.title
     known = presets()
-    if spec in known:
+    if isinstance(spec, str) and spec in known:
         return _table(known[spec], f"preset {spec}"), spec, f"preset {spec}"
     path = Path(spec)
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "is neither a preset nor a file"
-        if spec in boards():
-            what = f"is a board: write {BOARD}:{spec}"
-        raise ConfigurationError(f"{spec!r} {what}; {suggest(spec, known)}, or give the path of a TOML file")
+        raise ConfigurationError(f"{str(spec)!r} {what}; {suggest(str(spec), known)}, or give the path of a TOML file")
     try:
         text = path.read_text(encoding="utf-8-sig")  # Some editors put a byte order mark in front.
     except (OSError, UnicodeDecodeError) as error:
@@ -85,7 +72,7 @@ def read_grid(spec: str, overrides: Sequence[str] = ()) -> tuple[dict[str, Any],
     return _table(text, str(path)), path.stem, str(path)
 
 
-def run_name(spec: str, overrides: Sequence[str], model: type[BaseModel]) -> str:
+def run_name(spec: GridSource, overrides: Sequence[str], model: type[BaseModel]) -> str:
     """The name of the run, which names its folder, before anything else of the grid is checked."""
     table, name, _ = read_grid(spec, overrides)
     for override in overrides:
@@ -93,14 +80,16 @@ def run_name(spec: str, overrides: Sequence[str], model: type[BaseModel]) -> str
     return str(table.get("name", name))
 
 
-def add_methods(table: dict[str, Any], spec: str, defenses: Sequence[str], attacks: Sequence[str]) -> None:
+def add_methods(table: dict[str, Any], spec: GridSource, defenses: Sequence[str], attacks: Sequence[str]) -> None:
     """Let `defenses` and `attacks` join those of the grid; a board's own defenses are the undefended client alone."""
     grid = table.get("grid")
     if not isinstance(grid, dict):
         return
     if "board" in table:
-        if spec.startswith(BOARD + ":") and not defenses:
-            raise ConfigurationError(f'{spec} needs a defense: add --defense NAME, or --defense "NAME(KEY=VALUE)"')
+        if isinstance(spec, GridText) and spec.fixed and not defenses:
+            raise ConfigurationError(
+                f'{spec.title} needs a defense: add --defense NAME, or --defense "NAME(KEY=VALUE)"'
+            )
         grid.setdefault("defenses", ["none"])
     for key, more in (("defenses", defenses), ("attacks", attacks)):
         if more:

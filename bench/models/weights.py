@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import inspect
 import json
 import os
 import time
@@ -24,6 +23,7 @@ from bench.devices import cache_folder
 from bench.errors import ConfigurationError, suggest
 from bench.models import networks, training
 from bench.models.training import Progress, Recipe, accuracy, train
+from bench.source_digests import digests, file
 from bench.store.tensors import State, digest_of_state, place, read_checkpoint, read_state, state_of, write_state
 from defenses.task import Classifier
 
@@ -43,7 +43,7 @@ def recipe_digest(
         "seed": seed,
         "device": torch.device(device).type,
         "torch": torch.__version__,
-        "sources": [hashlib.sha256(inspect.getsource(m).encode()).hexdigest() for m in (networks, training)],
+        "sources": digests(file(networks) | file(training)),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 

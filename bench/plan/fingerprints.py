@@ -8,33 +8,33 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.plan.source_digests import ROOT, closure, digests
+from attacks.matching import candidates
+from bench import devices, seeds
+from bench.data import dataset
+from bench.data.dataset import Dataset, digest_of
+from bench.models import build
+from bench.price import certificate_trials, certificates, federated, jobs, utility
+from bench.price.certificate_trials import POOL
+from bench.source_digests import closure, code_digest, digests, file, room
+from bench.store import tensors
+from bench.trial import clients as client_side
+from bench.trial import identification, metrics, trial
+from defenses import chain
 
 if TYPE_CHECKING:
     from bench.grid.cells import Cell, Setting
+    from bench.grid.jobs import Job
     from bench.registry.registry import Registry
     from bench.trial.clients import Clients
 
-CLIENT = (
-    "bench/plan/plan.py",
-    "bench/data/dataset.py",
-    "bench/models/build.py",
-    "bench/models/networks.py",
-    "bench/models/weights.py",
-    "bench/store/tensors.py",
-    "bench/models/training.py",
-    "bench/seeds.py",
-    "bench/trial/clients.py",
-    "defenses/batch_norm.py",
-    "defenses/chain.py",
-    "defenses/none.py",
-)
-SCORING = (
-    "bench/trial/metrics.py",
-    "bench/trial/identification.py",
-    "bench/trial/trial.py",
-    "bench/data/dataset.py",
-)
+_NETWORKS = room(build) | room(chain) | file(dataset) | file(tensors) | file(seeds)
+CLIENT = _NETWORKS | file(client_side)
+"""Code that decides what a client releases, beside its defense: images and the choices of a grid are digested apart."""
+SCORING = file(metrics) | file(identification) | file(trial) | file(dataset)
+"""Code that turns reconstructions into metrics."""
+TRAINING = _NETWORKS | file(jobs) | file(federated) | file(utility) | file(devices)
+CERTIFYING = CLIENT | file(jobs) | file(certificates) | file(certificate_trials)
+"""Code that decides the result of a training or of a certificate, beside that of the defense and the adversary."""
 
 
 def block_fingerprints(
@@ -51,11 +51,11 @@ def block_fingerprints(
     found: dict[str, str] = {}
     for cell in cells:
         paths = [registry.sources("attack", (cell.borrows or cell).attack.name)]
-        parts = [*cell.defense, *(part for chain in cell.setting.preparers for part in chain)]
+        parts = [*cell.defense, *(part for own in cell.setting.preparers for part in own)]
         paths += [registry.sources("defense", part.name) for part in parts]
         facts = clients.facts(cell.setting)
         also = [facts.task, facts.trained, checkpoints[cell.setting] or ""]
-        also += [str([part.canonical for chain in cell.setting.preparers for part in chain])]
+        also += [str([part.canonical for own in cell.setting.preparers for part in own])]
         if precision != "float32" and not (cell.borrows or cell).control:
             also.append(precision)
         if cell.attack.name == "class_mean":
@@ -66,14 +66,37 @@ def block_fingerprints(
     return found
 
 
-def sources_fingerprint(sources: Iterable[Path], also: Iterable[str] = CLIENT) -> str:
+def job_fingerprints(
+    jobs: Iterable[Job], registry: Registry, clients: Clients, checkpoints: dict[Setting, str | None]
+) -> dict[str, str]:
+    """Of every job, by id: the sources of the defense and of what trains or tests, and the data that it sees."""
+    found: dict[str, str] = {}
+    digest_of_sources = cache(lambda sources, also: sources_fingerprint(sources, also))
+    splits = cache(lambda setting: _digest_of_splits(clients.dataset(setting)))
+    attacked = cache(lambda setting: _digest_of_attacked(clients.dataset(setting), POOL))
+    for job in jobs:
+        preparers = [part for own in job.setting.preparers for part in own]
+        sources = [registry.sources("defense", part.name) for part in (*job.defense, *preparers)]
+        facts, made = clients.facts(job.setting), code_digest(type(clients).architecture)
+        if job.kind == "certificate":
+            sources.extend(file(candidates))
+            data = [attacked(job.setting), facts.trained, checkpoints[job.setting] or ""]
+        else:
+            data = [splits(job.setting)]
+        methods = digest_of_sources(tuple(sources), TRAINING if job.kind == "training" else CERTIFYING)
+        prepared = str([part.canonical for part in preparers])
+        found[job.id] = fingerprint(methods, made, prepared, facts.task, *data)
+    return found
+
+
+def sources_fingerprint(sources: Iterable[Path], also: frozenset[Path] = CLIENT) -> str:
     """16 digits of the methods' code, of all code of `attacks` and `defenses` that they import, and of some more."""
-    return fingerprint(*digests({file for source in sources for file in closure(source)} | {ROOT / f for f in also}))
+    return fingerprint(*digests(also.union(*map(closure, sources))))
 
 
 def scoring_fingerprint(pool: str) -> str:
     """16 digits of the code that turns reconstructions into metrics, and of the pool's digest."""
-    return fingerprint(*digests(ROOT / file for file in SCORING), pool)
+    return fingerprint(*digests(SCORING), pool)
 
 
 def fingerprint(*parts: str) -> str:
@@ -83,3 +106,14 @@ def fingerprint(*parts: str) -> str:
         digest.update(part.encode())
         digest.update(b"\0")
     return digest.hexdigest()[:16]
+
+
+def _digest_of_splits(dataset: Dataset) -> str:
+    """Of all images: those to test on and those to train on."""
+    return fingerprint(_digest_of_attacked(dataset, len(dataset)), digest_of(*(dataset.training() or ())))
+
+
+def _digest_of_attacked(dataset: Dataset, most: int) -> str:
+    """Of the first images to attack and to test on, a thousand at a time: all of them may not fit into memory."""
+    count = min(most, len(dataset))
+    return fingerprint(*(dataset.digest(range(i, min(i + 1000, count))) for i in range(0, count, 1000)))

@@ -13,8 +13,8 @@ from bench.errors import ConfigurationError
 from bench.grid.cells import PRIOR_SETTINGS, Block, Cell, Setting
 from bench.grid.config import Config
 from bench.grid.jobs import Job
-from bench.plan.fingerprints import block_fingerprints
-from bench.plan.jobs import job_fingerprints, make_jobs
+from bench.plan.fingerprints import block_fingerprints, job_fingerprints
+from bench.plan.jobs import make_jobs
 from bench.registry.registry import Registry
 from bench.registry.sources import named
 from bench.registry.specs import Chain, MethodSpec, chain_label

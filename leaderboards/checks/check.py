@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
 
 from bench.errors import ConfigurationError
+from bench.registry.registry import Registry
 from leaderboards.checks.expected import Planner, expected
 from leaderboards.checks.rules import Report, check
 from leaderboards.checks.submission import Submission
@@ -87,7 +88,7 @@ SHOWN_FAULTS, LONGEST_LINE = 5, 400
 def check_one(
     folder: Path,
     where: Path | None,
-    plugins: Sequence[Path],
+    registry: Registry,
     count: int,
     base: str | None,
     reviewer: str | None,
@@ -113,7 +114,7 @@ def check_one(
         board,
         folder.resolve(),
         published=where or PUBLISHED,
-        plugins=plugins,
+        registry=registry,
         planner=planner,
         base=base,
         changes=changes,

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy as np
 from bench.errors import ConfigurationError
 from bench.grid.config import Config
 from bench.registry.specs import Chain, MethodSpec
+from leaderboards.entries.board import PREFIX, grid_source
 from leaderboards.entries.board import board as find
 from leaderboards.entries.entry import Entry
 from leaderboards.entries.schema import Identity
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from bench.data.dataset import Dataset
     from bench.grid.cells import Block, Cell
     from bench.plan.plan import Plan
+    from bench.registry.registry import Registry
     from bench.trial.clients import Clients
 
 KEY = (
@@ -116,23 +117,20 @@ class Expected:
         return {(row["defense"], key_of(row)): (cell, row) for cell, row in told}
 
 
-Planner = Callable[[str, Entry, Sequence[Path]], Expected]
+Planner = Callable[[str, Entry, "Registry"], Expected]
 
 
-def expected(board: str, entry: Entry, plugins: Sequence[Path]) -> Expected:
-    """Plan a board for an entry; a defense that is neither built in nor in `plugins` as the undefended client.
+def expected(board: str, entry: Entry, registry: Registry) -> Expected:
+    """Plan a board for an entry; a defense that is not in the `registry` as the undefended client.
 
     Attacks beyond the board's join the plan. Raises ConfigurationError where the entry's defenses or attacks cannot be
-    made with their parameters, or go beyond the board's limits: an attack must be built in or in `plugins`.
+    made with their parameters, or go beyond the board's limits: an attack must be in the registry.
     """
-    return planned(choices(board, entry, plugins), plugins)
+    return planned(choices(board, entry, registry), registry)
 
 
-def choices(board: str, entry: Entry, plugins: Sequence[Path]) -> Choices:
+def choices(board: str, entry: Entry, registry: Registry) -> Choices:
     """What of an entry decides its plan; raises ConfigurationError where names and parameters do not fit."""
-    from bench.registry.registry import Registry
-
-    registry = Registry(plugins)
     names = {method.name for method in registry.entries("defense")}
     chains = {cell.identity.defense: chain_of(cell.identity) for cell in reversed(entry.cells)}
     known = {label: chain for label, chain in chains.items() if all(part.name in names for part in chain)}
@@ -146,19 +144,19 @@ def choices(board: str, entry: Entry, plugins: Sequence[Path]) -> Choices:
     return Choices(board, tuple(sorted(calls)), tuple(sorted(set(extra))), frozenset(known))
 
 
-def planned(asked: Choices, plugins: Sequence[Path]) -> Expected:
+def planned(asked: Choices, registry: Registry) -> Expected:
     """The plan of these choices; raises ConfigurationError where there is none."""
     from bench.engines.run import prepare
     from bench.grid.config import load_config
-    from bench.registry.registry import Registry
 
-    config = load_config(f"board:{asked.board}", (), plugins, defenses=asked.defenses, attacks=asked.attacks)
-    _check_sizes(config, Registry(plugins), asked.board)
-    config, _, clients, plan = prepare(config, plugins=plugins)
+    grid = grid_source(f"{PREFIX}{asked.board}")
+    config = load_config(grid, (), registry, defenses=asked.defenses, attacks=asked.attacks)
+    _check_sizes(config, registry, asked.board)
+    config, _, clients, plan = prepare(config, registry)
     return Expected(config, plan, clients, asked.known)
 
 
-def _check_sizes(config: Config, registry: Any, board: str) -> None:
+def _check_sizes(config: Config, registry: Registry, board: str) -> None:
     """Raise ConfigurationError for work beyond the board's limits, before any of it is traced."""
     from bench.registry.sources import named
     from bench.registry.specs import chain_label

@@ -9,7 +9,7 @@ import hashlib
 import math
 import random
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -27,6 +27,7 @@ from leaderboards.untrusted.refusals import shown
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from bench.registry.registry import Registry
     from bench.store.store import Store
 
 
@@ -151,20 +152,18 @@ class Drawn:
     jobs: tuple[JobRow, ...] = ()
 
 
-def check_plugin(entry: Entry, plugins: Sequence[Path]) -> None:
+def check_plugin(entry: Entry, registry: Registry) -> None:
     """Raise ConfigurationError unless all code of the entry is at hand, as submitted to the letter.
 
     That is Leakboard's own and the plugin that the entry names, which must be among the files given.
     """
-    from bench.registry.registry import Registry
-
     wanted = entry.manifest.plugin
     if wanted is None:
         named = {name for cell in entry.cells for name in cell.identity.defense_name.split(" | ")}
-        if foreign := Registry().foreign("defense", named):
+        if foreign := registry.foreign("defense", named):
             raise ConfigurationError(f"{foreign[0]} is not built in, and the entry names no plugin: pack it with one")
         return
-    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in plugins if path.is_file()]
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in registry.plugins if path.is_file()]
     if wanted.sha256 not in digests:
         where = f"{wanted.file} of {wanted.repository} at {wanted.commit[:12]}"
         raise ConfigurationError(f"a re-run needs the plugin as submitted: give {where} with --plugin")
@@ -191,15 +190,13 @@ def drawn(entry: Entry, required: Collection[str], count: int, seed: int | None 
     return Drawn((*chosen, *labels, *floors), tuple(job for own in kinds for job in _some(own, 1, rng)))
 
 
-def rerun(
-    plan: Expected, chosen: Drawn, entry: Entry, plugins: Sequence[Path], say: Callable[[str], None]
-) -> list[Rerun]:
+def rerun(plan: Expected, chosen: Drawn, entry: Entry, registry: Registry, say: Callable[[str], None]) -> list[Rerun]:
     """Compute what was drawn again, and put it beside what was submitted.
 
     Raises ConfigurationError where something fails, or has no figure, that was submitted with one.
     """
     with tempfile.TemporaryDirectory() as folder:
-        store = _computed(plan, chosen, plugins, Path(folder), say)
+        store = _computed(plan, chosen, registry, Path(folder), say)
         frame, jobs = store.frame(), store.jobs_frame()
     found: list[Rerun] = []
     for cell in chosen.cells:
@@ -210,9 +207,7 @@ def rerun(
     return found
 
 
-def _computed(
-    plan: Expected, chosen: Drawn, plugins: Sequence[Path], folder: Path, say: Callable[[str], None]
-) -> Store:
+def _computed(plan: Expected, chosen: Drawn, registry: Registry, folder: Path, say: Callable[[str], None]) -> Store:
     import torch
 
     from bench.devices import choose_device, default_threads
@@ -220,7 +215,6 @@ def _computed(
     from bench.engines.jobs import JobEngine
     from bench.engines.progress import Watcher
     from bench.plan.description import begin
-    from bench.registry.registry import Registry
     from bench.store.store import Store
 
     wanted, names = {cell.identity.cell for cell in chosen.cells}, {job.job for job in chosen.jobs}
@@ -239,7 +233,7 @@ def _computed(
     store.create()
     begin(store, own, plan.clients)
     device = choose_device(settings.device, settings.execution, settings.precision)
-    engine = LocalEngine(own, Registry(plugins), plan.clients, store, settings, device)
+    engine = LocalEngine(own, registry, plan.clients, store, settings, device)
     jobs = JobEngine(own, plan.clients, store)
     pending = engine.pending(())
     with Watcher(len(pending) + len(own.jobs), shown=False) as watcher:

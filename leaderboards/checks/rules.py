@@ -127,7 +127,7 @@ def change_faults(submission: Submission) -> Iterable[str]:
 
 def code_faults(submission: Submission) -> Iterator[str]:
     """Code of a defense that is not at hand, or not as it was submitted."""
-    check_plugin(submission.entry, submission.plugins)
+    check_plugin(submission.entry, submission.registry)
     if unknown := sorted(set(submission.entry.defenses) - submission.plan.known):
         yield f"{unknown[0]} is neither built in nor in a file given with --plugin"
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from bench.registry.registry import Registry
 from leaderboards.checks.expected import Expected, Planner, expected
 from leaderboards.checks.rerun import drawn, rerun
 from leaderboards.entries.entry import Entry
@@ -24,8 +25,8 @@ class Submission:
     """Where the entry lies."""
     published: Path = PUBLISHED
     """The folder that holds the boards' folders."""
-    plugins: Sequence[Path] = ()
-    """Files of defenses and attacks; a defense that is neither built in nor here is held to what its cells say."""
+    registry: Registry = field(default_factory=Registry)
+    """The methods at hand; a defense that is not here is held to what its cells say."""
     planner: Planner = expected
     base: str | None = None
     """The commit that `changes` were counted from; None where nobody asked."""
@@ -41,7 +42,7 @@ class Submission:
     @cached_property
     def plan(self) -> Expected:
         """The board's plan for this entry; raises ConfigurationError where its methods cannot be made."""
-        return self.planner(self.board.board.name, self.entry, self.plugins)
+        return self.planner(self.board.board.name, self.entry, self.registry)
 
     @cached_property
     def undefended(self) -> Entry | None:
@@ -58,7 +59,7 @@ class Submission:
         for cell in chosen.cells:
             own = cell.identity
             self.on_rerun(f"computing again: {own.attack} / {own.defense}, {own.weights} weights")
-        return rerun(self.plan, chosen, self.entry, self.plugins, self.on_rerun)
+        return rerun(self.plan, chosen, self.entry, self.registry, self.on_rerun)
 
     @property
     def figure_count(self) -> int:

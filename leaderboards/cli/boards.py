@@ -103,10 +103,11 @@ def check(
     from bench.registry.registry import Registry
     from leaderboards.checks.check import check_one
 
-    Registry(plugin or []).entries("defense")  # A file that cannot be used is no fault of an entry.
+    registry = Registry(plugin or [])
+    registry.entries("defense")  # A file that cannot be used is no fault of an entry.
     if review is not None and not 0 < len(review.strip()) <= 200:
         raise ConfigurationError(f"--review {review[:40]!r} is no name: give 1 to 200 characters")
     if published is not None and not published.is_dir():
         raise ConfigurationError(f"--published {published} is no folder; give the one that holds the boards' folders")
-    outcomes = [check_one(entry, published, plugin or [], rerun, base, review, typer.echo) for entry in entries]
+    outcomes = [check_one(entry, published, registry, rerun, base, review, typer.echo) for entry in entries]
     raise typer.Exit(0 if all(outcomes) else 1)

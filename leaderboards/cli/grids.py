@@ -57,10 +57,13 @@ def plan(
     """
     from bench.engines.run import prepare
     from bench.plan.estimate import describe_plan
+    from bench.registry.registry import Registry
     from bench.store.store import Store
+    from leaderboards.entries.board import grid_source
 
     methods = {"defenses": defense or [], "attacks": attack or []}
-    config, registry, clients, planned = prepare(spec, overrides=overrides or [], plugins=plugin or [], **methods)
+    source, registry = grid_source(spec), Registry(plugin or [])
+    config, registry, clients, planned = prepare(source, registry, overrides=overrides or [], **methods)
     typer.echo("leakboard: measuring the first iterations of every attack", err=True)
     typer.echo(describe_plan(planned, registry, clients, Store(output or Path("runs") / config.name), device))
 

@@ -66,13 +66,15 @@ def run(
         raise typer.Exit(supervise(sys.argv[1:], output or _default_folder(spec, overrides or [])))
     died_in = become_worker()
     from bench.engines.run import run as run_grid
+    from bench.registry.registry import Registry
+    from leaderboards.entries.board import grid_source
 
     asked = {"execution": execution, "precision": precision}
     finished = run_grid(
-        spec,
+        grid_source(spec),
+        Registry(plugin or []),
         output=output,
         overrides=[*(overrides or []), *(f'engine.{key}="{value}"' for key, value in asked.items() if value)],
-        plugins=plugin or [],
         defenses=defense or [],
         attacks=attack or [],
         device=device,
@@ -154,8 +156,9 @@ add_board_commands(app)
 def _default_folder(spec: str, overrides: list[str]) -> Path:
     from bench.grid.config import Config
     from bench.grid.reading import run_name
+    from leaderboards.entries.board import grid_source
 
-    return Path("runs") / run_name(spec, overrides, Config)
+    return Path("runs") / run_name(grid_source(spec), overrides, Config)
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ def build(
     ] = None,
 ) -> None:
     """Write the site from the published entries alone: no server, no network, the same input gives the same bytes."""
-    from bench.grid.reading import BOARDS, boards
+    from leaderboards.entries.board import BOARDS, boards
     from leaderboards.entries.published import PUBLISHED
     from leaderboards.site.build import build as write
 

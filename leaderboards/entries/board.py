@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from bench.errors import ConfigurationError, suggest
-from bench.grid.reading import boards, explain
+from bench.grid.reading import GridSource, GridText, explain, presets
 from bench.grid.sections import Board as Rules
 from leaderboards.ranking.verdicts import Rule
+
+PREFIX = "board:"
+"""`board:NAME` is the grid of a board."""
+BOARDS = "LEAKBOARD_BOARDS"
+"""The environment variable that names a folder of more boards."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,41 @@ class Board:
         """What its rankings ask for."""
         rules = self.rules
         return Rule(rules.required, rules.margin, rules.minimum_images, alpha=rules.alpha)
+
+
+def boards() -> dict[str, str]:
+    """Name -> TOML text of every board, a grid without defenses and a table `board`: ours, then those of BOARDS."""
+    ours = files("leaderboards") / "boards"
+    names = sorted(file.name for file in ours.iterdir() if file.name.endswith(".toml"))
+    found = {name.removesuffix(".toml"): (ours / name).read_text(encoding="utf-8") for name in names}
+    own = os.environ.get(BOARDS)
+    if own and not Path(own).is_dir():
+        raise ConfigurationError(f"{BOARDS} = {own} is no folder; set it to a folder of boards, or unset it")
+    for path in sorted(Path(own).glob("*.toml")) if own else ():
+        if path.stem in found:
+            raise ConfigurationError(f"{path}: there is a board {path.stem} already; rename the file")
+        try:
+            found[path.stem] = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"{path} cannot be read as text: {error}") from error
+    return found
+
+
+def grid_source(spec: str | Path) -> GridSource:
+    """The grid of `board:NAME` as its text; any other name or path as it is. Raises ConfigurationError.
+
+    >>> grid_source("board:fashion-mnist-v1").name
+    'fashion-mnist-v1'
+    """
+    if isinstance(spec, str) and spec.startswith(PREFIX) and spec != PREFIX:
+        name = spec.removeprefix(PREFIX)
+        known = boards()
+        if name not in known:
+            raise ConfigurationError(f"unknown board {name!r}; {suggest(name, known)}")
+        return GridText(name, known[name], f"{PREFIX}{name}", fixed=True)
+    if isinstance(spec, str) and spec not in presets() and not Path(spec).exists() and spec in boards():
+        raise ConfigurationError(f"{spec!r} is a board: write {PREFIX}{spec}")
+    return spec
 
 
 def board(name: str) -> Board:

@@ -15,10 +15,10 @@ import numpy as np
 from pydantic import ValidationError
 
 from bench.errors import ConfigurationError, suggest
-from bench.grid.reading import boards
 from bench.registry.specs import MethodSpec
 from bench.store.store import Store
 from leaderboards.entries.board import board as find
+from leaderboards.entries.board import boards
 from leaderboards.entries.entry import sheet_of
 from leaderboards.entries.schema import FORMAT, LENT, Manifest
 from leaderboards.untrusted.strict_png import write_png

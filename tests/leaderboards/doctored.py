@@ -617,7 +617,7 @@ def shorter(cell: Cell) -> tuple[np.ndarray, dict[str, list[float]]]:
     from tiny_board import NOISE
 
     from bench.engines.run import run
-    from bench.grid.reading import boards
+    from leaderboards.entries.board import boards
 
     text = boards()[PICTURES].replace("iterations = 20", "iterations = 2")
     grid = text[text.index("[grid]") :].replace('"linear_layer", "label_rule"', "")

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.registry.registry import Registry
 from bench.registry.specs import MethodSpec
 from leaderboards.checks.cells import METRICS, _scores
 from leaderboards.checks.expected import Choices, Expected, choices, planned
@@ -22,11 +23,11 @@ Cell = dict[str, Any]
 _PLANS: dict[Choices, Expected] = {}
 
 
-def plan_once(board: str, entry: Entry, plugins: Any) -> Expected:
+def plan_once(board: str, entry: Entry, registry: Registry) -> Expected:
     """The plan of an entry, made once for all entries that ask for the same."""
-    asked = choices(board, entry, plugins)
+    asked = choices(board, entry, registry)
     if asked not in _PLANS:
-        _PLANS[asked] = planned(asked, plugins)
+        _PLANS[asked] = planned(asked, registry)
     return _PLANS[asked]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.grid.reading import BOARDS
+from leaderboards.entries.board import BOARDS
 from leaderboards.entries.entry import read_entry, sheet_of
 from leaderboards.entries.reviews import Review, write_review
 from leaderboards.untrusted.strict_png import write_png

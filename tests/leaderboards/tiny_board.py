@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.engines.run import run
 from leaderboards.entries.packing import Author, pack
+from leakboard import run
 
 BOARDS = Path(__file__).parent / "boards"
 PLUGIN = Path(__file__).parents[1] / "plugins" / "sign_compression.py"

@@ -5,6 +5,7 @@ import pytest
 from bench.errors import ConfigurationError
 from bench.grid.config import Config, from_toml, load_config, to_toml
 from bench.grid.reading import presets
+from bench.registry.registry import Registry
 
 GRID = """
 [grid]
@@ -114,9 +115,9 @@ def test_a_plugin_file_joins_the_grid(grid, tmp_path: Path):
         "        return update\n"
     )
     overrides = ['grid.defenses=["none","my_defense"]']
-    config = load_config(grid(), overrides, [plugin])
+    config = load_config(grid(), overrides, Registry([plugin]))
     assert [chain[0].name for chain in config.grid.defenses] == ["none", "my_defense"]
-    assert from_toml(to_toml(config), [plugin]) == config
+    assert from_toml(to_toml(config), Registry([plugin])) == config
     with pytest.raises(ConfigurationError, match="unknown defense 'my_defense'"):
         load_config(grid(), overrides)
 

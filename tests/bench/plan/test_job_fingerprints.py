@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from bench.engines.run import prepare
-from bench.plan.fingerprints import CLIENT, ROOT
-from bench.plan.jobs import CERTIFYING, TRAINING
+from bench.plan.fingerprints import CERTIFYING, TRAINING
+from bench.registry.registry import Registry
+from bench.source_digests import ROOT
 from bench.store.tensors import state_of, write_state
 
 GRID = """
@@ -20,18 +21,13 @@ attacks = [{ name = "inverting_gradients", iterations = 1 }]
 defenses = ["none", "dp_sgd"]
 """
 JOBS = "[utility]\nrounds = 2\nclients = 4\nseeds = [0]\n[certificate]\ncandidates = 4\ntrials = 2\n"
-FOLLOWED = ("defenses/defense.py", "defenses/task.py", "defenses/schedule.py")
-"""What every defense imports, which its own sources bring along."""
 EXEMPT = {
-    "bench/store/tensors.py": "where a training is kept, and digests",
     "bench/errors.py": "messages",
     "bench/grid/sections.py": "what is asked stands in the id",
     "bench/data/catalogue.py": "names",
     "bench/registry/specs.py": "what is asked stands in the id",
     "bench/data/load.py": "the images themselves are digested",
     "bench/price/certificates.py": "bounds and tests, of certificates alone",
-    "defenses/surrogate.py": "of the attacker",
-    "defenses/accounting.py": "epsilon is stated by the plan, not by a result",
     "attacks/threat.py": "a record of facts",
 }
 PREPARING = '''
@@ -78,25 +74,21 @@ def imported(file, rooms):
 
 
 @pytest.mark.parametrize(
-    ("files", "listed", "also"),
+    ("files", "listed"),
     [
-        (("bench/price/federated.py", "bench/price/utility.py"), TRAINING, FOLLOWED),
-        (("bench/price/certificate_trials.py",), CERTIFYING, (*FOLLOWED, "defenses/task.py")),  # many are trained alone
+        (("bench/price/federated.py", "bench/price/utility.py"), TRAINING),
+        (("bench/price/certificate_trials.py",), CERTIFYING),
     ],
     ids=["training", "certificate"],
 )
-def test_every_file_that_decides_a_result_is_in_its_fingerprint_or_exempt_for_a_reason(files, listed, also):
+def test_every_file_that_decides_a_result_is_in_its_fingerprint_or_exempt_for_a_reason(files, listed):
     needed = {path for file in files for path in imported(file, ("bench", "defenses"))}
-    assert needed - set(listed) - set(also) - EXEMPT.keys() == set()
-
-
-def test_the_listed_files_exist():
-    for file in (*TRAINING, *CERTIFYING, *CLIENT):
-        assert (ROOT / file).is_file(), file
+    covered = {path.relative_to(ROOT).as_posix() for path in listed}
+    assert needed - covered - EXEMPT.keys() == set()
 
 
 def fingerprints(path, *overrides, plugins=()):
-    plan = prepare(str(path), overrides=overrides, plugins=plugins)[3]
+    plan = prepare(str(path), Registry(plugins), overrides=overrides)[3]
     return {job.kind: plan.fingerprints[job.id] for job in plan.jobs}, plan
 
 

@@ -18,6 +18,7 @@ from bench.errors import ConfigurationError
 from bench.grid.sections import Utility
 from bench.plan.estimate import describe_jobs
 from bench.price.utility import trained_figures
+from bench.registry.registry import Registry
 from bench.store.store import Store
 from defenses.accounting import gaussian_epsilon
 from defenses.chain import Chain
@@ -85,7 +86,7 @@ def finished(tmp_path_factory):
 
 
 def planned(path, *overrides, plugins=()):
-    return prepare(str(path), overrides=overrides, plugins=plugins)[3]
+    return prepare(str(path), Registry(plugins), overrides=overrides)[3]
 
 
 def records(folder):
@@ -349,6 +350,6 @@ def test_a_job_that_cannot_be_estimated_leaves_the_plan_readable(grid, tmp_path)
     plugin = tmp_path / "broken.py"
     plugin.write_text(BROKEN)
     overrides = ["utility.rounds=2", 'grid.defenses=["none","broken"]', "utility.seeds=[0]"]
-    _, _, clients, plan = prepare(str(grid), overrides=overrides, plugins=[plugin])
+    _, _, clients, plan = prepare(str(grid), Registry([plugin]), overrides=overrides)
     lines, _ = describe_jobs(plan, clients, Store(tmp_path / "run"))
     assert lines[1] == "  not estimated: training / broken, seed 0: RuntimeError: no more than one"

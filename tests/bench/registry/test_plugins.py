@@ -248,7 +248,7 @@ def test_a_method_that_fails_while_the_grid_is_planned_is_named_before_anything_
         f"import dataclasses\nfrom leakboard import Attack, Defense\nclass A({kind.title()}):\n    {body}\n"
     )
     with pytest.raises(ConfigurationError, match=rf"{kind} {name}: .*{re.escape(reason)}"):
-        prepare(grid_file, plugins=[path], overrides=[f'grid.{kind}s=["{name}"]'])
+        prepare(grid_file, Registry([path]), overrides=[f'grid.{kind}s=["{name}"]'])
 
 
 def test_an_attack_that_draws_from_the_global_generator_gives_the_same_bytes_again(grid_file, tmp_path):
@@ -342,3 +342,34 @@ def test_a_package_s_name_that_is_taken_names_both_origins(installed, tmp_path, 
     clash = r"package clash 0\.1 \(clash:X\)"
     with pytest.raises(ConfigurationError, match=f"{name} is defined twice: {other} and {clash}; rename one"):
         Registry().entries("defense")
+
+
+COUNTING = '''
+"""A plugin that writes down each time it is executed."""
+
+import os
+from dataclasses import dataclass
+
+from leakboard import Defense, Generator, Task, Update
+
+with open(os.environ["EXECUTIONS"], "a") as file:
+    file.write("x")
+
+
+@dataclass(frozen=True)
+class Counting(Defense):
+    """Halve the update (heuristic)."""
+
+    def transform(self, task: Task, update: Update, rng: Generator) -> Update:
+        return {name: u / 2 for name, u in update.items()}
+'''
+
+
+def test_a_plugin_is_executed_once_by_a_run(grid_file, tmp_path, monkeypatch):
+    path, executions = tmp_path / "counting.py", tmp_path / "executions"
+    path.write_text(COUNTING)
+    monkeypatch.setenv("EXECUTIONS", str(executions))
+    overrides = [*SHORT, 'grid.defenses=["none","counting"]']
+    run = leakboard.run(grid_file, output=tmp_path / "run", plugins=[path], overrides=overrides)
+    assert run.counts() == {"ok": 2}
+    assert executions.read_text() == "x"

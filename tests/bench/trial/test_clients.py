@@ -11,6 +11,7 @@ import torch
 
 from bench.data.dataset import digest_of
 from bench.engines.run import prepare
+from bench.registry.registry import Registry
 from bench.seeds import stream
 from bench.trial.clients import attack_seeds, observe, partition
 from defenses.task import Batch
@@ -81,7 +82,7 @@ def test_the_truth_is_the_dataset_s_own_images_whatever_the_defense_did(grid_fil
     defenses = ['"none"', '"gaussian_noise(std=0.1)"', f'"{SEVERAL} | dp_sgd"', '"mix_up"', '"local_epochs(epochs=2)"']
     overrides = [f"grid.defenses=[{','.join(defenses)}]"]
     plugin = Path(__file__).parents[2] / "plugins/mix_up.py"
-    _, _, clients, plan = prepare(grid_file, overrides=overrides, plugins=[plugin])
+    _, _, clients, plan = prepare(grid_file, Registry([plugin]), overrides=overrides)
     for cell in plan.cells:
         own = clients.release(cell.blocks(plan.images)[0])
         data = clients.dataset(cell.setting)
@@ -170,7 +171,7 @@ class Mine(Defense):
 def test_what_a_defense_remembers_of_a_batch_does_not_reach_an_attacker_who_knows_it(grid_file, tmp_path):
     (tmp_path / "mine.py").write_text(REMEMBERING)
     overrides = ['grid.defenses=["mine"]', "grid.threat.defense_known=true"]
-    _, _, clients, plan = prepare(grid_file, overrides=overrides, plugins=[tmp_path / "mine.py"])
+    _, _, clients, plan = prepare(grid_file, Registry([tmp_path / "mine.py"]), overrides=overrides)
     block = next(iter(plan.cells[0].blocks(plan.images)))
     own = clients.release(block)
     seen = observe(own, block.cell.threat)

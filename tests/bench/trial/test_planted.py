@@ -9,6 +9,7 @@ import torch
 
 import leakboard
 from bench.engines.run import prepare
+from bench.registry.registry import Registry
 
 PLUGINS = Path(__file__).parents[2] / "plugins"
 NOOP = ['grid.defenses=["none","noop","local_epochs(epochs=2) | noop","local_epochs(epochs=2)"]']
@@ -28,7 +29,7 @@ execution = "eager"
 
 
 def test_noop_sends_the_undefended_update_byte_for_byte(grid_file):
-    _, _, clients, plan = prepare(grid_file, overrides=NOOP, plugins=[PLUGINS / "noop.py"])
+    _, _, clients, plan = prepare(grid_file, Registry([PLUGINS / "noop.py"]), overrides=NOOP)
     sent = {}
     for cell in plan.cells:
         own = clients.release(cell.blocks(plan.images)[0])

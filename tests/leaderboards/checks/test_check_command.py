@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+import typer
 from doctored import CASES, moved
 from doctoring import Doctor, doctored, plan_once
 from hostile import CORPUS
@@ -20,11 +21,14 @@ from tiny_board import PLUGIN as SIGNS
 
 from bench.engines import supervisor
 from bench.errors import ConfigurationError
+from bench.registry import sources
+from bench.registry.registry import Registry
 from leaderboards.checks import check as checking
 from leaderboards.checks import rerun, submission
 from leaderboards.checks.check import check_one, rank_changes
 from leaderboards.checks.rules import check
 from leaderboards.checks.submission import Submission
+from leaderboards.cli import boards
 from leaderboards.cli.main import main
 from leaderboards.entries.entry import read_entry
 from leaderboards.entries.published import published
@@ -37,7 +41,7 @@ MISSING = object()
 def told(folder, tiny, plugins=(), count=0, base=None, reviewer=None, planner=plan_once):
     """Whether the rules hold, and all that was said."""
     lines: list[str] = []
-    return check_one(folder, tiny, plugins, count, base, reviewer, lines.append, planner), "\n".join(lines)
+    return check_one(folder, tiny, Registry(plugins), count, base, reviewer, lines.append, planner), "\n".join(lines)
 
 
 @pytest.fixture
@@ -107,6 +111,15 @@ def test_an_entry_that_is_run_again_is_reviewed_and_then_ranked(tiny, tmp_path):
     assert [entry.name for entry in board.ranked] == ["signs"]
     held, text = told(here / PICTURES / "signs", here, reviewer="tester")
     assert "keeps the review of its re-run" in text
+
+
+def test_a_plugin_is_executed_once_by_a_check_with_a_re_run(tiny, monkeypatch):
+    executed, execute = [], sources.from_file
+    monkeypatch.setattr("bench.registry.registry.from_file", lambda path: executed.append(path) or execute(path))
+    with pytest.raises(typer.Exit) as left:
+        boards.check([tiny / PICTURES / "signs"], rerun=1, plugin=[SIGNS], published=tiny)
+    assert left.value.exit_code == 0
+    assert executed == [SIGNS]
 
 
 def test_a_plugin_of_another_file_is_a_fault_and_no_end_of_the_command(tiny, tmp_path):

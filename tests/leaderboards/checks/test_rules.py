@@ -11,6 +11,7 @@ from tiny_board import ENTRIES, PICTURES, TRAININGS
 from tiny_board import PLUGIN as SIGNS
 
 from bench.errors import ConfigurationError
+from bench.registry.registry import Registry
 from leaderboards.checks.rerun import Drawn, check_plugin, drawn, fault, rerun
 from leaderboards.checks.rules import ENTRY_RULES, check
 from leaderboards.checks.submission import Submission
@@ -32,7 +33,7 @@ def checked(folder, boards, *, alone=True, plugins=()):
     board = boards[entry.manifest.board]
     if alone:
         board = replace(board, entries=tuple(other for other in board.entries if other.name != entry.name))
-    submission = Submission(entry, board, folder, plugins=plugins, planner=plan_once)
+    submission = Submission(entry, board, folder, registry=Registry(plugins), planner=plan_once)
     return submission, check(submission)
 
 

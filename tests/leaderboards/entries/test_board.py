@@ -5,8 +5,7 @@ import pytest
 from bench.engines.run import prepare
 from bench.errors import ConfigurationError
 from bench.grid.config import load_config
-from bench.grid.reading import BOARDS, boards
-from leaderboards.entries.board import all_boards, board
+from leaderboards.entries.board import BOARDS, all_boards, board, boards, grid_source
 from leaderboards.entries.published import PUBLISHED, published
 
 NAMES = [one.name for one in all_boards()]
@@ -14,7 +13,7 @@ NAMES = [one.name for one in all_boards()]
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_board_requires_every_attack_of_its_grid_by_its_label(name):
-    config = load_config(f"board:{name}", defenses=["none"])
+    config = load_config(grid_source(f"board:{name}"), defenses=["none"])
     assert config.board is not None
     assert config.board.required == tuple(attack.label for attack in config.grid.attacks)
     assert config.board == board(name).rules
@@ -39,7 +38,7 @@ def test_a_board_with_entries_is_frozen(name):
 
 def test_a_board_adds_the_undefended_client_and_more_attacks_to_what_is_asked():
     config, _, _, plan = prepare(
-        "board:cifar10-samples-v1",
+        grid_source("board:cifar10-samples-v1"),
         defenses=["gradient_pruning(ratio=[0.5, 0.9])"],
         attacks=["euclidean_adam(iterations=3)"],
     )
@@ -71,14 +70,14 @@ def test_a_board_adds_the_undefended_client_and_more_attacks_to_what_is_asked():
 )
 def test_a_board_is_run_as_it_is_or_not_at_all(spec, options, words):
     with pytest.raises(ConfigurationError, match=words):
-        load_config(spec, **options)
+        load_config(grid_source(spec), **options)
 
 
 @pytest.mark.parametrize("override", ["name=mine", 'engine.precision="bfloat16"'])
 def test_name_and_precision_of_a_board_s_run_stay_since_it_could_not_be_packed(override):
     with pytest.raises(ConfigurationError, match="a board is fixed"):
-        load_config("board:cifar10-samples-v1", [override], defenses=["zeros"])
-    config = load_config("board:cifar10-samples-v1", ["engine.threads=1"], defenses=["zeros"])
+        load_config(grid_source("board:cifar10-samples-v1"), [override], defenses=["zeros"])
+    config = load_config(grid_source("board:cifar10-samples-v1"), ["engine.threads=1"], defenses=["zeros"])
     assert (config.engine.threads, config.name) == (1, "cifar10-samples-v1")
 
 

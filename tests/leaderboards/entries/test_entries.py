@@ -15,9 +15,9 @@ from tiny_board import NOISE, PICTURES, PLUGIN, RUNS, TRAININGS
 from bench.engines.run import prepare, run
 from bench.errors import ConfigurationError
 from bench.grid.config import load_config
-from bench.grid.reading import BOARDS
+from bench.registry.registry import Registry
 from bench.store.store import Store
-from leaderboards.entries.board import board, rule_of_run
+from leaderboards.entries.board import BOARDS, board, grid_source, rule_of_run
 from leaderboards.entries.entry import _place
 from leaderboards.entries.packing import Author, pack
 from leaderboards.entries.published import published
@@ -72,7 +72,7 @@ def test_the_command_of_an_entry_plans_its_cells_again(tiny):
             options[key].append(value)
         plugins = [PLUGIN] if options["--plugin"] == [PLUGIN.name] else []
         asked = {"defenses": options["--defense"], "attacks": options["--attack"]}
-        _, _, _, plan = prepare(words[2], plugins=plugins, **asked)
+        _, _, _, plan = prepare(grid_source(words[2]), Registry(plugins), **asked)
         own = {cell.identity.cell for cell in entry.cells}
         assert own <= {cell.id for cell in plan.cells}
         assert own >= {cell.id for cell in plan.cells if cell.defense[0].name != "none"}
@@ -84,7 +84,7 @@ def test_an_added_attack_is_part_of_the_command(tiny, tmp_path):
         overrides=["engine.execution=eager", "engine.threads=1"],
     )  # fmt: skip
     pack(done.folder, tmp_path, "zeros", Author("Tester"))
-    config = load_config(f"board:{PICTURES}", defenses=["zeros"])
+    config = load_config(grid_source(f"board:{PICTURES}"), defenses=["zeros"])
     assert "euclidean_adam" not in [attack.name for attack in config.grid.attacks]
     text = (tmp_path / "zeros" / "entry.json").read_text()
     assert "--defense zeros --attack 'euclidean_adam(iterations=2)'" in text

@@ -3,7 +3,8 @@
 A file is the set of its top-level statements. Each is digested as a syntax tree without docstrings, comments, imports,
 annotations of arguments and positions; a name that stands for a definition in the digested files carries that
 definition's own digest. So files can be moved, renamed, merged and split, and an import that now takes another
-definition of the same name is noticed.
+definition of the same name is noticed. A shared room counts whole, so that a definition can move from one of its files
+to another; a catalogue room, each file of which is a method, counts file by file.
 """
 
 from __future__ import annotations
@@ -18,11 +19,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parent.parent
 WINGS = ("attacks", "defenses")
 """The packages whose imports are followed: methods are made of them."""
+_METHODS = ("Attack", "Defense")
+"""The base classes of methods."""
 _SCOPES = (
     ast.FunctionDef,
     ast.AsyncFunctionDef,
@@ -35,7 +39,7 @@ _SCOPES = (
 
 
 def closure(source: Path) -> frozenset[Path]:
-    """The file of a method and all files of the wings that it imports, directly or not."""
+    """The file of a method and all code of the wings that it imports, directly or not, shared rooms whole."""
     seen: set[Path] = set()
     waiting = [source.resolve()]
     while waiting:
@@ -46,7 +50,18 @@ def closure(source: Path) -> frozenset[Path]:
         modules = {module for bound in _parsed(_text(file)).imports.values() for module in _homes(*bound)}
         paths = [_file_of(module) for module in modules if module.split(".")[0] in WINGS]
         waiting += [path for path in paths if path is not None]
+        waiting += _rest_of_room(file)
     return frozenset(seen)
+
+
+def room(module: ModuleType) -> frozenset[Path]:
+    """All files of the folder in which a module lies."""
+    return frozenset(Path(str(module.__file__)).parent.glob("*.py"))
+
+
+def file(module: ModuleType) -> frozenset[Path]:
+    """The file of a module, as a set of one."""
+    return frozenset([Path(str(module.__file__))])
 
 
 def digests(files: Iterable[Path]) -> list[str]:
@@ -71,7 +86,7 @@ def digests(files: Iterable[Path]) -> list[str]:
     return sorted(found)
 
 
-def digest_of(function: Callable[..., Any]) -> str:
+def code_digest(function: Callable[..., Any]) -> str:
     """The digest of one function or method, by the same rules; names in it stay as they are written."""
     return "".join(_parsed(textwrap.dedent(inspect.getsource(function))).definitions.values())
 
@@ -81,12 +96,13 @@ class _Source:
     """A parsed file: its statements without prose, the digest of each name that it defines, and its imports.
 
     `imports` has, for every name that an import binds anywhere in the file, the module and the name in it, or None
-    for the module itself.
+    for the module itself; `methods` counts public classes that derive from Attack or Defense.
     """
 
     statements: tuple[ast.stmt, ...]
     definitions: Mapping[str, str]
     imports: Mapping[str, tuple[str, str | None]]
+    methods: int
 
 
 @cache
@@ -98,13 +114,15 @@ def _parsed(text: str) -> _Source:
             imports |= {alias.asname or alias.name: (node.module, alias.name) for alias in node.names}
         elif isinstance(node, ast.Import):
             imports |= {alias.asname or alias.name: (alias.name, None) for alias in node.names}
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
+    methods = sum(any(ast.unparse(b).rpartition(".")[2] in _METHODS for b in node.bases) for node in classes)
     bare = _Bare().visit(tree)
     statements = tuple(node for node in bare.body if not isinstance(node, ast.Pass))
     own: dict[str, list[str]] = {}
     for node in statements:
         for name in _defined(node):
             own.setdefault(name, []).append(_digest(node))
-    return _Source(statements, {name: "".join(parts) for name, parts in own.items()}, imports)
+    return _Source(statements, {name: "".join(parts) for name, parts in own.items()}, imports, methods)
 
 
 class _Bare(ast.NodeTransformer):
@@ -188,6 +206,14 @@ def _defined(node: ast.stmt) -> list[str]:
         return [node.name]
     targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
     return [n.id for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)]
+
+
+def _rest_of_room(file: Path) -> list[Path]:
+    """The files beside one of a shared room; none for a method's file in a catalogue, or outside the wings."""
+    if not file.is_relative_to(ROOT) or file.relative_to(ROOT).parts[0] not in WINGS:
+        return []
+    files = sorted(path for path in file.parent.glob("*.py") if path.name != "__init__.py")
+    return [] if all(_parsed(_text(path)).methods == 1 for path in files) else files
 
 
 def _homes(module: str, name: str | None) -> set[str]:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.plan import source_digests
-from bench.plan.source_digests import closure, digests
+from bench import source_digests
+from bench.source_digests import closure, digests
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 PLUGINS = ROOT / "tests" / "plugins"
 
 
@@ -90,6 +90,29 @@ def test_two_merged_files_change_nothing(copy):
     for other in copy.rglob("*.py"):
         other.write_text(re.sub(rf"\b{re.escape(threat_module)}\b", labels_module, other.read_text()))
     assert found(attack) == before
+
+
+def test_a_shared_room_counts_whole_and_a_catalogue_file_by_file():
+    files = closure(file_of(ROOT / "attacks", ATTACK))
+    rooms = {path.parent.relative_to(ROOT).as_posix() for path in files}
+    assert {"attacks", "attacks/engine", "attacks/matching", "defenses"} <= rooms
+    for room in rooms - {"attacks/optimisation"}:
+        assert {path for path in (ROOT / room).glob("*.py") if path.name != "__init__.py"} <= files
+    assert [path.name for path in files if path.parent.name == "optimisation"] == [ATTACK]
+    assert not any(path.parent.name == "engine" for path in closure(file_of(ROOT / "attacks", "grey_image.py")))
+
+
+def test_a_definition_that_moves_within_a_shared_room_changes_nothing(copy):
+    attack = file_of(copy / "attacks", ATTACK)
+    before = found(attack)
+    lanes, descent = (file_of(copy / "attacks" / "engine", name) for name in ("lanes.py", "descent.py"))
+    function = "\n\n\ndef unused_step(x):\n    return x + 1\n"
+    lanes.write_text(lanes.read_text() + function)
+    changed = found(attack)
+    assert changed != before
+    lanes.write_text(lanes.read_text().removesuffix(function))
+    descent.write_text(descent.read_text() + function)
+    assert found(attack) == changed
 
 
 def test_a_new_method_changes_no_other(copy):
