@@ -75,7 +75,7 @@ _HOMES = {
     "squared_distance": "attacks.matching.distances",
     "total_variation": "attacks.matching.priors",
 }
-__all__ = [*_HOMES, "run"]  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = sorted([*_HOMES, "run"])  # pyright: ignore[reportUnsupportedDunderAll]
 _ROOMS = ("attacks", "defenses", "bench", "leaderboards")
 
 
@@ -89,7 +89,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return list(__all__)
 
 
 def run(

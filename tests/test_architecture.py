@@ -22,9 +22,6 @@ MOST_FILES, FEWEST_FILES = 12, 4
 CLASHES = 92
 """Public names that several files define. It may only fall: lower it with each name that is given one meaning."""
 HIDDEN_ARROWS = {
-    "bench/grid/reading.py": "finds the boards that come with Leakboard; to be handed down by leaderboards/entries",
-    "bench/plan/fingerprints.py": "lists files whose code decides a result; to be followed from the imports",
-    "bench/plan/jobs.py": "lists files whose code decides a result; to be followed from the imports",
     "bench/registry/sources.py": "imports the two abstract classes when a method is asked for: torch takes seconds",
     "bench/conformance/defenses.py": "names the built-in defenses that can do nothing by their modules",
     "leaderboards/site/defense_page.py": "defenses/ is a folder of the site",

@@ -13,7 +13,8 @@ from bench import devices, seeds
 from bench.data import dataset
 from bench.data.dataset import Dataset, digest_of
 from bench.models import build
-from bench.price import certificate_trials, certificates, federated, jobs, utility
+from bench.price import certificate_trials, certificates, federated, utility
+from bench.price import jobs as job_results
 from bench.price.certificate_trials import POOL
 from bench.source_digests import closure, code_digest, digests, file, room
 from bench.store import tensors
@@ -32,8 +33,8 @@ CLIENT = _NETWORKS | file(client_side)
 """Code that decides what a client releases, beside its defense: images and the choices of a grid are digested apart."""
 SCORING = file(metrics) | file(identification) | file(trial) | file(dataset)
 """Code that turns reconstructions into metrics."""
-TRAINING = _NETWORKS | file(jobs) | file(federated) | file(utility) | file(devices)
-CERTIFYING = CLIENT | file(jobs) | file(certificates) | file(certificate_trials)
+TRAINING = _NETWORKS | file(job_results) | file(federated) | file(utility) | file(devices)
+CERTIFYING = CLIENT | file(job_results) | file(certificates) | file(certificate_trials)
 """Code that decides the result of a training or of a certificate, beside that of the defense and the adversary."""
 
 
