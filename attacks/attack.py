@@ -1,4 +1,4 @@
-"""What an attack is, and what it hands to the referee."""
+"""The base class of every attack, and the reconstruction that it hands to the referee."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from defenses.task import Params, Task
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """What an attack found for t trials of b images.
+    """An attack's answer for t trials of b images.
 
     `images` (t b c h w) in [0, 1]; `labels` (t b) as believed by the attacker. `objective` (t,) is the value at
     the images found, `start` (t,) the one at the starting point of the chosen restart, None where the attack
@@ -72,5 +72,5 @@ class Attack:
         return None
 
     def features(self, task: Task, params: Params, images: Tensor) -> Tensor:
-        """What `Reconstruction.features` estimates, from images (n c h w): (n d); for attacks with any."""
+        """The true values (n d) behind `Reconstruction.features`, from images (n c h w); for attacks with any."""
         raise NotImplementedError

@@ -89,7 +89,7 @@ def _probe(observation: Observation, layer: nn.Linear) -> tuple[Tensor, Tensor]:
 
 
 def believed_labels(observation: Observation) -> Tensor:
-    """What a control says of the labels (t b): the known ones, else class 0, since it looks at no gradient."""
+    """A control's answer for the labels (t b): the known ones, else class 0, since it looks at no gradient."""
     if observation.labels is not None:
         return observation.labels
     shape = (observation.trials, observation.images)

@@ -1,4 +1,4 @@
-"""What the server sees and knows: from here on nothing reaches the private batch."""
+"""Everything that the server sees and knows: from here on nothing reaches the private batch."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def joined(observations: list[Observation]) -> Observation:
 
 
 def gradient_scale(observation: Observation) -> Tensor:
-    """What each trial's update (t,) has to be divided by to compare with a mean gradient.
+    """The divisor (t,) that brings each trial's update to the scale of a mean gradient.
 
     Without knowledge of the schedule it is estimated: the ratio of the update's norm to that of a gradient on noise
     images of the attacker's own.

@@ -1,4 +1,4 @@
-"""What the server knows; torch-free, so that planning a grid stays cheap."""
+"""The knowledge that the server is granted; torch-free, so that planning a grid stays cheap."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What batch-norm layers see of a batch: their inputs, its statistics, and layers that normalise by these."""
+"""The inputs of batch-norm layers, the statistics of a batch, and layers that normalise by them."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def moments(inputs: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def batch_statistics(task: Task, params: Params, images: Tensor) -> dict[str, Tensor]:
-    """What t clients send of their batches (t b c h w) in [0, 1]: of every batch-norm layer's input, its moments.
+    """The moments of every batch-norm layer's input that t clients send of their batches (t b c h w) in [0, 1].
 
     Named "<layer>.mean" and "<layer>.variance", each (t, channels). They are those of one forward pass in the client's
     mode under `params`: with local steps, of the whole batch under the weights that the client received. No defense

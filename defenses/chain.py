@@ -60,7 +60,7 @@ class Chain:
         return model
 
     def update(self, task: Task, params: Params, batch: Batch, rng: Generator) -> Update:
-        """What leaves the device. Raises `DefenseFault` when a part breaks its contract.
+        """The update that leaves the device. Raises `DefenseFault` when a part breaks its contract.
 
         The client works on its own copy of the model and the weights, and on a fork of the global generator: neither a
         gradient that a part leaves behind, nor a mode that it switches, nor a fault reaches the next client.
@@ -80,7 +80,7 @@ class Chain:
         return update
 
     def updates(self, task: Task, params: Params, batches: Batch, rngs: Sequence[Generator]) -> Update:
-        """What t clients send, (t, *shape), of images (t b c h w) and labels (t b), each with its own generator.
+        """The updates of t clients, (t, *shape), of images (t b c h w) and labels (t b), each with its own generator.
 
         `update` of one after the other, to rounding; at once where every part says how. Raises `DefenseFault`.
         """
@@ -102,7 +102,7 @@ class Chain:
         return updates
 
     def simulation(self, task: Task) -> Simulation | None:
-        """What an attacker who knows all parts simulates; None where a part, or this order of parts, has none."""
+        """The simulation of an attacker who knows all parts; None where a part, or this order of parts, has none."""
         computing = next(self._with_role("share"), NoDefense())
         parts = [computing, *self._with_role("transform")]
         found = {part: part.surrogate(task) for part in [*self._with_role("schedule"), *parts]}
@@ -131,7 +131,7 @@ class Chain:
         return found
 
     def is_public(self, task: Task) -> bool:
-        """Whether its published schedule says all: an attacker who knows the parts has nothing to add."""
+        """True if its published schedule says all: an attacker who knows the parts has nothing to add."""
         return all(part.surrogate(task) == Surrogate() for part in self.parts)
 
     def _with_role(self, role: str) -> Iterator[Defense]:

@@ -57,11 +57,11 @@ class Defense:
         return model
 
     def surrogate(self, task: Task) -> Surrogate | None:
-        """What an attacker who knows this defense and its strength simulates; None: nobody has said, unaudited."""
+        """The simulation of an attacker who knows this defense and its strength; None: nobody has said, unaudited."""
         return None
 
     def privacy(self, schedule: Schedule, rounds: int, delta: float) -> Guarantee | None:
-        """What a `share` proves of each image after `rounds` updates under the published `schedule`; None: no proof."""
+        """The proof of a `share` for each image after `rounds` updates under the published `schedule`, or None."""
         return None
 
 
@@ -70,7 +70,7 @@ ROLES = ("schedule", "share", "transform")
 
 
 def role_of(defense: type[Defense]) -> str:
-    """Which of the three methods a defense implements; raises TypeError unless it is exactly one."""
+    """The one of the three methods that a defense implements; raises TypeError unless it is exactly one."""
     own = [role for role in ROLES if getattr(defense, role) is not getattr(Defense, role)]
     if len(own) != 1:
         found = " and ".join(own) or "none of them"

@@ -14,7 +14,7 @@ In both, dropout is off.
 
 @dataclass(frozen=True)
 class Schedule:
-    """What one update is computed from.
+    """The client's published work behind one update.
 
     `images` per update, `epochs` over them (0: FedSGD, one gradient is sent; 1 or more: FedAvg, the
     difference of weights is sent), `batch_size` of a local step (None: all images at once) and the local
@@ -54,5 +54,5 @@ class Schedule:
 
     @property
     def update_scale(self) -> float:
-        """What the update must be divided by to compare with a mean gradient: learning rate x steps, or 1."""
+        """The divisor that brings the update to the scale of a mean gradient: learning rate x steps, or 1."""
         return 1.0 if self.sends_gradient else self.learning_rate * self.steps

@@ -1,4 +1,4 @@
-"""What an attacker who knows a defense simulates in the client's place, and what it makes of the released update."""
+"""The stand-in for a defense that an attacker who knows it simulates, and its use of the released update."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from defenses.task import Params, Task, Update
 
 Loss = Callable[[Params, Tensor, Tensor], Tensor]
-"""Of weights, images (b c h w) in [0, 1] and labels (b,) or probabilities (b classes), the mean cross-entropy."""
+"""The mean cross-entropy, from weights, images (b c h w) in [0, 1] and labels (b,) or probabilities (b classes)."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Simulation:
 
 
 def composed(parts: list[Surrogate]) -> Simulation | None:
-    """What is simulated of a chain, of what computes an update and then of what changes it.
+    """The simulation of a chain: of the part that computes an update, then of the parts that change it.
 
     None where nobody knows how: noise that a later part changes is no Gaussian any more. Raises TypeError for a
     `gradient` of a part that computes none.

@@ -71,7 +71,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Task:
-    """What client and server both know.
+    """The knowledge that client and server share.
 
     `model` is the architecture in eval mode; its own weights mean nothing, since every call takes `params`.
     `input_shape` is (c, h, w). The loss is mean cross-entropy.
@@ -109,7 +109,7 @@ GradientRule = Callable[[Params, Batch], Update]
 
 
 def local_training(task: Task, params: Params, batch: Batch, rng: Generator, gradient: GradientRule) -> Update:
-    """What the client's schedule makes of its batch (McMahan et al., AISTATS 2017).
+    """The update that the client's schedule makes of its batch (McMahan et al., AISTATS 2017).
 
     FedSGD returns one gradient. FedAvg runs `epochs` of plain SGD, the order drawn anew from `rng` every
     epoch when there are several local batches, and returns initial minus final weights.

@@ -167,13 +167,13 @@ def layer_input(task: Task, params: Params, images: Tensor, name: str) -> Tensor
 
 
 def matching(features: Tensor, own: Tensor) -> Tensor:
-    """Which of the features (b d) belongs to each row of `own` (b d): the assignment of least squared distance."""
+    """The assignment of features (b d) to the rows of `own` (b d) with the least sum of squared distances."""
     distances = torch.cdist(own.double(), features.double()).square()
     return torch.from_numpy(linear_sum_assignment(distances.detach().cpu().numpy())[1]).to(features.device)
 
 
 def _inputs(task: Task, params: Params, images: Tensor, layers: Mapping[str, nn.Module]) -> dict[str, list[Tensor]]:
-    """What each layer sees of images (n c h w), one tensor per time that it runs."""
+    """The inputs of each layer for images (n c h w), one tensor per time that it runs."""
     caught: dict[str, list[Tensor]] = {name: [] for name in layers}
     handles = [layer.register_forward_pre_hook(_keep_in(caught[name])) for name, layer in layers.items()]
     try:
@@ -205,7 +205,7 @@ def _observed_features(observation: Observation, name: str, layer: nn.Linear, la
 
 
 def _sees_the_image(task: Task, params: Params, name: str) -> bool:
-    """Whether the layer's input is the normalised image itself, tried on a noise image."""
+    """True if the layer's input is the normalised image itself, tried on a noise image."""
     like = next(iter(params.values()))
     noise = torch.rand((2, *task.input_shape), generator=Generator().manual_seed(0)).to(like)
     with torch.no_grad():

@@ -15,11 +15,11 @@ from torch import Tensor
 from attacks.engine.program import Program
 
 SECONDS_PER_OPERATION = 0.065
-"""What Inductor takes on a 2-core CPU for an operation of a program it has not seen; a first guess, then remembered."""
+"""Seconds of Inductor on a 2-core CPU for an operation of a program it has not seen; a first guess, then remembered."""
 WARM = 0.1
 """The part of it that is left when the program lies in Inductor's cache on disk; 0.06 was measured."""
 EXPECTED_SPEEDUP = 1.3
-"""What compiling gains where nothing is remembered; networks of the literature on a 2-core CPU gave 1.1 to 1.9."""
+"""Speed-up by compiling where nothing is remembered; networks of the literature on a 2-core CPU gave 1.1 to 1.9."""
 
 
 def compile_program(program: Program, arguments: Sequence[Tensor]) -> tuple[Callable[..., Any], float]:
@@ -69,7 +69,7 @@ def replay_program(run: Callable[..., Any], arguments: Sequence[Tensor]) -> Call
 
 
 class Costs:
-    """What compiling took and gained, by program, in a JSON file that several processes may write; None forgets."""
+    """Seconds and speed-up of compiling, by program, in a JSON file that several processes may write; None forgets."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -81,7 +81,7 @@ class Costs:
         return seconds, max(known.get("speedup", EXPECTED_SPEEDUP), 0.01), known.get("missed", 0.0)
 
     def remember(self, program: Program, seconds: float, speedup: float) -> None:
-        """What compiling took; after the first time, the next will find the program in Inductor's cache."""
+        """Store what compiling took; after the first time, the next will find the program in Inductor's cache."""
         part = 1 if "seconds" in self._entry(program) else WARM
         self._write(program, {"seconds": round(seconds * part, 2), "speedup": round(speedup, 3)})
 

@@ -16,12 +16,12 @@ from attacks.engine.lanes import Lanes, Step
 from attacks.engine.solve import Descended, solve
 
 LaneObjective = Callable[[Lanes, Lanes], Tensor]
-"""Of the variables and the evidence of ONE lane, a scalar; pure, and traceable by torch.func.
+"""A scalar, from the variables and the evidence of ONE lane; pure, and traceable by torch.func.
 
 It is traced once and replayed: what it reads beside its arguments stays as it was at the first call.
 """
 LaneGradient = Callable[[Lanes, Lanes], tuple[Lanes, Tensor]]
-"""Of the same, the objective's gradient by its variables, and its value."""
+"""The objective's gradient by its variables, and its value, from the same arguments."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Adam:
         return rate * (1 + math.cos(math.pi * done)) / 2 if self.annealed else rate
 
     def corrections(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Of every iteration, the step size over 1 - beta1^t and the root of 1 - beta2^t, each (iterations,)."""
+        """The step size over 1 - beta1^t and the root of 1 - beta2^t for every iteration t, each (iterations,)."""
         beta1, beta2 = self.betas
         sizes = [self.rate(i) / (1 - beta1 ** (i + 1)) for i in range(self.iterations)]
         roots = [(1 - beta2 ** (i + 1)) ** 0.5 for i in range(self.iterations)]

@@ -18,7 +18,7 @@ GradientForm = Literal["auto", "double_backward", "forward_over_reverse", "check
 
 @dataclass(frozen=True)
 class Execution:
-    """How to run. But for `precision`, nothing here changes what is computed by more than rounding.
+    """The way to run a step. But for `precision`, nothing here changes a result by more than rounding.
 
     - `mode`: "eager" runs one operation after the other, "compile" what Inductor makes of them, "graph" replays them as
       a CUDA graph; "auto" measures a few steps and weighs what the others would cost against what they would save.
@@ -43,7 +43,7 @@ class Execution:
 
 @dataclass(frozen=True)
 class Choice:
-    """How one descent was run, and `why`.
+    """The way in which one descent was run, and `why`.
 
     `milliseconds` are of one iteration of one chunk of lanes, None where none was measured; `peak_bytes` is what a
     step holds beside its inputs: measured on a GPU, counted from the step's operations on the CPU, None if not traced.
@@ -79,7 +79,7 @@ def executing(execution: Execution, heard: Heard = lambda _: None) -> Iterator[l
 
 
 def current() -> Execution:
-    """How to run here: eagerly outside every `executing`."""
+    """The execution in force here: eager outside every `executing`."""
     found = _current.get()
     return Execution() if found is None else found[0]
 
@@ -91,13 +91,13 @@ def network_precision(honoured: bool) -> Precision:
 
 
 def known_chunk() -> int | None:
-    """How many lanes the latest descent inside the innermost `executing` ran at once; None before any."""
+    """The lanes that the latest descent inside the innermost `executing` ran at once; None before any."""
     found = _current.get()
     return found[1][-1].chunk if found is not None and found[1] else None
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the device or the CPU had too little memory."""
+    """True if the device or the CPU had too little memory."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
     )

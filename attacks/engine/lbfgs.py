@@ -37,7 +37,7 @@ class InverseHessian:
 
     @classmethod
     def bytes(cls, lane: Tensor, history: int) -> int:
-        """Of the history of one lane (1, n)."""
+        """The history of one lane, (1, n) each."""
         return 2 * history * lane.numel() * lane.element_size() + 2 * history * history * 8
 
     @classmethod
@@ -125,7 +125,7 @@ class LBFGS:
 
     @property
     def evaluations(self) -> int:
-        """How many an outer step may make, as torch counts: with one at its start, and checked between iterations."""
+        """The most evaluations of an outer step, as torch counts: one at its start, checked between iterations."""
         return self.inner_steps * 5 // 4
 
     @property

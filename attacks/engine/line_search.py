@@ -14,7 +14,7 @@ MARGIN = 0.1  # of a bracket's length: nearer to its ends a second trial in a ro
 
 
 class StrongWolfe(NamedTuple):
-    """What every lane knows of its search along a direction (Nocedal & Wright, algorithms 3.5 and 3.6).
+    """The state of every lane in its search along a direction (Nocedal & Wright, algorithms 3.5 and 3.6).
 
     A point is (step, value, slope) on the line. Steps grow until the last two points, `ends`, have an acceptable one
     between them; then the lane is `zooming`, and each trial takes the place of an end. One call of `advanced` serves
@@ -112,7 +112,7 @@ class StrongWolfe(NamedTuple):
 
 
 def _cubic_minimum(left: Tensor, right: Tensor, lowest: Tensor, highest: Tensor) -> Tensor:
-    """Where the cubic through two points and their slopes is least; halfway between the bounds if it is nowhere.
+    """The minimum of the cubic through two points and their slopes; halfway between the bounds if it has none.
 
     Points are (lanes, 3); Nocedal & Wright, equation 3.59.
     """

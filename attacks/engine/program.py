@@ -130,7 +130,7 @@ def _shared(whole: GraphModule) -> Graph:
 
 
 def _parted(graph: Graph, fixed: slice) -> tuple[Graph, Graph]:
-    """What follows from the fixed inputs and constants alone, and the rest, which takes its results as more inputs.
+    """The part that follows from fixed inputs and constants alone, and the rest, which takes its results as inputs.
 
     Constants are handed over too: programs that differ in nothing but weights are one program to a compiler.
     """
@@ -184,7 +184,7 @@ def _is_in_place(node: Node) -> bool:
 
 
 def _is_view(node: Node) -> bool:
-    """Whether the result lies in the memory of the first input."""
+    """True if the result lies in the memory of the first input."""
     if node.op != "call_function" or not node.all_input_nodes:
         return False
     if not isinstance(node.target, torch._ops.OpOverload):

@@ -99,7 +99,7 @@ def _hardswish(input: Tensor, inplace: bool = False) -> Tensor:
 
 
 def _is_mapped(tensor: Tensor) -> bool:
-    """Whether `torch.func.vmap` runs over this tensor, under whatever else torch.func has wrapped it in."""
+    """True if `torch.func.vmap` runs over this tensor, under whatever else torch.func has wrapped it in."""
     while is_functorch_wrapped_tensor(tensor):
         if is_batchedtensor(tensor):
             return True

@@ -16,7 +16,7 @@ from attacks.engine.tuning import Runner
 
 @dataclass(frozen=True)
 class Descended:
-    """Where every lane ended: `variables`, their `objective` (lanes,), that at the `start`, and a `trace`."""
+    """The end of every lane: `variables`, their `objective` (lanes,), that at the `start`, and a `trace`."""
 
     variables: Lanes
     objective: Tensor
@@ -25,7 +25,7 @@ class Descended:
 
 
 Loop = Callable[[Callable[..., Any], Lanes, Lanes, Callable[[int], None]], Descended]
-"""Of the step, starts, evidence and whom to tell how many iterations are done: all iterations of these lanes."""
+"""All iterations of these lanes, from the step, starts, evidence and a call-back with the number of iterations done."""
 
 
 def solve(step: Step, loop: Loop, start: Lanes, evidence: Lanes) -> Descended:

@@ -1,4 +1,4 @@
-"""Which exact form of a step runs, on how many lanes at once, and how: by measurement."""
+"""The choice of the exact form of a step, of the lanes it runs on at once, and of the execution, by measurement."""
 
 from __future__ import annotations
 

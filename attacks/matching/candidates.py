@@ -50,7 +50,7 @@ def most_likely(observation: Observation, candidates: Tensor, labels: Tensor, ot
 def _score(
     observation: Observation, observed: Update, image: Tensor, label: Tensor, others: tuple[Tensor, Tensor]
 ) -> Tensor:
-    """How badly a candidate (c h w) with its label () explains a release: lower is more likely, a scalar."""
+    """The distance between a release and that of a candidate (c h w) with its label (): lower is more likely."""
     known, task = observation.defense, observation.task
     images = torch.cat([image[None], others[0]])
     labels = torch.cat([label[None], others[1]])

@@ -16,7 +16,7 @@ FAINTEST_SIGNAL = 0.01
 at that, the prior has won anyway."""
 
 Measure = Callable[[Update, Update], Tensor]
-"""Of the predicted and the observed update of one lane, a scalar."""
+"""A scalar, from the predicted and the observed update of one lane."""
 
 
 def _no_nat(observed: Update, variance: float) -> float:
@@ -103,7 +103,7 @@ def _in_likely_squares(value: Tensor, excess: Tensor, observed: Update) -> Tenso
 
 
 def _compared(predicted: Update, observed: Update) -> Tensor:
-    """How many coordinates tell of the variance: not those that were pruned, where 0 is predicted and 0 observed."""
+    """The number of coordinates that tell of the variance: not those that were pruned, 0 predicted and 0 observed."""
     told = [(p != 0) | (o != 0) for p, o in _pairs(predicted, observed)]
     return _sum(t.to(next(iter(observed.values())).dtype) for t in told).clamp_min(1)
 
@@ -161,7 +161,7 @@ def adapted(distance: Distance | Measure) -> Distance:
 def noise_prior_weight(
     distance: Distance | Measure, defense: Simulation, observed: Update, scale: float, pixels: int
 ) -> Tensor | float:
-    """What has to be added to the total-variation weight for the noise in the observed update, a scalar.
+    """The part of the total-variation weight that the noise in the observed update asks for, a scalar.
 
     The most likely image minimises |p - o|^2 / 2s^2 + k n TV(x) with prediction p, observation o, noise of deviation s,
     n pixels and a Laplace prior of inverse scale k on pixel differences. The first term is in nats: beside a distance

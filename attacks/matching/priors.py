@@ -15,7 +15,7 @@ from defenses.batch_norm import batch_norm_inputs, batch_norms, moments
 from defenses.task import Params
 
 ImagePrior = Callable[[Params, Tensor, Lanes], Tensor]
-"""Of the weights, images (b c h w) in normalised space and the evidence of one lane, a scalar."""
+"""A scalar, from the weights, images (b c h w) in normalised space and the evidence of one lane."""
 BRIGHTNESS_AND_COLOUR = (
     (3**-0.5, 3**-0.5, 3**-0.5),
     (2**-0.5, 0.0, -(2**-0.5)),
@@ -24,7 +24,7 @@ BRIGHTNESS_AND_COLOUR = (
 """Orthonormal axes of red, green and blue along which natural images hardly correlate: brightness and two opponent
 colours (Ruderman, Cronin & Chiao, "Statistics of Cone Responses to Natural Images", JOSA A 1998)."""
 INVERSE_SCALES = (1.0, 4.3, 6.9)
-"""How steep a Laplace prior on differences of neighbours is along each axis, brightness being 1: the inverse ratios of
+"""Steepness of a Laplace prior on differences of neighbours along each axis, brightness being 1: the inverse ratios of
 their mean magnitudes, .333, .077 and .049 in normalised space on `cifar100-samples`."""
 SMALLEST_STEP = 0.05
 """Differences of neighbours, in normalised space, below which the prior is quadratic. Of 20 `cifar100-samples`, clipped
@@ -68,7 +68,7 @@ EPSILON = 1e-5
 
 
 def batch_norm_prior(observation: Observation) -> ImagePrior | None:
-    """How far the inputs of batch-norm layers are from the statistics that the threat model grants.
+    """The distance of the inputs of batch-norm layers from the statistics that the threat model grants.
 
     The mean over layers of the Euclidean distance between the dummy batch's means and the target's, plus that between
     the variances (Yin et al., CVPR 2021), both in the target's own units and per channel: means in standard deviations,

@@ -78,7 +78,7 @@ class MatchingProblem:
     orders: int = ORDERS
 
     def objective(self, variables: Lanes, evidence: Lanes) -> Tensor:
-        """Of one lane: "images" (b c h w) in normalised space and, when joint, "logits" (b classes)."""
+        """The variables of one lane: "images" (b c h w) in normalised space and, when joint, "logits" (b classes)."""
         if self.distance is None:
             return self._prior(variables, evidence)
         images, labels = self._dummy(variables, evidence)
@@ -168,7 +168,7 @@ class MatchingProblem:
         return grad(self._loss) if known is None or known.gradient is None else partial(known.gradient, self._loss)
 
     def evidence(self, restarts: int) -> Lanes:
-        """What the objective of each lane is judged by, updates in the scale of a mean gradient.
+        """The evidence that the objective of each lane is judged by, updates in the scale of a mean gradient.
 
         Lanes are trials x restarts, trial by trial.
         """

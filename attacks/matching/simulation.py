@@ -15,7 +15,7 @@ from defenses.surrogate import Loss
 from defenses.task import Params, Task, Update
 
 ORDERS = 1
-"""How many orders are averaged over unless an attack says otherwise; 1 is the dummy's own order in every epoch. On
+"""Orders that are averaged over unless an attack says otherwise; 1 is the dummy's own order in every epoch. On
 `cifar100-samples` (untrained LeNet, 16 images, 8 to a client in local batches of 4, 2 epochs, learning rate .01, 400
 iterations) 4 orders gave 13.21 dB against 13.19 for 1, at three times the cost: the truth's own cosine distance falls
 from .004 to .001, the attack's stays above .007."""
@@ -28,12 +28,12 @@ def check_orders(orders: int) -> None:
 
 
 def is_drawn(task: Task) -> bool:
-    """Whether the client draws an order at all: with one local batch per epoch there is none."""
+    """True if the client draws an order at all: with one local batch per epoch there is none."""
     return len(task.schedule.local_batches) > 1
 
 
 def slots(task: Task) -> Tensor:
-    """Which label (b,) each slot of the dummy gets: sorted labels would make every local batch of one class."""
+    """The label (b,) of each slot of the dummy: sorted labels would make every local batch of one class."""
     images = task.schedule.images
     return torch.randperm(images, generator=Generator().manual_seed(0)) if is_drawn(task) else torch.arange(images)
 
@@ -52,7 +52,7 @@ def drawn_orders(task: Task, orders: int) -> Tensor:
 
 
 GradientRule = Callable[[Params, Tensor, Tensor], Update]
-"""Of weights, images (b c h w) in [0, 1] and labels (b,) or probabilities (b classes), what a local step descends."""
+"""The loss of a local step, from weights, images (b c h w) in [0, 1] and labels (b,) or probabilities (b classes)."""
 
 
 def loss_of(task: Task, precision: Precision = "float32") -> Loss:
@@ -109,7 +109,7 @@ def pulled_back(
     slope: Any,
     orders: Tensor | None = None,
 ) -> Any:
-    """How a function of the simulated FedAvg update changes with what the images are made of.
+    """The derivative of a function of the simulated FedAvg update by the variables of the images.
 
     `images(variables)` are the dummy batch and its labels; `slope(update)` gives the function's derivative by the
     update and its value; `orders` are those of `simulated_update`. Returns the derivative by the variables, and the
@@ -151,7 +151,7 @@ def _moved(
     labels: Tensor,
     part: slice | Tensor,
 ) -> Update:
-    """How far one more local step leads; sums of steps avoid the cancellation of initial minus final weights."""
+    """The way of one more local step; sums of steps avoid the cancellation of initial minus final weights."""
 
     def one(moved: Update, part: slice | Tensor) -> Update:
         weights = {name: params[name] - moved[name] for name in params}

@@ -43,7 +43,7 @@ class GradientPruning(Defense):
         return Surrogate(predict=self._pruned, keep=_nonzero, penalty=self._excess)
 
     def _excess(self, predicted: Update, observed: Update) -> Tensor:
-        """What was pruned was smaller than the smallest entry kept: the squared excess of the prediction over that."""
+        """The squared excess of the prediction over the smallest entry kept, where an entry was pruned."""
         kept = _nonzero(observed)
         whole = _norm(observed)
         # What the kept entries make up is no measure where it is next to nothing.
