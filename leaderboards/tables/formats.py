@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from textwrap import wrap
+
+import pandas as pd
 
 from leaderboards.tables.labels import label_lines
 
@@ -77,14 +78,9 @@ def to_latex(sections: list[Section]) -> str:
     blocks = ["% needs \\usepackage{booktabs}"]
     for section in sections:
         for number, table in enumerate(section.tables):
-            align = "l" * table.left + "r" * (len(table.columns) - table.left)
             caption = f"{table.title}. {section.title}. {section.facts}"
             blocks += ["\\begin{table}", "\\centering", "\\footnotesize", f"\\caption{{{_tex(caption)}}}"]
-            blocks += [f"\\begin{{tabular}}{{{align}}}", "\\toprule", _latex_row(map(_tex, table.columns)), "\\midrule"]
-            for i, row in enumerate(table.rows):
-                cells = [f"\\textbf{{{_tex(c)}}}" if (i, j) in table.strong else _tex(c) for j, c in enumerate(row)]
-                blocks += [_latex_row(cells)]
-            blocks += ["\\bottomrule", "\\end{tabular}"]
+            blocks += [_tabular(table)]
             if number == len(section.tables) - 1:
                 blocks += [f"\\par\\smallskip\\raggedright {_tex(note)}" for note in section.notes]
             blocks += ["\\end{table}", ""]
@@ -171,11 +167,22 @@ def _markdown_row(cells: list[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def _latex_row(cells: Iterable[str]) -> str:
-    return " & ".join(cells) + r" \\"
+def _tabular(table: Table) -> str:
+    cells = pd.DataFrame(table.rows, columns=range(len(table.columns)), dtype=object)
+    shown = cells.style.hide(axis="index").format(_tex)
+    shown = shown.relabel_index([_tex(heading) for heading in table.columns], axis="columns")
+    for row, column in table.strong:
+        shown = shown.map(lambda _: "textbf:--rwrap;", subset=([row], [column]))
+    return shown.to_latex(
+        column_format="l" * table.left + "r" * (len(table.columns) - table.left), hrules=True
+    ).rstrip()
 
 
 def _tex(text: str) -> str:
+    """The text as TeX prints it.
+
+    pandas escapes the cells of a table alone, and leaves the signs that TeX's fonts lack.
+    """
     text = text.replace("\\", r"\textbackslash ")
     text = re.sub(r"([&%$#_{}])", r"\\\1", text)
     signs = {"±": r"$\pm$", "≥": r"$\geq$", "≤": r"$\leq$", "|": r"$|$", "~": r"\textasciitilde{}", "^": r"\^{}"}
