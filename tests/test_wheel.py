@@ -19,7 +19,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 ROOMS = ("attacks", "defenses", "bench", "leaderboards")
-IMPORTED_AS = {"scikit-learn": "sklearn", "scikit-image": "skimage", "pillow": "PIL"}
+IMPORTED_AS = {"tomli-w": "tomli_w", "scikit-learn": "sklearn", "scikit-image": "skimage", "pillow": "PIL"}
 NOT_IMPORTED = {
     "foolbox": "bench reads the images in its wheel",
     "scikit-image": "bench reads the images in its wheel",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import wrap
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,10 @@ from bench.registry.presets import attack_presets
 from bench.registry.registry import Registry
 from bench.registry.sources import Entry
 from leaderboards.cli.options import Attacks, Defenses, Device, Overrides, Plugins, RunFolder, Spec
+from leaderboards.cli.report import terminal
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -39,7 +43,7 @@ def list_(
     from bench.registry.registry import Registry
 
     rows = listing(kind, Registry(plugin or []), verify=verify)
-    typer.echo(json.dumps(rows, indent=1) if as_json else render_listing(rows))
+    typer.echo(json.dumps(rows, indent=1) if as_json else render_listing(rows, terminal()), nl=as_json)
 
 
 def plan(
@@ -131,20 +135,31 @@ def listing(kind: str, registry: Registry, *, verify: bool = False) -> list[dict
     return [{"name": name, "summary": summary} for name, summary in sorted(_summaries(kind).items())]
 
 
-def render_listing(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Aligned text: name and summary, and below them the parameters with their defaults."""
+def render_listing(rows: Sequence[Mapping[str, Any]], console: Console | None = None) -> str:
+    """Name and summary, and below them the parameters with their defaults.
+
+    For the terminal of `console`; plain without one, where every summary is one line.
+    """
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    from leaderboards.tables.terminal import console_text
+
     if not rows:
-        return "(none)"
-    width = max(len(row["name"]) for row in rows)
-    lines: list[str] = []
+        return "(none)\n"
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    limit = 104 - max(len(row["name"]) for row in rows)
     for row in rows:
-        lines.append(f"{row['name']:{width}}  {_remark(row)}".rstrip())
-        parameters = [
+        table.add_row(Text(row["name"], "bold"), Text(_remark(row)))
+        parameters = ", ".join(
             p["name"] if p["required"] else f"{p['name']}={p['default']!r}" for p in row.get("parameters", [])
-        ]
-        indent = " " * (width + 6)
-        lines += wrap(", ".join(parameters), 110, initial_indent=indent, subsequent_indent=indent)
-    return "\n".join(lines)
+        )
+        if parameters:
+            lines = [parameters] if console is not None else wrap(parameters, limit)
+            table.add_row("", Padding(Text("\n".join(lines), "dim"), (0, 0, 0, 4)))
+    return console_text(table, console)
 
 
 def _row(entry: Entry, name: str) -> dict[str, Any]:

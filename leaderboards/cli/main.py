@@ -22,7 +22,7 @@ from leaderboards.cli.options import (
     RunFolder,
     Spec,
 )
-from leaderboards.cli.report import draw, report, say
+from leaderboards.cli.report import draw, report, say, terminal
 
 app = typer.Typer(
     help="Gradient-inversion attacks against federated-learning defenses: how much leaks, and at what cost.",
@@ -99,7 +99,7 @@ def table(
     from leaderboards.tables.scores import render
 
     store = Store.existing(run)
-    typer.echo(render(store.frame(), format, store.jobs_frame()), nl=False)
+    typer.echo(render(store.frame(), format, store.jobs_frame(), terminal()), nl=False)
 
 
 @app.command()
@@ -135,7 +135,7 @@ def rank(
     except ValueError as error:
         raise ConfigurationError(str(error)) from error
     store = Store.existing(run)
-    typer.echo(render(store.frame(), format, rule, store.jobs_frame()), nl=False)
+    typer.echo(render(store.frame(), format, rule, store.jobs_frame(), terminal()), nl=False)
 
 
 @app.command()

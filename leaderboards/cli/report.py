@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,8 @@ import typer
 from bench.errors import Unwritable
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from bench.store.store import Store
     from leaderboards.ranking.costs import Costs
 
@@ -27,8 +30,9 @@ def report(folder: Path, quiet: bool) -> bool:
         from leaderboards.tables.standings import render as render_ranking
 
         frame = store.frame()
-        typer.echo(render(frame, "text"))
-        typer.echo(render_ranking(frame, "text", rule_of_run(folder), jobs))
+        console = terminal()
+        typer.echo(render(frame, "text", console=console))
+        typer.echo(render_ranking(frame, "text", rule_of_run(folder), jobs, console))
     counts = store.counts()
     bad = {status: counts[status] for status in (*FAILURES, "stale", "pending") if counts[status]}
     if bad:
@@ -55,6 +59,13 @@ def draw(folder: Path) -> list[Path]:
         return write_plots(store.frame(), StoredImages(store), plots, store.jobs_frame())
     except OSError as error:
         raise Unwritable(plots, error) from error
+
+
+def terminal() -> Console | None:
+    """The terminal that the output goes to; None where it goes into a file or to another program."""
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() else None
 
 
 def say(text: str) -> None:

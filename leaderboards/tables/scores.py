@@ -6,27 +6,27 @@ from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
+from rich.console import Console
 
 from bench.errors import ConfigurationError, suggest
 from leaderboards.ranking.costs import costs_of, priced
 from leaderboards.ranking.summary import Row, records, scored, settings, summarise
 from leaderboards.ranking.summary import expectation as expectation
-from leaderboards.tables.formats import Section, Table, to_latex, to_markdown, to_text
+from leaderboards.tables.formats import Section, Table, to_latex, to_markdown
 from leaderboards.tables.notes import Footnotes, explanations, extent, threat
+from leaderboards.tables.terminal import to_text
 
-LAYOUTS: dict[str, Callable[[list[Section]], str]] = {
-    "text": to_text,
-    "markdown": to_markdown,
-    "latex": to_latex,
-}
-FORMATS = (*LAYOUTS, "csv", "json")
+FORMATS = ("text", "markdown", "latex", "csv", "json")
 ABSENT = "-"
 
 
-def render(frame: pd.DataFrame, format: str = "text", jobs: pd.DataFrame | None = None) -> str:
+def render(
+    frame: pd.DataFrame, format: str = "text", jobs: pd.DataFrame | None = None, console: Console | None = None
+) -> str:
     """The rows of `bench.store.store` as tables (text, markdown, latex) or as the whole summary (csv, json).
 
-    With `jobs` the whole summary holds what every defense costs and proves, too (`costs.COLUMNS`).
+    With `jobs` the whole summary holds what every defense costs and proves, too (`costs.COLUMNS`). Text is for the
+    terminal of `console`, plain without one.
     """
     if format not in FORMATS:
         raise ConfigurationError(f"unknown table format {format!r}; {suggest(format, FORMATS)}")
@@ -37,7 +37,14 @@ def render(frame: pd.DataFrame, format: str = "text", jobs: pd.DataFrame | None 
         return (summary.to_json(orient="records", indent=2, double_precision=12) or "[]") + "\n"
     if summary.empty:
         return "No cells yet: run the grid first.\n"
-    return LAYOUTS[format]([_section(records(setting)) for setting in settings(summary)])
+    return laid_out([_section(records(setting)) for setting in settings(summary)], format, console)
+
+
+def laid_out(sections: list[Section], format: str, console: Console | None = None) -> str:
+    """The sections as text, markdown or latex; text is for the terminal of `console`, plain without one."""
+    if format == "text":
+        return to_text(sections, console)
+    return {"markdown": to_markdown, "latex": to_latex}[format](sections)
 
 
 def _section(rows: list[Row]) -> Section:

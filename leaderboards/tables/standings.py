@@ -6,6 +6,7 @@ from textwrap import shorten
 
 import numpy as np
 import pandas as pd
+from rich.console import Console
 
 from bench.errors import ConfigurationError, suggest
 from leaderboards.ranking.budgets import ranking_at_budgets, with_budgets
@@ -17,16 +18,21 @@ from leaderboards.ranking.verdicts import Rule
 from leaderboards.tables.formats import Section, Table
 from leaderboards.tables.notes import batch_norm_text, explain, marked
 from leaderboards.tables.prices import at_budgets, bound_sign, is_priced, overview, rank_text, what_it_costs
-from leaderboards.tables.scores import ABSENT, FORMATS, LAYOUTS, number
+from leaderboards.tables.scores import ABSENT, FORMATS, laid_out, number
 
 
 def render(
-    frame: pd.DataFrame, format: str = "text", rule: Rule | None = None, jobs: pd.DataFrame | None = None
+    frame: pd.DataFrame,
+    format: str = "text",
+    rule: Rule | None = None,
+    jobs: pd.DataFrame | None = None,
+    console: Console | None = None,
 ) -> str:
     """The ranking of the rows of `bench.store.store` as tables (text, markdown, latex) or with every figure (csv,
     json).
 
-    With `jobs`, what a defense costs and proves stands beside what it leaks.
+    With `jobs`, what a defense costs and proves stands beside what it leaks. Text is for the terminal of `console`,
+    plain without one.
     """
     if format not in FORMATS:
         raise ConfigurationError(f"unknown table format {format!r}; {suggest(format, FORMATS)}")
@@ -45,10 +51,11 @@ def render(
         return (rows.to_json(orient="records", indent=2, double_precision=12) or "[]") + "\n"
     asked = [pd.DataFrame(own) for _, own in rows.groupby(QUESTION, sort=False, dropna=False)]
     if at_any_price:
-        return LAYOUTS[format]([_section(records(own), [], rule) for own in asked])
+        return laid_out([_section(records(own), [], rule) for own in asked], format, console)
     # Both are cut into questions in the order of the frame.
     within = [pd.DataFrame(own) for _, own in affordable.groupby(QUESTION, sort=False, dropna=False)]
-    return LAYOUTS[format]([_section(records(a), records(b), rule) for a, b in zip(asked, within, strict=True)])
+    pairs = zip(asked, within, strict=True)
+    return laid_out([_section(records(a), records(b), rule) for a, b in pairs], format, console)
 
 
 def _section(rows: list[Row], budgets: list[Row], rule: Rule) -> Section:

@@ -1,14 +1,19 @@
+import io
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+from rich.text import Text
 
 from bench.errors import ConfigurationError
 from bench.registry.registry import Registry, UnknownName
 from bench.registry.signatures import parameters_of
 from bench.registry.specs import MethodSpec
 from leaderboards.cli.grids import KINDS, listing, render_listing
+from leaderboards.cli.report import terminal
 
 SIGNS = '''
 from __future__ import annotations
@@ -66,7 +71,7 @@ from leaderboards.cli.grids import KINDS, listing, render_listing
 from bench.registry.registry import Registry
 for kind in KINDS:
     print(render_listing(listing(kind, Registry())))
-assert not {"torch", "opacus", "torchmetrics", "seaborn"} & sys.modules.keys()
+assert not {"torch", "opacus", "torchmetrics", "seaborn", "pandas"} & sys.modules.keys()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -240,3 +245,19 @@ def test_an_unknown_kind_of_listing_gets_a_suggestion():
         listing("defences", Registry())
     assert {row["name"] for row in listing("presets", Registry())} >= {"quick", "paper-lenet"}
     assert set(KINDS) == {"attacks", "defenses", "datasets", "models", "presets"}
+
+
+def test_a_listing_is_whole_in_a_pipe_and_fits_a_terminal(monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    assert terminal() is None
+    rows = listing("attacks", Registry())
+    plain = render_listing(rows)
+    assert "\x1b" not in plain
+    for row in rows:
+        assert f"{row['name']} " in plain
+        assert f"  {row['summary']}" in plain
+    shown = render_listing(rows, Console(file=io.StringIO(), width=70, force_terminal=True))
+    lines = Text.from_ansi(shown).plain.splitlines()
+    assert max(map(len, lines)) <= 70
+    assert Counter("".join(Text.from_ansi(shown).plain.split())) == Counter("".join(plain.split()))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
+from rich.text import Text
 
 from bench.errors import ConfigurationError
 from leaderboards.tables.labels import label_lines, slug
@@ -110,6 +113,25 @@ def test_text_fits_a_terminal_of_120_columns(results: Make) -> None:
         assert max(map(len, text.splitlines())) <= 120
         for attack in frame["attack"].unique():
             assert attack.split("(")[0] in text
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_a_terminal_is_filled_and_the_best_figure_is_bold(results: Make, width: int) -> None:
+    frame = results(images=4)
+    plain = render(frame)
+    text = render(frame, console=Console(file=io.StringIO(), width=width, force_terminal=True, color_system="standard"))
+    bare = Text.from_ansi(text).plain
+    assert 0.8 * width < max(map(len, bare.splitlines())) <= width
+    assert set(re.findall(r"\d+\.\d+ ± \d+\.\d+", bare)) == set(re.findall(r"\d+\.\d+ ± \d+\.\d+", plain))
+    best = row(summarise(frame), "inverting", PRUNED)
+    assert re.search(rf"\x1b\[1m *{best['psnr_db_mean']:.2f} ± {best['psnr_db_sd']:.2f}", text)
+
+
+def test_a_label_is_printed_as_it_is_whatever_it_holds(results: Make) -> None:
+    frame = results(images=2, attacks=["odd(kind='[red]:smile:')", "wide(kind='画像')"])
+    for text in (render(frame), Text.from_ansi(render(frame, console=Console(width=300, force_terminal=True))).plain):
+        assert "kind=[red]:smile:" in text
+        assert "kind=画像" in text
 
 
 def test_markdown_escapes_the_bar_of_a_chain_and_keeps_its_columns(results: Make) -> None:
