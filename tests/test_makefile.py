@@ -39,7 +39,7 @@ def installed(text):
 def test_a_run_installs_no_tool_of_development_and_says_what_it_installs(planned):
     text = planned("run")
     assert installed(text) == ["."]
-    assert re.search(r"echo \"Installing .* packages, [\d.]+ GB", text)
+    assert re.search(r"echo \"Installing .* packages, [\d.]+ GiB", text)
 
 
 @needs_make
@@ -47,7 +47,7 @@ def test_a_run_installs_no_tool_of_development_and_says_what_it_installs(planned
 def test_tests_and_checks_add_their_tools_to_what_a_run_needs(planned, target):
     text = planned(target)
     assert installed(text) == [".", "'.[dev]'"]
-    assert re.search(r"echo \"Adding .* packages, [\d.]+ GB", text)
+    assert re.search(r"echo \"Adding .* packages, [\d.]+ GiB", text)
 
 
 @needs_make
