@@ -1,54 +1,31 @@
-"""From a grid to its cells: one architecture for all its defenses, what would run, and what cannot and why."""
+"""A run's plan: every cell of its grid in the order in which it runs, what is left out and why, and all jobs."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
 
-from attacks.attack import Attack, UnsupportedPair
 from attacks.threat import ThreatModel
 from bench.errors import ConfigurationError
-from bench.grid.cells import PRIOR_SETTINGS, Block, Cell, Setting
+from bench.grid.cells import Block, Cell, Setting
 from bench.grid.config import Config
 from bench.grid.jobs import Job
 from bench.plan.fingerprints import block_fingerprints, job_fingerprints
 from bench.plan.jobs import make_jobs
+from bench.plan.methods import (
+    Disclosure,
+    PlannedAttack,
+    PlannedDefense,
+    disclosure,
+    obstacle,
+    planned_attacks,
+    planned_defenses,
+)
+from bench.plan.settings import PlannedSetting, planned_settings
 from bench.registry.registry import Registry
-from bench.registry.sources import named
-from bench.registry.specs import Chain, MethodSpec, chain_label
 from bench.trial.clients import Clients
-from defenses.batch_norm import batch_norms
-from defenses.chain import Chain as DefenseChain
-from defenses.chain import DefenseFault
-from defenses.schedule import Schedule
-from defenses.surrogate import check_simulation
-from defenses.task import Classifier, Task
-
-
-def prepared(
-    setting: Setting, chains: list[tuple[Chain, DefenseChain]], clients: Clients
-) -> tuple[Setting, Classifier]:
-    """The setting with the architecture that every defense of the grid can work with."""
-    model = clients.architecture(setting, seed=0)
-    preparers: list[Chain] = []
-    for parts, chain in chains:
-        try:
-            with named(f"defense {chain_label(parts)}", passes=ValueError):
-                prepared = chain.prepare(model)
-        except ConfigurationError:
-            raise
-        except ValueError as error:
-            hint = 'leave the defense out, or choose a model without such layers, e.g. with norm = "group"'
-            raise ConfigurationError(f"{setting.model.label} under {chain_label(parts)}: {error}; {hint}") from error
-        if not isinstance(prepared, Classifier):
-            got = type(prepared).__name__
-            raise ConfigurationError(f"defense {chain_label(parts)}: prepare returned {got}; return the model")
-        if repr(prepared) != repr(model):
-            preparers.append(parts)
-            model = prepared
-    return replace(setting, preparers=tuple(preparers), mode=setting.mode if batch_norms(model) else "eval"), model
 
 
 @dataclass(frozen=True)
@@ -70,137 +47,96 @@ class Plan:
 
 def make_plan(config: Config, registry: Registry, clients: Clients) -> Plan:
     """Plan every cell of the grid and its controls; raises ConfigurationError for what cannot be a grid."""
-    grid = config.grid
-    attacks, notes = _with_controls(config, registry)
-    chains = [(parts, clients.chain(parts)) for parts in grid.defenses]
-    schedules = [_schedule(parts, chain, grid.client.schedule) for parts, chain in chains]
+    attacks, defenses = planned_attacks(config, registry), planned_defenses(config, clients)
     cells: list[Cell] = []
     checkpoints: dict[Setting, str | None] = {}
-    for model in grid.models:
-        for weights, mode in itertools.product(grid.weights, grid.client.mode):
-            bare = Setting(grid.dataset, model, weights, grid.client.schedule, mode=mode)
-            _check_images(grid.images, schedules, clients, bare)
-            setting, architecture = prepared(bare, chains, clients)
-            if setting.mode != mode:
-                notes.append(f"{setting.model_label} has no batch norm: in train mode its client does the same")
-            if setting in checkpoints:
-                continue
-            checkpoints[setting] = clients.check_weights(setting, architecture)
-            task = Task(architecture, clients.dataset(bare).classes, clients.dataset(bare).input_shape)
-            tasks = [replace(task, schedule=schedule) for schedule in schedules]
-            audited = [_is_audited(*pair, own) for pair, own in zip(chains, tasks, strict=True)]
-            public = [chain.is_public(own) for (_, chain), own in zip(chains, tasks, strict=True)]
-            for threat in config.threats:
-                reasons = {spec: _impossible(registry, spec, task, threat) for spec, _ in attacks}
-                for seed in grid.seeds:
-                    for order, (parts, schedule) in enumerate(zip(grid.defenses, schedules, strict=True)):
-                        # A defense is known with its schedule or not at all.
-                        seen = threat.schedule_known or schedule.sends_gradient
-                        known = audited[order] and (seen or not threat.defense_known)
-                        adapts = audited[order] and seen and (threat.defense_known or public[order])
-                        about = {"setting": setting, "threat": threat, "seed": seed, "audited": known}
-                        about |= {"defense": parts, "defense_order": order, "schedule": schedule}
-                        cells += _row(about, attacks, reasons, adapts)
-    if "class_mean" in [spec.name for spec, _ in attacks]:
-        without = [cell for cell in cells if cell.attack.name == "class_mean" and not _has_means(cell, clients)]
-        cells = [cell for cell in cells if cell not in without]
-        if without:
-            notes.append("class_mean is left out where labels are not known or the dataset has no other images")
+    for planned in planned_settings(config, defenses, clients):
+        checkpoints[planned.setting] = planned.checkpoint
+        cells += _cells_of(planned, config, attacks, defenses, registry, clients)
     if all(cell.skip or cell.control for cell in cells):
         why = "; ".join(dict.fromkeys(cell.skip for cell in cells if cell.skip))
         raise ConfigurationError(f"no attack of the grid can run: {why or 'only controls are asked for'}")
-    precision = config.engine.precision
-    fingerprints = block_fingerprints(cells, grid.images, registry, clients, checkpoints, precision)
+    images, precision = config.grid.images, config.engine.precision
+    fingerprints = block_fingerprints(cells, images, registry, clients, checkpoints, precision)
     jobs = make_jobs(config, checkpoints, clients)
     fingerprints |= job_fingerprints(jobs, registry, clients, checkpoints)
-    return Plan(config, tuple(cells), grid.images, tuple(dict.fromkeys(notes)), fingerprints, jobs)
+    notes = dict.fromkeys(_notes(config, attacks, checkpoints, clients))
+    return Plan(config, tuple(cells), images, tuple(notes), fingerprints, jobs)
 
 
-def _with_controls(config: Config, registry: Registry) -> tuple[list[tuple[MethodSpec, type[Attack]]], list[str]]:
-    """The grid's attacks and then the controls, each with its class."""
-    asked = [(spec, registry.cls("attack", spec.name)) for spec in config.grid.attacks]
-    if not config.grid.controls:
-        return asked, ["controls = false: no floor to judge leakage by"]
-    names = {spec.name for spec, _ in asked}
-    papers = [spec.parameters for spec, _ in asked if set(PRIOR_SETTINGS) <= spec.parameters.keys()]
-    priors = [{key: parameters[key] for key in PRIOR_SETTINGS} for parameters in papers] or [{}]
-    wanted = [
-        MethodSpec.of("grey_image", {}),
-        MethodSpec.of("dataset_mean", {}),
-        MethodSpec.of("class_mean", {}),
-        *(MethodSpec.of("prior_only", prior) for prior in priors),
-    ]
-    added = dict.fromkeys(registry.resolve("attack", spec) for spec in wanted if spec.name not in names)
-    return asked + [(spec, registry.cls("attack", spec.name)) for spec in added], []
+def _cells_of(
+    planned: PlannedSetting,
+    config: Config,
+    attacks: list[PlannedAttack],
+    defenses: list[PlannedDefense],
+    registry: Registry,
+    clients: Clients,
+) -> Iterator[Cell]:
+    """The cells of one setting: threat models slowest, then seeds, then defenses."""
+    disclosures = [disclosure(defense, planned.task) for defense in defenses]
+    for threat in config.threats:
+        present = [attack for attack in attacks if not _is_left_out(attack, planned.setting, threat, clients)]
+        row = [(attack, obstacle(attack, planned.task, threat, registry)) for attack in present]
+        for seed in config.grid.seeds:
+            for defense, disclosed in zip(defenses, disclosures, strict=True):
+                yield from _row(planned.setting, threat, seed, defense, disclosed, row)
 
 
 def _row(
-    about: dict[str, Any],
-    attacks: list[tuple[MethodSpec, type[Attack]]],
-    reasons: dict[MethodSpec, str | None],
-    adapts: bool,
+    setting: Setting,
+    threat: ThreatModel,
+    seed: int,
+    defense: PlannedDefense,
+    disclosed: Disclosure,
+    attacks: list[tuple[PlannedAttack, str | None]],
 ) -> list[Cell]:
-    """All attacks on one defense, then `wrong_image` for each of them that is no control; all share `about`."""
-    cells = [
-        Cell(
-            attack=spec,
-            control=attack.control,
-            attack_order=order,
-            skip=reasons[spec],
-            adapts=adapts and attack.simulates,
-            recovers_labels=attack.recovers_labels,
-            **about,
+    """All attacks on one defense, each with why it is skipped, then `wrong_image` for each that it is a control of."""
+    common = partial(
+        Cell,
+        setting=setting,
+        defense=defense.parts,
+        threat=threat,
+        seed=seed,
+        schedule=defense.schedule,
+        defense_order=defense.order,
+        audited=disclosed.is_audited(threat),
+    )
+    adapts = disclosed.is_adapted_to(threat)
+    cells: list[Cell] = []
+    controls: list[Cell] = []
+    for attack, skip in attacks:
+        method = attack.method
+        cell = common(
+            attack=attack.spec,
+            control=method.control,
+            attack_order=attack.order,
+            skip=skip,
+            adapts=adapts and method.simulates,
+            recovers_labels=method.recovers_labels,
         )
-        for order, (spec, attack) in enumerate(attacks)
-    ]
-    lenders = [cell for cell in cells if not cell.control] if any(attack.control for _, attack in attacks) else []
-    for order, lender in enumerate(lenders, start=len(cells)):
-        spec = MethodSpec.of("wrong_image", {"of": lender.attack.label})
-        skip = lender.skip and f"{lender.attack.name} is skipped"
-        cells.append(Cell(attack=spec, control=True, attack_order=order, borrows=lender, skip=skip, **about))
-    return cells
+        cells.append(cell)
+        if attack.wrong_image is not None:
+            spec, order = attack.wrong_image
+            why = skip and f"{attack.spec.name} is skipped"
+            controls.append(common(attack=spec, control=True, attack_order=order, borrows=cell, skip=why))
+    return cells + controls
 
 
-def _is_audited(parts: Chain, chain: DefenseChain, task: Task) -> bool:
-    """Whether somebody has said what an attacker who knows the defense does."""
-    with named(f"defense {chain_label(parts)}"):
-        try:
-            found = chain.simulation(task)
-            if found is not None:
-                check_simulation(found, task)
-        except (DefenseFault, TypeError) as error:
-            raise ConfigurationError(f"defense {chain_label(parts)}: its surrogate cannot be used: {error}") from error
-        return found is not None
+def _is_left_out(attack: PlannedAttack, setting: Setting, threat: ThreatModel, clients: Clients) -> bool:
+    """Whether an attack has no cells, not even skipped ones: `class_mean` without labels or other images to average."""
+    has_means = threat.labels == "known" and clients.dataset(setting).read_training is not None
+    return attack.spec.name == "class_mean" and not has_means
 
 
-def _schedule(parts: Chain, chain: DefenseChain, client: Schedule) -> Schedule:
-    with named(f"defense {chain_label(parts)}"):
-        return chain.schedule(client)
-
-
-def _check_images(images: int, schedules: list[Schedule], clients: Clients, setting: Setting) -> None:
-    available = len(clients.dataset(setting))
-    if images > available:
-        raise ConfigurationError(
-            f"grid.images = {images}, but {setting.dataset.name} has {available} images to attack; ask for fewer"
-        )
-    for schedule in schedules:
-        if images % schedule.images:
-            following = -(-images // schedule.images) * schedule.images
-            raise ConfigurationError(
-                f"grid.images = {images} does not divide into clients of {schedule.images} images; "
-                f"the next number that does is {following}"
-            )
-
-
-def _impossible(registry: Registry, spec: MethodSpec, task: Task, threat: ThreatModel) -> str | None:
-    try:
-        with named(f"attack {spec.label}", passes=UnsupportedPair):
-            registry.build("attack", spec).check(task, threat.labels)
-    except UnsupportedPair as error:
-        return str(error)
-    return None
-
-
-def _has_means(cell: Cell, clients: Clients) -> bool:
-    return cell.threat.labels == "known" and clients.dataset(cell.setting).read_training is not None
+def _notes(
+    config: Config, attacks: list[PlannedAttack], settings: Collection[Setting], clients: Clients
+) -> Iterator[str]:
+    """A sentence for each thing that the grid asks for and the plan does not have."""
+    if not config.grid.controls:
+        yield "controls = false: no floor to judge leakage by"
+    for setting in settings:
+        if "train" in config.grid.client.mode and replace(setting, mode="train") not in settings:
+            yield f"{setting.model_label} has no batch norm: in train mode its client does the same"
+    choices = itertools.product(attacks, settings, config.threats)
+    if any(_is_left_out(attack, setting, threat, clients) for attack, setting, threat in choices):
+        yield "class_mean is left out where labels are not known or the dataset has no other images"
