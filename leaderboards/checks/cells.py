@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from leaderboards.checks.expected import Expected, key_of, plain
+from bench.columns import JSON, OF_ONE_GRID, names
+from leaderboards.checks.expected import KEY, Expected, Key, key_of, plain
 from leaderboards.checks.submission import Submission
 from leaderboards.entries.entry import Entry
 from leaderboards.entries.schema import LENT, CellFile, Columns
@@ -94,8 +95,7 @@ def _scores(
 
 WORSE = 0.05
 """Share by which the mean objective may end above its start: the start itself is no iterate to choose."""
-_OF_ALL = ("images_per_update", "local_steps", "defense_name", "defense_parameters", "audited")
-_TABLES = ("attack_parameters", "defense_parameters")
+_OF_ALL = [*(name for name in names("defense", "schedule") if name not in OF_ONE_GRID), "audited"]
 
 
 def cell_faults(submission: Submission) -> Iterator[str]:
@@ -108,20 +108,25 @@ def cell_faults(submission: Submission) -> Iterator[str]:
         if len(found) < len(own):
             yield f"{defense}: a cell is there twice"
         for key in sorted(wanted.keys() - found.keys()):
-            yield f"{defense}: {key[2]} on {key[1]} weights is missing; run the board to its end"
+            yield f"{defense}: {_called(key)} is missing; run the board to its end"
         for key in sorted(found.keys() - wanted.keys()):
-            yield f"{defense}: the board does not ask for {key[2]} on {key[1]} weights with these settings"
+            yield f"{defense}: the board does not ask for {_called(key)} with these settings"
         for key in sorted(found.keys() & wanted.keys()):
             yield from _identity(found[key], wanted[key], plan)
         if len({json.dumps([getattr(c.identity, name) for name in _OF_ALL], sort_keys=True) for c in own}) > 1:
             yield f"{defense}: its cells disagree about its images, steps or parameters"
 
 
+def _called(key: Key) -> str:
+    named = dict(zip(KEY, key, strict=True))
+    return f"{named['attack']} on {named['weights']} weights"
+
+
 def _identity(cell: CellFile, wanted: dict[str, Any], plan: Expected) -> Iterator[str]:
     own, place = cell.identity.model_dump(), place_of(cell)
     for name, value in own.items():
         asked = wanted.get(name, value)
-        if name in _TABLES:
+        if name in JSON:
             asked, value = plain(json.loads(asked) if isinstance(asked, str) else asked), plain(value)
         # By text: to Python, 1 == 1.0 == True.
         if name != "attack_order" and json.dumps(value, sort_keys=True) != json.dumps(asked, sort_keys=True):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from bench.columns import QUESTION
 from bench.errors import ConfigurationError
 from bench.registry.registry import Registry
 from leaderboards.checks.expected import Planner, expected
@@ -17,7 +18,7 @@ from leaderboards.entries.entry import Entry, image_rows, job_rows, read_entry
 from leaderboards.entries.published import PUBLISHED, Published, published
 from leaderboards.entries.reviews import Rerun, Review, State, write_review
 from leaderboards.ranking.costs import costs_of
-from leaderboards.ranking.evidence import QUESTION, questions
+from leaderboards.ranking.evidence import questions
 from leaderboards.ranking.ranking import ranking
 from leaderboards.ranking.summary import records
 from leaderboards.tables.prices import rank_text

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bench.columns import KEYS, names
 from bench.errors import ConfigurationError
 from bench.grid.config import Config
 from bench.registry.specs import Chain, MethodSpec
@@ -27,14 +28,9 @@ if TYPE_CHECKING:
     from bench.registry.registry import Registry
     from bench.trial.clients import Clients
 
-KEY = (
-    "model", "weights", "attack", "labels", "schedule_known", "defense_known", "batch_norm", "seed",
-)  # fmt: skip
+KEY = [name for name in KEYS if name not in ("dataset", "defense")]
 """What tells the cells of one defense apart."""
-OF_THE_DEFENSE = (
-    "cell", "defense", "defense_name", "defense_parameters", "audited", "adapts", "threat_class", "images_per_update",
-    "local_steps",
-)  # fmt: skip
+OF_THE_DEFENSE = names("id", "defense", "claim", "schedule")
 """What only a plan with the defense itself knows."""
 Key = tuple[Any, ...]
 

@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from bench.columns import facts_of
 from bench.errors import ConfigurationError
 from bench.store.store import underpowered
 from leaderboards.checks.expected import Expected
 from leaderboards.entries.entry import Entry
 from leaderboards.entries.reviews import Rerun
-from leaderboards.entries.schema import CellFile, JobRow
+from leaderboards.entries.schema import LENT, CellFile, JobRow
+from leaderboards.ranking.evidence import granted_text
 from leaderboards.untrusted.refusals import shown
 
 if TYPE_CHECKING:
@@ -73,7 +75,7 @@ def compared(cell: CellFile, rows: DataFrame) -> Iterator[Rerun]:
     columns = cell.columns
     assert columns is not None, "only finished cells are computed again"
     what = shown(f"{cell.identity.attack} / {cell.identity.defense}, {cell.identity.weights} weights", 300)
-    what += ", defense known" * cell.identity.defense_known
+    what += granted_text(*facts_of(vars(cell.identity)))
     place = what, cell.identity.cell
     mine = {name: _values(values) for name, values in columns.model_dump().items() if values is not None}
     its = {name: rows[name].to_numpy(dtype=np.float64, na_value=np.nan) for name in mine if name in rows}
@@ -251,8 +253,7 @@ def _computed(plan: Expected, chosen: Drawn, registry: Registry, folder: Path, s
 
 def _place(cell: CellFile) -> tuple[object, ...]:
     """What the attacks and floors of one client share."""
-    own = cell.identity
-    return own.defense, own.model, own.weights, own.seed, own.labels, own.schedule_known, own.defense_known
+    return tuple(getattr(cell.identity, name) for name in LENT)
 
 
 def _some(items: list[_Item], count: int, rng: random.Random) -> list[_Item]:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
+from attacks.threat import switches
+from bench.columns import JSON
 from bench.store.store import COUNTS, FIGURES, JOB_COUNTS, JOB_FIGURES, JOB_TEXTS, typed, underpowered
 from leaderboards.entries.schema import MOST_KEYS, CellFile, Columns, JobRow, Jobs, Manifest
 from leaderboards.untrusted.folder import Folder, Refused, read_folder
@@ -129,7 +131,7 @@ def image_rows(entries: Sequence[Entry]) -> DataFrame:
             columns = _columns(cell.columns) if cell.columns else {"image": [None]}
             n = len(columns["image"])
             identity = cell.identity.model_dump()
-            for key in ("attack_parameters", "defense_parameters"):
+            for key in JSON:
                 identity[key] = json.dumps(identity[key])
             identity |= {"defense_order": orders[cell.identity.defense], "entry": entry.name, "status": cell.status}
             identity |= {"reason": cell.reason, "weights_accuracy": cell.weights_accuracy, "device": cell.device}
@@ -197,7 +199,8 @@ def _cell(files: Folder, name: str) -> CellFile:
 def _place(cell: CellFile) -> tuple[Any, ...]:
     """Untrained weights come first, then what an attack is granted least, as in a run."""
     own = cell.identity
-    granted = own.labels, not own.schedule_known, own.defense_known, own.batch_norm
+    told = ((switch, getattr(own, switch.name)) for switch in switches())
+    granted = [value != switch.default if switch.subject else value for switch, value in told]
     return own.defense, own.model, own.weights != "untrained", own.weights, granted, own.seed, own.attack_order
 
 

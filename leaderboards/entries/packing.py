@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
+from bench.columns import JSON, OF_ONE_GRID
 from bench.errors import ConfigurationError, suggest
 from bench.registry.specs import MethodSpec
 from bench.store.store import Store
@@ -23,7 +24,7 @@ from leaderboards.entries.entry import sheet_of
 from leaderboards.entries.schema import FORMAT, LENT, Manifest
 from leaderboards.untrusted.strict_png import write_png
 
-OWN = ("cell", "skip", "blocks", "defense_order")
+OWN = ("cell", "skip", "blocks", *OF_ONE_GRID)
 PER_IMAGE = (
     "mse", "psnr_db", "ssim", "lpips", "label_accuracy", "identified", "recovered", "feature_error",
     "objective_start", "objective_found", "objective_truth", "update_norm",
@@ -60,7 +61,7 @@ def cell_file(
     store: Store, cell: dict[str, Any], cells: list[dict[str, Any]], folder: Files, made: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """The content of a cell's file; adds its sheet to the folder and its provenance to `made`."""
-    parameters = {key: json.loads(cell[key]) for key in ("attack_parameters", "defense_parameters")}
+    parameters = {key: json.loads(cell[key]) for key in JSON}
     identity = {key: value for key, value in cell.items() if key not in OWN} | parameters
     status, reason = _status(store, cell)
     found: dict[str, Any] = {"identity": {"cell": cell["cell"], **identity}, "status": status, "reason": reason}

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, create_model
 
+from attacks.threat import Switch, switches
+from bench.columns import KEYS
 from bench.store.store import STATUSES
 
 FORMAT = 1
 MOST_IMAGES = 10_000
-LENT = ("defense", "model", "weights", "seed", "labels", "schedule_known", "defense_known", "batch_norm")
+LENT = [name for name in KEYS if name != "attack"]
 """What the control `wrong_image` shares with the cell that it borrows from."""
 MOST_KEYS = 4000
 Digest = Annotated[StrictStr, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -79,8 +81,16 @@ class Manifest(Strict):
     files: Annotated[dict[Annotated[StrictStr, Field(max_length=100)], Digest], Field(max_length=MOST_KEYS)]
 
 
-class Identity(Strict):
-    """What a cell is: the columns of `plan.json`."""
+def _knowledge(switch: Switch) -> Any:
+    """Type and default of a field of the threat model; what was added later may be missing in older entries."""
+    return StrictBool if switch.kind is bool else switch.kind, switch.default if switch.since else ...
+
+
+_Knowledge: Any = create_model("_Knowledge", __base__=Strict, **{s.name: _knowledge(s) for s in switches()})
+
+
+class Identity(_Knowledge):
+    """What a cell is: the columns of `plan.json`; those of the threat model are its base's."""
 
     cell: CellId
     dataset: Word
@@ -97,10 +107,6 @@ class Identity(Strict):
     audited: StrictBool
     adapts: StrictBool
     recovers_labels: StrictBool
-    labels: Literal["known", "recovered", "joint"]
-    schedule_known: StrictBool
-    defense_known: StrictBool
-    batch_norm: Literal["running", "batch", "unknown"]
     threat_class: Annotated[StrictStr, Field(pattern="^[A-H]$")]
     seed: Count
     images_per_update: Annotated[StrictInt, Field(ge=1, le=MOST_IMAGES)]

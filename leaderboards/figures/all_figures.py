@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from leaderboards.ranking.summary import SETTING, Row, records, settings, summarise
+from attacks.threat import Switch, switches
+from bench.columns import SETTING
+from leaderboards.ranking.summary import records, settings, summarise
 from leaderboards.tables.labels import slug
 from leaderboards.tables.notes import extent
 
@@ -69,7 +71,8 @@ def _of_questions(frame: pd.DataFrame, folder: Path, jobs: pd.DataFrame | None) 
     for question, name in zip(found, short, strict=True):
         row, n = question.row, len(question.images)
         title = f"{row['dataset']}, {row['model']}, {row['weights']} weights ({n} image{'s' * (n != 1)})"
-        full = name if short.count(name) == 1 else slug(name, f"labels {row['labels']}", _batch_norm(row))
+        secrets = [_granted(switch, row[switch.name]) for switch in switches() if not switch.subject]
+        full = name if short.count(name) == 1 else slug(name, *secrets)
         for kind, draw in {"pareto": priced, "leakage": leakage_curves, "effort": effort_curves}.items():
             with style():
                 figure = draw(question, title=title)
@@ -83,17 +86,16 @@ def _names(tables: list[pd.DataFrame]) -> list[str]:
     setting = [records(table.iloc[:1])[0] for table in tables]
     short = [slug(row["dataset"], row["model"], row["weights"]) for row in setting]
     full = [
-        slug(
-            name,
-            f"labels {row['labels']}",
-            "schedule known" if row["schedule_known"] else "schedule unknown",
-            "defense known" if row["defense_known"] else "defense unknown",
-            _batch_norm(row),
-        )
+        slug(name, *(_granted(switch, row[switch.name]) for switch in switches()))
         for name, row in zip(short, setting, strict=True)
     ]
     return [name if short.count(name) == 1 else long for name, long in zip(short, full, strict=True)]
 
 
-def _batch_norm(row: Row) -> str:
-    return "" if row["batch_norm"] == "running" else f"batch norm {row['batch_norm']}"
+def _granted(switch: Switch, value: Any) -> str:
+    """What the server knows of one thing; nothing where it is as it was before anybody could choose."""
+    if switch.since and value == switch.default:
+        return ""
+    if switch.subject:
+        return f"{switch.short} {'known' if value else 'unknown'}"
+    return f"{switch.name} {value}"

@@ -17,7 +17,7 @@ from leaderboards.figures.style import WIDTH, empty_figure
 from leaderboards.ranking.evidence import METRICS, Attempt, Evidence, Question, Variant, granted_text
 from leaderboards.tables.labels import label_lines
 
-Group = tuple[str, bool, bool]
+Group = tuple[str, *tuple[bool, ...]]
 """An attack with all its parameters but the iterations, and what it was granted."""
 
 
@@ -37,9 +37,9 @@ def effort_curves(question: Question, title: str) -> Figure | None:
     figure = empty_figure(width, 0.8 + 2.6 * lines + 0.17 * ceil(len(defenses) / 2), "constrained")
     figure.suptitle(title, x=0.01, ha="left")
     axes = figure.subplots(lines, columns, sharey=True, squeeze=False).ravel()
-    for ax, ((name, schedule, known), efforts) in zip(axes, groups.items(), strict=False):
-        ax.set_title("\n".join(label_lines(name, 40)) + granted_text(schedule, known))
-        variants = {iterations: (label, schedule, known) for iterations, label in efforts.items()}
+    for ax, ((name, *granted), efforts) in zip(axes, groups.items(), strict=False):
+        ax.set_title("\n".join(label_lines(name, 40)) + granted_text(*granted))
+        variants: dict[int, Variant] = {iterations: (label, *granted) for iterations, label in efforts.items()}
         _draw(ax, question, variants, colours)
     for ax in axes[len(groups) :]:
         ax.set_visible(False)
@@ -54,12 +54,12 @@ def effort_curves(question: Question, title: str) -> Figure | None:
 def _by_effort(question: Question) -> dict[Group, dict[int, str]]:
     """Group -> iterations -> the attack's label."""
     found: dict[Group, dict[int, str]] = {}
-    for (label, schedule, known), (first, *_) in question.attempts.items():
+    for (label, *granted), (first, *_) in question.attempts.items():
         parameters = json.loads(first.parameters)
         iterations = parameters.pop("iterations", None)
         if isinstance(iterations, int):
             others = _differing(question, first.name, parameters)
-            found.setdefault((f"{first.name}{others}", schedule, known), {})[iterations] = label
+            found.setdefault((f"{first.name}{others}", *granted), {})[iterations] = label
     return {group: dict(sorted(efforts.items())) for group, efforts in found.items()}
 
 

@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from bench.columns import QUESTION
 from leaderboards.ranking.accuracy import LostAccuracy
 from leaderboards.ranking.costs import BROKEN, NOT_MEASURED, Costs
-from leaderboards.ranking.evidence import METRICS, QUESTION, Evidence, Question
+from leaderboards.ranking.evidence import METRICS, Evidence, Question
 from leaderboards.ranking.families import families
 from leaderboards.ranking.ranking import RANKS, ranking
 from leaderboards.ranking.summary import Row, records

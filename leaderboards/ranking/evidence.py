@@ -10,21 +10,19 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+from attacks.threat import switches
+from bench.columns import FACTS, QUESTION, facts_of
 from bench.grid.cells import PRIOR_SETTINGS
 from leaderboards.ranking.comparison import independent
 from leaderboards.ranking.statistics import Summary, summary_of
-from leaderboards.ranking.summary import SETTING, Row, records
+from leaderboards.ranking.summary import Row, records
 
 METRICS = ("ssim", "identified")
 """What leakage is computed for; the first is the headline, by which defenses are ranked."""
 FIGURES = (*METRICS, "underpowered", "label_accuracy")
 """What evidence is made of, image by image."""
-KNOWLEDGE = ["schedule_known", "defense_known"]
-"""Published facts: attacks with and without them are evidence of the same question."""
-QUESTION = [name for name in SETTING if name not in KNOWLEDGE]
-"""What the defenses of one ranking share: the client's secrets that the server is granted are part of the question."""
-Variant = tuple[str, bool, bool]
-"""An attack's label, and whether it was granted the local schedule and the defense."""
+Variant = tuple[str, *tuple[bool, ...]]
+"""An attack's label, and whether it was granted each of the published facts (`bench.columns.FACTS`)."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +77,8 @@ class Record:
     figures: Mapping[str, np.ndarray]
 
     @property
-    def knowledge(self) -> tuple[bool, bool]:
-        return bool(self.row["schedule_known"]), bool(self.row["defense_known"])
+    def knowledge(self) -> tuple[bool, ...]:
+        return facts_of(self.row)
 
     @property
     def done(self) -> np.ndarray:
@@ -237,9 +235,10 @@ class Question:
         return _question(self.row, [(row, own) for row, own in there if own])
 
 
-def granted_text(schedule_known: bool, defense_known: bool) -> str:
-    """What to write behind an attack's name."""
-    return ("" if schedule_known else ", schedule not known") + (", defense known" if defense_known else "")
+def granted_text(*granted: bool) -> str:
+    """What to write behind an attack's name: the published facts (`bench.columns.FACTS`) that are not as usual."""
+    told = zip((switch for switch in switches() if switch.subject), granted, strict=True)
+    return "".join(f", {fact.short}{'' if has else ' not'} known" for fact, has in told if has != fact.default)
 
 
 def _largest(values: list[np.ndarray], n: int) -> np.ndarray:
@@ -254,7 +253,7 @@ def questions(frame: pd.DataFrame) -> list[Question]:
     seeds, images, trials = frame["seed"].to_numpy(dtype=np.int64), number("image"), number("trial")
     statuses, reasons = (frame[name].to_numpy(dtype=object) for name in ("status", "reason"))
     figures = {name: number(name) for name in FIGURES}
-    keys = [*QUESTION, "defense_order", "defense", "attack", *KNOWLEDGE]
+    keys = [*QUESTION, "defense_order", "defense", "attack", *FACTS]
     groups = frame.groupby(keys, sort=False, dropna=False).ngroup().to_numpy()
     _, firsts = np.unique(groups, return_index=True)
     ends = np.cumsum(np.bincount(groups))[:-1]

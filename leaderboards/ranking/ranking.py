@@ -7,16 +7,18 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from bench.columns import OF_ONE_GRID, QUESTION, names
 from leaderboards.ranking.comparison import ratio, shared_units, significantly_lower
 from leaderboards.ranking.costs import BROKEN, COLUMNS, TEXTS, Costs
-from leaderboards.ranking.evidence import METRICS, QUESTION, Evidence, Question
+from leaderboards.ranking.evidence import METRICS, Evidence, Question
 from leaderboards.ranking.statistics import LEAST_UNITS
 from leaderboards.ranking.summary import Row
 from leaderboards.ranking.verdicts import Rule, audited, missing, problems, sound
 
 RANKS = ["rank", "rank_low", "rank_high"]
 ADAPTING = {"not_adapting": False, "adapting": True}
-IDENTITY = ["defense", "defense_name", "defense_parameters", "defense_order", "images_per_update", "local_steps"]
+IDENTITY = sorted(names("defense"), key=lambda name: name in OF_ONE_GRID) + names("schedule")
+"""A defense, then its place in the grid and the client's work."""
 
 
 def ranking(questions: Sequence[Question], rule: Rule, costs: Costs) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bench.columns import METHOD, SETTING
 from leaderboards.ranking.statistics import summarise_metric
 
 METRICS = (
@@ -23,23 +24,7 @@ METRICS = (
 )
 Row = dict[str, Any]
 """A row of the summary, from column to value."""
-SETTING = ["dataset", "model", "weights", "labels", "schedule_known", "defense_known", "batch_norm"]
-"""What the cells of one table share."""
 SEVERITY = ["ok", "skipped", "pending", "stale", "diverged", "timeout", "oom", "error", "crashed"]
-METHOD = [
-    "attack",
-    "attack_name",
-    "attack_order",
-    "control",
-    "defense",
-    "defense_name",
-    "defense_order",
-    "defense_parameters",
-    "audited",
-    "threat_class",
-    "images_per_update",
-    "local_steps",
-]
 
 
 def summarise(frame: pd.DataFrame) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from leaderboards.ranking.evidence import QUESTION
+from bench.columns import QUESTION
 from leaderboards.site.defense_page import pages_of
 from leaderboards.site.heat import Heat, heat
 from leaderboards.site.lines import Line, lines

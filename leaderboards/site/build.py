@@ -16,6 +16,8 @@ from typing import Any
 import pandas as pd
 import tomli_w
 
+from attacks.threat import switches
+from bench.columns import facts_of
 from bench.errors import ConfigurationError, Unwritable
 from leaderboards.entries.board import Board, all_boards
 from leaderboards.entries.entry import Entry
@@ -28,8 +30,9 @@ from leaderboards.site.downloads import downloads
 from leaderboards.site.heat import cell_page
 from leaderboards.site.lines import anchor_of
 from leaderboards.site.pictures import Pictures, choose
-from leaderboards.site.results import Asked, Results, asked_of, results
+from leaderboards.site.results import Asked, Results, asked_of, faced_of, results
 from leaderboards.site.text import one_line, render
+from leaderboards.tables.notes import known_text
 
 
 def command_of(entry: Entry, board: Board) -> str:
@@ -189,7 +192,7 @@ def _cells(board: BoardView, pictures: Pictures) -> Pages:
             own = cell.identity
             title, anchor = titles[asked_of(vars(own))]
             asked = asked_of(vars(own))
-            faced = own.defense, own.attack, own.schedule_known, own.defense_known
+            faced = faced_of(vars(own))
             seeds = [(other.identity.seed, cell_page(at, other)) for at, other in board.results.cells[asked][faced]]
             summary = None if len(seeds) > 1 else board.results.summary[asked][faced]
             lender = next((c for c in entry.cells if c.identity.cell == cell.of), None)
@@ -203,7 +206,8 @@ def _cells(board: BoardView, pictures: Pictures) -> Pages:
                     cell=cell,
                     own=own,
                     seeds=seeds,
-                    granted=granted_text(own.schedule_known, own.defense_known).removeprefix(", "),
+                    granted=granted_text(*facts_of(vars(own))).removeprefix(", "),
+                    knows=[known_text(switch, getattr(own, switch.name)) for switch in switches()],
                     view=cell_view(entry, cell, rows[entry.name, own.cell], summary, pictures),
                     question={"title": title, "anchor": anchor},
                     defense_page=f"{board.pages[own.defense]}#{anchor}-{anchor_of(own.defense)}",

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bench.columns import facts_of
 from leaderboards.entries.entry import Entry
 from leaderboards.entries.schema import CellFile
-from leaderboards.ranking.evidence import granted_text
+from leaderboards.ranking.evidence import Variant, granted_text
 from leaderboards.ranking.summary import Row, status_text
 from leaderboards.site.lines import anchor_of
 from leaderboards.site.results import Asked, Faced, Results
@@ -62,15 +63,14 @@ def heat(results: Results, asked: Asked, defenses: list[str], pages: Mapping[str
     return Heat([*((attack, _words(*granted)) for attack, *granted in columns), ("strongest floor", "")], rows)
 
 
-def _columns(rows: Mapping[Faced, Row]) -> list[tuple[str, bool, bool]]:
+def _columns(rows: Mapping[Faced, Row]) -> list[Variant]:
     attacks = [row for row in rows.values() if not row["control"]]
-    key = lambda row: (row["attack_order"], row["attack"], row["schedule_known"], row["defense_known"])  # noqa: E731
-    attacks.sort(key=key)
-    return list(dict.fromkeys((r["attack"], bool(r["schedule_known"]), bool(r["defense_known"])) for r in attacks))
+    attacks.sort(key=lambda row: (row["attack_order"], row["attack"], facts_of(row)))
+    return list(dict.fromkeys((row["attack"], *facts_of(row)) for row in attacks))
 
 
-def _words(schedule_known: bool, defense_known: bool) -> str:
-    return granted_text(schedule_known, defense_known).removeprefix(", ") or "as published"
+def _words(*granted: bool) -> str:
+    return granted_text(*granted).removeprefix(", ") or "as published"
 
 
 def _cell(results: Results, asked: Asked, faced: Faced) -> HeatCell:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from bench.columns import facts_of
 from leaderboards.entries.entry import Entry, sheet_shape
 from leaderboards.entries.schema import CellFile
 from leaderboards.ranking.evidence import METRICS, Evidence, granted_text
@@ -156,7 +157,7 @@ def _row(results: Results, asked: Asked, choice: Choice, row: Row, pictures: Pic
         return GalleryRow(defense, "no result", "", [_nothing(i) for i in choice.images])
     tiles = [_tile(pictures, images, behind[1], defense, i) for i in choice.images]
     own = behind[1].identity
-    other = own.attack.partition("(")[0] + granted_text(own.schedule_known, own.defense_known)
+    other = own.attack.partition("(")[0] + granted_text(*facts_of(vars(own)))
     beside = [*([] if row["strongest"] == choice.attack else [other]), *([f"seed {own.seed}"] if several else [])]
     return GalleryRow(defense, "; ".join(beside), cell_page(*behind), tiles)
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from bench.columns import QUESTION, facts_of
 from leaderboards.entries.entry import Entry
 from leaderboards.entries.published import Published
 from leaderboards.entries.schema import CellFile
 from leaderboards.ranking.budgets import ranking_at_budgets
 from leaderboards.ranking.costs import Costs, costs_of
-from leaderboards.ranking.evidence import QUESTION, Evidence, Question, questions
+from leaderboards.ranking.evidence import Evidence, Question, questions
 from leaderboards.ranking.ranking import ranking
 from leaderboards.ranking.summary import Row, records, summarise
 from leaderboards.ranking.verdicts import Rule
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
 Asked = tuple[str, ...]
 """The values of `QUESTION` that make one question."""
-Faced = tuple[str, str, bool, bool]
-"""Defense, attack, and whether the attack was granted the schedule and the defense."""
+Faced = tuple[str, str, *tuple[bool, ...]]
+"""Defense, attack, and whether the attack was granted each of the published facts (`bench.columns.FACTS`)."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,11 @@ class Results:
 def asked_of(row: Mapping[str, object]) -> Asked:
     """The question of a row."""
     return tuple(str(row[name]) for name in QUESTION)
+
+
+def faced_of(row: Mapping[str, Any]) -> Faced:
+    """The defense of a row, its attack, and what that was granted."""
+    return row["defense"], row["attack"], *facts_of(row)
 
 
 def results(published: Published) -> Results:
@@ -122,8 +128,7 @@ def _budgets(
 def _summaries(images: DataFrame) -> dict[Asked, dict[Faced, Row]]:
     found: dict[Asked, dict[Faced, Row]] = {}
     for row in records(summarise(images)):
-        key = row["defense"], row["attack"], bool(row["schedule_known"]), bool(row["defense_known"])
-        found.setdefault(asked_of(row), {})[key] = row
+        found.setdefault(asked_of(row), {})[faced_of(row)] = row
     return found
 
 
@@ -131,9 +136,8 @@ def _cells(published: Published) -> dict[Asked, dict[Faced, list[tuple[Entry, Ce
     found: dict[Asked, dict[Faced, list[tuple[Entry, CellFile]]]] = {}
     every = ((entry, cell) for entry in published.entries for cell in entry.cells)
     for entry, cell in sorted(every, key=lambda own: own[1].identity.seed):
-        own = cell.identity
-        key = own.defense, own.attack, own.schedule_known, own.defense_known
-        found.setdefault(asked_of(vars(own)), {}).setdefault(key, []).append((entry, cell))
+        own = vars(cell.identity)
+        found.setdefault(asked_of(own), {}).setdefault(faced_of(own), []).append((entry, cell))
     return found
 
 

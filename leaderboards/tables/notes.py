@@ -8,6 +8,7 @@ from textwrap import shorten
 import numpy as np
 import pandas as pd
 
+from attacks.threat import Switch, switches
 from leaderboards.ranking.costs import NOT_MEASURED
 from leaderboards.ranking.summary import Row, scored, status_text
 
@@ -54,12 +55,17 @@ def threat(rows: list[Row]) -> str:
         classes.setdefault(row["threat_class"], []).append(row["defense_name"])
     usual = max(classes, key=lambda letter: len(classes[letter]))
     others = [f"{c} under {', '.join(dict.fromkeys(names))}" for c, names in classes.items() if c != usual]
-    known = {True: "known", False: "not known"}
-    granted = batch_norm_text(first["batch_norm"])
-    return (
-        f"labels {first['labels']}, local schedule {known[bool(first['schedule_known'])]}, "
-        f"defense {known[bool(first['defense_known'])]}{granted}; class {', '.join([usual, *others])}"
-    )
+    # Batch norm has words of its own; what was added later is worth a word only where it is not as it always was.
+    shown = [s for s in switches() if s.name != "batch_norm" and not (s.since and first[s.name] == s.default)]
+    told = ", ".join(known_text(switch, first[switch.name]) for switch in shown)
+    return f"{told}{batch_norm_text(first['batch_norm'])}; class {', '.join([usual, *others])}"
+
+
+def known_text(switch: Switch, value: object) -> str:
+    """What the server knows of one thing, in words."""
+    if switch.subject:
+        return f"{switch.subject} {'known' if value else 'not known'}"
+    return f"{switch.name.replace('_', ' ')} {value}"
 
 
 def batch_norm_text(granted: str) -> str:

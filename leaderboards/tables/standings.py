@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
+from bench.columns import QUESTION
 from bench.errors import ConfigurationError, suggest
 from leaderboards.ranking.budgets import ranking_at_budgets, with_budgets
 from leaderboards.ranking.costs import costs_of
-from leaderboards.ranking.evidence import QUESTION, questions
+from leaderboards.ranking.evidence import questions
 from leaderboards.ranking.ranking import ranking
 from leaderboards.ranking.summary import Row, records
 from leaderboards.ranking.verdicts import Rule

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_entries import board_of, make_published
+
+from attacks.threat import ThreatModel
 
 ATTACKS = ["inverting_gradients(iterations=600)", "euclidean(iterations=300)", "linear_layer"]
 CONTROLS = [
@@ -110,10 +113,7 @@ def made_up(
                             "adapts": False,
                             "recovers_labels": False,
                             "defense_parameters": json.dumps(parameters),
-                            "labels": "known",
-                            "schedule_known": True,
-                            "defense_known": False,
-                            "batch_norm": "running",
+                            **asdict(ThreatModel()),
                             "threat_class": "C" if "local_epochs" in defense else "B",
                             "seed": seed,
                             "images_per_update": batch,

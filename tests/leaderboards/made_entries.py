@@ -8,11 +8,13 @@ import os
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from attacks.threat import ThreatModel
 from leaderboards.entries.board import BOARDS
 from leaderboards.entries.entry import read_entry, sheet_of
 from leaderboards.entries.reviews import Review, write_review
@@ -134,7 +136,7 @@ def _identities(defense: Defense, weights: str, say: Callable[[str], str], seed:
                 "defense_name": name if is_none else say(name), "defense_parameters": parameters,
                 "audited": True, "adapts": known and attack == INVERTING,
                 "recovers_labels": attack_name == "label_rule",
-                "labels": "known", "schedule_known": True, "defense_known": known, "batch_norm": "running",
+                **asdict(ThreatModel(defense_known=known)),
                 "threat_class": "B", "seed": seed, "images_per_update": 1, "local_steps": 0,
             }  # fmt: skip
             key = repr((label, weights, attack_name, order, known, *([seed] if seed else []))).encode()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import tomli_w
 
+from bench.columns import EARLIER, THREAT, names
 from bench.grid.config import load_config, to_toml
 from bench.grid.reading import presets
 from bench.store.store import Store
@@ -21,11 +22,10 @@ from bench.store.store import Store
 if TYPE_CHECKING:
     from leaderboards.figures.gallery import StoredImages
 
-OF_A_CELL = (
-    "cell", "dataset", "model", "weights", "weights_accuracy", "attack", "attack_name", "attack_parameters",
-    "attack_order", "control", "defense", "defense_name", "defense_order", "defense_parameters", "seed",
-    "images_per_update", "local_steps", "labels", "schedule_known", "defense_known", "batch_norm", "threat_class",
-)  # fmt: skip
+OF_A_CELL = [
+    *names("id", "setting"), "weights_accuracy", *(name for name in names("attack") if name != "recovers_labels"),
+    *names("defense"), *names("seed"), *names("schedule"), *THREAT, "threat_class",
+]  # fmt: skip
 """Columns that say the same in all rows of a cell."""
 OF_AN_IMAGE = (
     "cell", "status", "reason", "image", "trial", "psnr_db", "ssim", "identified", "identification_pool", "recovered",
@@ -55,7 +55,7 @@ def read(folder: Path) -> Result:
         about = about_run(store)
         return Result(about["name"], _rounded(store.frame()), about, StoredImages(store))
     about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
-    cells = pd.DataFrame(about.pop("cells"), columns=list(OF_A_CELL))
+    cells = pd.DataFrame([EARLIER | cell for cell in about.pop("cells")], columns=OF_A_CELL)
     kinds = {"cell": "str", "reason": "str"}
     rows = pd.read_csv(folder / "results.csv", keep_default_na=False, na_values=[""], dtype=kinds)
     rows["reason"] = rows["reason"].astype(object).fillna("")
@@ -66,7 +66,7 @@ def write(run: Path, folder: Path) -> None:
     """Publish a finished run into `folder`; figures keep six digits."""
     store = Store.existing(run)
     frame = store.frame()
-    cells = frame[list(OF_A_CELL)].drop_duplicates("cell")
+    cells = frame[OF_A_CELL].drop_duplicates("cell")
     about = about_run(store) | {"cells": json.loads(cells.to_json(orient="records"))}
     folder.mkdir(parents=True, exist_ok=True)
     images = _rounded(frame)[list(OF_AN_IMAGE)]

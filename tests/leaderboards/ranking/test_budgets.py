@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from attacks.threat import ThreatModel
 from leaderboards.ranking.budgets import BUDGETS, ranking_at_budgets, split
 from leaderboards.ranking.costs import costs_of
 from leaderboards.ranking.evidence import questions
@@ -63,9 +65,8 @@ def results(gains: dict[str, float | np.ndarray], n: int = 40, batch: int = 1) -
             for image, ssim in enumerate(np.broadcast_to(scores, n)):
                 rows.append(
                     {
-                        "dataset": "d", "model": "m", "weights": "w", "labels": "known", "batch_norm": "running",
-                        "schedule_known": True,
-                        "defense_known": False, "attack": attack, "attack_name": attack, "attack_parameters": "{}",
+                        "dataset": "d", "model": "m", "weights": "w", **asdict(ThreatModel()),
+                        "attack": attack, "attack_name": attack, "attack_parameters": "{}",
                         "attack_order": 0, "control": attack != "cosine", "defense": defense, "defense_name": name,
                         "defense_order": order, "defense_parameters": json.dumps(parameters), "adapts": False,
                         "recovers_labels": False, "label_accuracy": np.nan,

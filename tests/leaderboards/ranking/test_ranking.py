@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import Phase, given
 from hypothesis import settings as sizes
 from hypothesis import strategies as st
 
+from attacks.threat import ThreatModel
 from leaderboards.ranking.costs import Costs
 from leaderboards.ranking.evidence import METRICS, questions
 from leaderboards.ranking.ranking import ranking
@@ -40,15 +42,14 @@ def cell(
     identified: float = 0.0,
     parameters: str = "{}",
     order: int = 0,
-    labels: str = "known",
+    labels: Any = "known",
     found: float = np.nan,
 ) -> pd.DataFrame:
     values = np.asarray(list(ssim), dtype=float)
     return pd.DataFrame(
         {
-            "dataset": "d", "model": "m", "weights": "untrained", "labels": labels, "batch_norm": "running",
-            "schedule_known": True,
-            "defense_known": known, "attack": attack, "attack_name": attack.split("(")[0],
+            "dataset": "d", "model": "m", "weights": "untrained", 
+            **asdict(ThreatModel(labels, defense_known=known)), "attack": attack, "attack_name": attack.split("(")[0],
             "attack_parameters": parameters, "attack_order": 9 if control else 0, "control": control,
             "defense": defense, "defense_name": defense.split("(")[0], "defense_order": order,
             "defense_parameters": "[{}]", "adapts": known, "images_per_update": batch, "local_steps": 0,
