@@ -81,7 +81,7 @@ class Doctor:
         """Compute the metrics of these cells anew, as an honest entrant does."""
         self.close()
         entry = read_entry(self.folder)
-        plan = plan_once(self.manifest["board"], entry, ())
+        plan = plan_once(self.manifest["board"], entry, Registry())
         by_id = {own.identity.cell: own for own in entry.cells}
         for cell in cells:
             own = by_id[cell["identity"]["cell"]]
