@@ -69,20 +69,22 @@ def digests(files: Iterable[Path]) -> list[str]:
     texts = {file: _text(file) for file in files}
     defined = {file: _parsed(text).definitions for file, text in texts.items()}
     found: set[str] = set()
-    for source in map(_parsed, texts.values()):
+    for text in texts.values():
+        source = _parsed(text)
         names = {name: f"{name}#{digest}" for name, digest in source.definitions.items()}
-        members: dict[str, dict[str, str]] = {}
+        members: dict[tuple[str, str], str] = {}
+        modules: set[str] = set()
         for bound, (module, name) in source.imports.items():
             target = _file_of(module if name is None else f"{module}.{name}")
             if target is not None:
-                members[bound] = {name: f"{name}#{digest}" for name, digest in defined.get(target, {}).items()}
+                modules.add(bound)
+                members |= {(bound, name): f"{name}#{digest}" for name, digest in defined.get(target, {}).items()}
                 continue
             home, own = _file_of(module), name or module
             digest = defined.get(home, {}).get(own) if home else None
             foreign = home is None and name is not None and not (ROOT / module.split(".")[0]).is_dir()
             names[bound] = f"{own}#{digest}" if digest else f"{module}.{own}" if foreign else own
-        for statement in source.statements:
-            found.add(_digest(_Qualified(names, members).visit(copy.deepcopy(statement))))
+        found |= _qualified(text, frozenset(names.items()), frozenset(modules), frozenset(members.items()))
     return sorted(found)
 
 
@@ -156,11 +158,28 @@ class _Bare(ast.NodeTransformer):
         return self.generic_visit(node)
 
 
-class _Qualified(ast.NodeTransformer):
-    """Names of the file's own definitions and of what it imports become what they stand for."""
+@cache
+def _qualified(
+    text: str,
+    names: frozenset[tuple[str, str]],
+    modules: frozenset[str],
+    members: frozenset[tuple[tuple[str, str], str]],
+) -> frozenset[str]:
+    """The digests of a file's statements, given what its names, and the members of modules that it imports, stand for.
 
-    def __init__(self, names: Mapping[str, str], members: Mapping[str, Mapping[str, str]]) -> None:
-        self.names, self.members = names, members
+    Most files mean the same in the code of every method: they are digested once.
+    """
+    qualified = _Qualified(dict(names), modules, dict(members))
+    return frozenset(_digest(qualified.visit(copy.deepcopy(node))) for node in _parsed(text).statements)
+
+
+class _Qualified(ast.NodeTransformer):
+    """Turns names of the file's own definitions and of its imports into the definitions that they stand for."""
+
+    def __init__(
+        self, names: Mapping[str, str], modules: frozenset[str], members: Mapping[tuple[str, str], str]
+    ) -> None:
+        self.names, self.modules, self.members = names, modules, members
         self.local: list[set[str]] = []
 
     def visit(self, node: ast.AST) -> ast.AST:
@@ -183,9 +202,9 @@ class _Qualified(ast.NodeTransformer):
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
         module = node.value
-        if isinstance(module, ast.Name) and module.id in self.members and not self._is_local(module.id):
-            # A module that moves may take its members under another handle: only the member counts.
-            return ast.Name(self.members[module.id].get(node.attr, node.attr), node.ctx)
+        if isinstance(module, ast.Name) and module.id in self.modules and not self._is_local(module.id):
+            # A module that moves may lend its members under another handle: only the member counts.
+            return ast.Name(self.members.get((module.id, node.attr), node.attr), node.ctx)
         return self.generic_visit(node)
 
     def _is_local(self, name: str) -> bool:
