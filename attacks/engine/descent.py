@@ -26,21 +26,19 @@ LaneGradient = Callable[[Lanes, Lanes], tuple[Lanes, Tensor]]
 
 @dataclass(frozen=True)
 class Adam:
-    """Adam (Kingma & Ba, ICLR 2015) with a step schedule.
-
-    The learning rate is multiplied by `decay` at each of `milestones`, fractions of `iterations`. It rises linearly
-    over the first `warmup` iterations; if `annealed`, it falls to 0 by half a cosine over the others (Loshchilov &
-    Hutter, "SGDR", ICLR 2017).
-    """
+    """Adam (Kingma & Ba, ICLR 2015) with a step schedule."""
 
     iterations: int
     learning_rate: float = 0.1
     betas: tuple[float, float] = (0.9, 0.999)
     epsilon: float = 1e-8
     milestones: tuple[float, ...] = ()
+    """Fractions of `iterations`, at each of which the learning rate is multiplied by `decay`."""
     decay: float = 0.1
     warmup: int = 0
+    """Iterations over which the learning rate rises linearly from near 0."""
     annealed: bool = False
+    """After the warm-up the rate falls to 0 by half a cosine (Loshchilov & Hutter, "SGDR", ICLR 2017)."""
 
     def __post_init__(self) -> None:
         if self.iterations < 1:

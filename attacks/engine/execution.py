@@ -18,23 +18,22 @@ GradientForm = Literal["auto", "double_backward", "forward_over_reverse", "check
 
 @dataclass(frozen=True)
 class Execution:
-    """The way to run a step. But for `precision`, nothing here changes a result by more than rounding.
-
-    - `mode`: "eager" runs one operation after the other, "compile" what Inductor makes of them, "graph" replays them as
-      a CUDA graph; "auto" measures a few steps and weighs what the others would cost against what they would save.
-    - `gradient`: the exact form of the objective's gradient; "auto" takes the fastest that fits.
-    - `precision`: "bfloat16" computes the network in it, "tf32" lets a GPU round the inputs of matrix products;
-      objective and optimiser stay in float32.
-    - `lanes`: how many run at once, None for as many as fit into `memory` bytes; None for all.
-    - `costs`: a JSON file that remembers what compiling took and gained.
-    """
+    """The way to run a step. But for `precision`, nothing here changes a result by more than rounding."""
 
     mode: Mode = "eager"
+    """"eager" runs one operation after the other, "compile" the code that Inductor makes of them, "graph" replays them
+    as a CUDA graph; "auto" measures a few steps and weighs the cost of the others against the time they would save."""
     gradient: GradientForm = "double_backward"
+    """The exact form of the objective's gradient; "auto" takes the fastest that fits."""
     precision: Precision = "float32"
+    """"bfloat16" computes the network in it, "tf32" lets a GPU round the inputs of matrix products; objective and
+    optimiser stay in float32."""
     lanes: int | None = None
+    """Lanes that run at once; None for as many as fit into `memory`."""
     memory: int | None = None
+    """Bytes that a step may hold; None for no limit."""
     costs: Path | None = None
+    """A JSON file that remembers what compiling took and gained."""
 
     def __post_init__(self) -> None:
         if self.lanes is not None and self.lanes < 1:
@@ -43,20 +42,23 @@ class Execution:
 
 @dataclass(frozen=True)
 class Choice:
-    """The way in which one descent was run, and `why`.
-
-    `milliseconds` are of one iteration of one chunk of lanes, None where none was measured; `peak_bytes` is what a
-    step holds beside its inputs: measured on a GPU, counted from the step's operations on the CPU, None if not traced.
-    """
+    """The way in which one descent was run, and why."""
 
     execution: Literal["eager", "compile", "graph"]
     gradient: str
+    """The form of the gradient that was chosen."""
     precision: Precision
     lanes: int
+    """All lanes of the descent."""
     chunk: int
+    """Lanes that ran at once."""
     why: str
+    """The reason in words, with the milliseconds that decided."""
     peak_bytes: int | None
+    """Memory of a step beside its inputs: measured on a GPU, counted from its operations on the CPU, None if not
+    traced."""
     milliseconds: float | None = None
+    """Time of one iteration of one chunk; None where none was measured."""
     compile_seconds: float | None = None
 
 

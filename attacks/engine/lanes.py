@@ -17,19 +17,19 @@ Lanes = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Step:
-    """One iteration, in `forms` that are equal functions of `arguments(start, evidence)`, the plain one first.
-
-    It is run `iterations` times for every lane, always with the same argument number `fixed`. The forms take and return
-    tensors nested in tuples and dicts. `state_bytes` is what the loop keeps of a lane beside the arguments; `precision`
-    is that of the network in these forms.
-    """
+    """One iteration of a descent, to be run over and over."""
 
     forms: dict[str, Callable[..., Any]]
+    """Equal functions of the arguments, the plain one first; they take and return tensors nested in tuples and dicts."""
     arguments: Callable[[Lanes, Lanes], tuple[Any, ...]]
+    """Makes the forms' arguments of the start and the evidence of all lanes."""
     fixed: int
+    """The number of the argument that stays the same in every iteration."""
     iterations: int
     state_bytes: int = 0
+    """Bytes that the loop keeps of a lane beside the arguments."""
     precision: Precision = "float32"
+    """The precision of the network in these forms."""
 
 
 def lanes_at(tensors: Lanes, index: Tensor, lanes: int) -> Lanes:

@@ -100,15 +100,17 @@ def _write(rows: Tensor, slot: Tensor, new: Tensor, keep: Tensor) -> None:
 class LBFGS:
     """The settings of `torch.optim.LBFGS`, at its defaults.
 
-    `outer_steps` calls of step(), each of up to `inner_steps` iterations; a lane stops for good when its largest
-    gradient entry is at most `tolerance_gradient`, when its objective leaves the real numbers, or when no step can
-    change anything any more.
+    A lane stops for good when its largest gradient entry is at most `tolerance_gradient`, when its objective leaves the
+    real numbers, or when no step can change anything any more.
     """
 
     outer_steps: int
+    """Calls of step()."""
     learning_rate: float = 1.0
     inner_steps: int = 20
+    """The most iterations of one call."""
     history: int = 100
+    """Pairs of steps and changes of the gradient that make up the inverse Hessian."""
     tolerance_gradient: float = 1e-7
     tolerance_change: float = 1e-9
     line_search: LineSearch = "none"

@@ -14,6 +14,11 @@ from defenses.task import Update, squared_norm
 FAINTEST_SIGNAL = 0.01
 """The least part of the released update's squared norm that is taken for signal, where its estimate is near or below 0:
 at that, the prior has won anyway."""
+NOISE_PRIOR = 1.0
+"""Inverse scale of the Laplace prior on differences of neighbouring pixels, in normalised space; chosen of .1, .3, 1, 3
+and 10 on `cifar100-samples`, never on images that are scored."""
+_TINY = 1e-30
+"""Below the square of any float32 gradient that matters; its root is still representable."""
 
 Measure = Callable[[Update, Update], Tensor]
 """A scalar, from the predicted and the observed update of one lane."""
@@ -29,17 +34,19 @@ def _in_squares(value: Tensor, excess: Tensor, observed: Update) -> Tensor:
 
 @dataclass(frozen=True)
 class Distance:
-    """A measure of updates, with what adapting to a defense needs. A plain function of two updates has the defaults.
+    """A measure of updates, with the two conversions that an attack on a known defense needs.
 
-    - `nat(observed, variance)`: what a nat of the log-likelihood of Gaussian noise of this variance in every coordinate
-      is worth in this distance: by it the prior is weighed. 0: nothing is known, or the prior is weighed already.
-    - `penalised(value, excess, observed)`: the distance when a squared distance `excess` of updates of norm 1 comes on
-      top of its own `value`.
+    A plain function of two updates has the defaults.
     """
 
     measure: Measure
+    """The distance of the predicted from the observed update of one lane, a scalar."""
     nat: Callable[[Update, float], Tensor | float] = _no_nat
+    """`nat(observed, variance)`: the worth in this distance of a nat of the log-likelihood of Gaussian noise of this
+    variance in every coordinate. The prior is weighed by it; 0: nothing is known, or the prior is weighed already."""
     penalised: Callable[[Tensor, Tensor, Update], Tensor] = _in_squares
+    """`penalised(value, excess, observed)`: the distance when a squared distance `excess` of updates of norm 1 comes on
+    top of its own `value`."""
 
     def __call__(self, predicted: Update, observed: Update) -> Tensor:
         """The distance of one lane's updates, a scalar."""
@@ -113,9 +120,6 @@ def _rounding(observed: Update) -> Tensor:
     return torch.finfo(next(iter(observed.values())).dtype).eps ** 2 * squared_norm(observed) + _TINY
 
 
-_TINY = 1e-30  # below the square of any float32 gradient that matters; its root is still representable
-
-
 def _coordinates(update: Update) -> int:
     return sum(u.numel() for u in update.values())
 
@@ -146,11 +150,6 @@ relative_squared_distance = Distance(
 
 Weights of priors beside it mean the same for every network, batch and protocol.
 """
-
-
-NOISE_PRIOR = 1.0
-"""Inverse scale of the Laplace prior on differences of neighbouring pixels, in normalised space; chosen of .1, .3, 1, 3
-and 10 on `cifar100-samples`, never on images that are scored."""
 
 
 def adapted(distance: Distance | Measure) -> Distance:

@@ -62,20 +62,24 @@ def best_restart(observation: Observation, found: Descended, evidence: Lanes, re
 
 @dataclass(frozen=True)
 class MatchingProblem:
-    """Find images whose simulated update is close to the observed one.
+    """The search for images whose simulated update is close to the observed one.
 
-    `distance` compares updates; None leaves the gradient out (the prior alone). `tv_weight` weighs the `variation` of
-    the images in normalised space, to which `image_prior` adds. Where the observation knows the defense, the update is
-    simulated as that says, and noise adds to a `tv_weight` above 0. Where local batches are drawn in an order that is
-    not known, the predicted update is the mean over so many `orders`; 1 keeps the dummy's own.
+    Where the observation knows the defense, the update is simulated as its surrogate says.
     """
 
     observation: Observation
+    """Everything that the attacker knows."""
     distance: Distance | Measure | None
+    """Compares a simulated with the observed update; None leaves the update out (the prior alone)."""
     tv_weight: float = 0.0
+    """Weight of the `variation`; above 0, known noise of the defense adds to it."""
     image_prior: ImagePrior | None = None
+    """A term of the objective beside the variation."""
     variation: Callable[[Tensor], Tensor] = total_variation
+    """Roughness of images (b c h w) in normalised space, a scalar."""
     orders: int = ORDERS
+    """Where local batches are drawn in an order that is not known: the predicted update is the mean over so many
+    orders; 1 keeps the dummy's own."""
 
     def objective(self, variables: Lanes, evidence: Lanes) -> Tensor:
         """The variables of one lane: "images" (b c h w) in normalised space and, when joint, "logits" (b classes)."""

@@ -52,7 +52,7 @@ def drawn_orders(task: Task, orders: int) -> Tensor:
 
 
 GradientRule = Callable[[Params, Tensor, Tensor], Update]
-"""The loss of a local step, from weights, images (b c h w) in [0, 1] and labels (b,) or probabilities (b classes)."""
+"""A local step's gradient, from weights, images (b c h w) in [0, 1] and labels (b,) or probabilities (b classes)."""
 
 
 def loss_of(task: Task, precision: Precision = "float32") -> Loss:
