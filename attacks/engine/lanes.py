@@ -20,7 +20,7 @@ class Step:
     """One iteration of a descent, to be run over and over."""
 
     forms: dict[str, Callable[..., Any]]
-    """Equal functions of the arguments, the plain one first; they take and return tensors nested in tuples and dicts."""
+    """Equal functions of the arguments, the plain one first, of tensors nested in tuples and dicts."""
     arguments: Callable[[Lanes, Lanes], tuple[Any, ...]]
     """Makes the forms' arguments of the start and the evidence of all lanes."""
     fixed: int
