@@ -28,7 +28,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constrain
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Leakboard needs Python 3.11 or newer: make PYTHON=/path/to/python3.11"; exit 1; }
-	@echo "Installing what a run needs into $(VENV): 80 packages, 6.1 GiB (1.6 GiB with CPU-only wheels of PyTorch)"
+	@echo "Installing what a run needs into $(VENV): 83 packages, 6.1 GiB (1.6 GiB with CPU-only wheels of PyTorch)"
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) -e .
@@ -37,7 +37,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 # pip keeps what the first step installed and adds to it.
 $(VENV)/installed-dev: $(VENV)/installed
-	@echo "Adding what tests and checks need to $(VENV): 22 packages, 0.5 GiB"
+	@echo "Adding what tests and checks need to $(VENV): 19 packages, 0.5 GiB"
 	$(INSTALL) -e '.[dev]'
 	@echo "$(VENV) holds $$(du -sh $(VENV) | cut -f1)"
 	touch $@

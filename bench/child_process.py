@@ -62,7 +62,9 @@ def child_records(
     stdout: int = 2,
     stderr: int | IO[bytes] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """The dicts that a function, "module:name", yields of these arguments in a child process, as they come.
+    """The dicts that a function, "module:name", writes in a child process, as they come.
+
+    The function is called with what writes a dict, then with the arguments.
 
     All that the child started ends with it. What it prints goes to standard error unless `stdout` says otherwise.
     Raises `Unfinished` when it dies, or is still busy after so many seconds.
@@ -99,8 +101,11 @@ def write_records() -> None:
     """The child's side of `child_records`: a line of JSON for each dict, and null at the end."""
     written, function, *arguments = sys.argv[1:]
     with Path(written).open("a", encoding="utf-8", buffering=1) as file:
-        for record in _function(function)(*arguments):
+
+        def write(record: dict[str, Any]) -> None:
             file.write(json.dumps(record, default=repr) + "\n")
+
+        _function(function)(write, *arguments)
         file.write("null\n")
 
 

@@ -37,7 +37,7 @@ COMMAND_LINE = (
 )
 HEAVY = {
     "torch", "torchvision", "torchmetrics", "opacus", "pandas", "seaborn", "matplotlib", "scipy", "sklearn",
-    "skimage", "pydantic", "typer", "numpy", "PIL", "rich", "filelock",
+    "skimage", "pydantic", "typer", "numpy", "PIL", "rich", "filelock", "pytest",
 }  # fmt: skip
 TREES = {ROOT / name: tree for name, tree in SOURCES.items() if name.startswith(WINGS)}
 FILES = list(TREES)

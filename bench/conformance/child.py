@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -47,19 +47,18 @@ def _how(code: int | None, seconds: float) -> str:
     )
 
 
-def answer(target: str, *plugins: str) -> Iterator[dict[str, Any]]:
+def answer(write: Callable[[dict[str, Any]], None], target: str, *plugins: str) -> None:
     """The child's side of `checked`: titles, findings and mistakes as records."""
     try:
         registry, asked = methods_of(target, plugins)
-        from bench.conformance.suite import RULES, held, title_of
+        from bench.conformance.suite import RULES, hold, title_of
 
         for kind, call in asked:
             rules = ["constructs", *(rule.name for rule in RULES[kind])]
-            yield {"title": title_of(kind, call, registry), "rules": rules}
-            for finding in held(kind, call, registry):
-                yield asdict(finding)
+            write({"title": title_of(kind, call, registry), "rules": rules})
+            hold(kind, call, registry, lambda finding: write(asdict(finding)))
     except ConfigurationError as error:
-        yield {"mistake": str(error)}
+        write({"mistake": str(error)})
 
 
 def methods_of(target: str, plugins: Sequence[str]) -> tuple[Registry, list[tuple[str, str]]]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench.conformance import attacks as attack
@@ -19,18 +18,16 @@ from bench.conformance.cases import (
     gradients,
     in_float64,
     itself,
-    kept_global_state,
     plain,
     recovered,
-    seed_everything,
     two_images,
 )
-from bench.conformance.findings import Broken, Finding, NotApplicable, Rule
+from bench.conformance.findings import Broken, Finding, Rule
+from bench.conformance.session import ask
 from bench.errors import ConfigurationError, suggest
 from bench.registry.presets import unfolded
 from bench.registry.registry import Registry, UnknownName
 from bench.registry.signatures import Parameter, parameters_of
-from bench.registry.sources import failure
 from bench.registry.specs import parse
 
 CONSTRUCTS = "it imports, has exactly one role, and can be constructed"
@@ -91,7 +88,10 @@ def conformance(call: str, *, plugins: Sequence[str | Path] = ()) -> list[Findin
     an unknown name, a wrong parameter, or one that is missing. A rule that is broken is a finding that `failed`.
     """
     registry = Registry(plugins)
-    return [finding for kind in kinds_of(call, registry) for finding in held(kind, call, registry)]
+    findings: list[Finding] = []
+    for kind in kinds_of(call, registry):
+        hold(kind, call, registry, findings.append)
+    return findings
 
 
 def kinds_of(call: str, registry: Registry) -> list[str]:
@@ -118,23 +118,17 @@ def title_of(kind: str, call: str, registry: Registry) -> str:
         return f"{kind} {call}, {origin}"
 
 
-def held(kind: str, call: str, registry: Registry) -> Iterator[Finding]:
-    """One finding per rule, as they come; raises ConfigurationError for a mistake in the call."""
+def hold(kind: str, call: str, registry: Registry, on_finding: Callable[[Finding], None]) -> None:
+    """Hand one finding per rule to `on_finding` as they come; raises ConfigurationError for a mistake in the call."""
     try:
         subject = subject_of(kind, call, registry)
     except Broken as broken:
-        yield Finding("constructs", "failed", str(broken))
-        yield from (Finding(rule.name, "not applicable", "it cannot be constructed") for rule in RULES[kind])
+        on_finding(Finding("constructs", "failed", str(broken)))
+        for rule in RULES[kind]:
+            on_finding(Finding(rule.name, "not applicable", "it cannot be constructed"))
         return
-    yield Finding("constructs", "passed", CONSTRUCTS)
-    failed = False
-    for rule in RULES[kind]:
-        if rule is LAST and failed:
-            yield Finding(rule.name, "not applicable", "asked when no other rule is broken")
-            continue
-        finding = outcome(rule, subject)
-        failed |= finding.failed
-        yield finding
+    on_finding(Finding("constructs", "passed", CONSTRUCTS))
+    ask(RULES[kind], subject, on_finding)
 
 
 def subject_of(kind: str, call: str, registry: Registry) -> Subject:
@@ -161,30 +155,6 @@ def subject_of(kind: str, call: str, registry: Registry) -> Subject:
     except ConfigurationError as error:
         message = str(error).removeprefix("[0]: ")
         raise (ConfigurationError if parameters else Broken)(message) from error
-
-
-def outcome(rule: Rule, subject: Subject) -> Finding:
-    """What becomes of one rule: whatever a method raises breaks it."""
-    reasons: list[str] = []
-    applies = 0
-    with kept_global_state():
-        try:
-            for case in rule.cases(subject):
-                seed_everything(0)
-                where = getattr(case, "title", "")
-                try:
-                    rule.check(case)
-                    applies += 1
-                except NotApplicable as reason:
-                    reasons.append(str(reason))
-                except Broken as broken:
-                    return Finding(rule.name, "failed", f"{broken}{where and f' [{where}]'}")
-        except (Exception, SystemExit) as error:  # A plugin may raise anything.
-            source = Path(inspect.getfile(type(subject.method)))
-            return Finding(rule.name, "failed", failure(error, source))
-    if applies or not reasons:
-        return Finding(rule.name, "passed", rule.promise)
-    return Finding(rule.name, "not applicable", reasons[0])
 
 
 def _short(kind: str, call: str, taken: Sequence[Parameter]) -> dict[str, int]:

@@ -103,7 +103,7 @@ def verified(entry: Entry) -> Entry:
     return replace(entry, summary=told["summary"], parameters=parameters, broken=told["broken"])
 
 
-def report(kind: str, name: str, origin: str) -> Iterator[dict[str, Any]]:
+def report(write: Callable[[dict[str, Any]], None], kind: str, name: str, origin: str) -> None:
     """The child's side of `verified`: the entry as one record."""
     [found] = [f for f in from_packages(kind) if (f.entry.name, f.entry.origin) == (name, origin)]
     try:
@@ -111,7 +111,7 @@ def report(kind: str, name: str, origin: str) -> Iterator[dict[str, Any]]:
     except ConfigurationError as error:
         entry = replace(found.entry, broken=str(error))
     parameters = [vars(parameter) for parameter in entry.parameters]
-    yield {"summary": entry.summary, "parameters": parameters, "broken": entry.broken}
+    write({"summary": entry.summary, "parameters": parameters, "broken": entry.broken})
 
 
 def _importer(module: str, name: str) -> Callable[[], type]:

@@ -17,17 +17,17 @@ ROOT = Path(__file__).parents[2]
 MODULE = """
 import os, subprocess, sys, time
 
-def numbers(count):
+def numbers(write, count):
     for number in range(int(count)):
         print("printed")
-        yield {"number": number}
+        write({"number": number})
 
-def ends_in_the_middle(how):
-    yield {"number": 0}
+def ends_in_the_middle(write, how):
+    write({"number": 0})
     exec(how)
 
-def leaves_a_sleeper():
-    yield {"sleeper": subprocess.Popen(["sleep", "300"]).pid}
+def leaves_a_sleeper(write):
+    write({"sleeper": subprocess.Popen(["sleep", "300"]).pid})
 """
 
 
@@ -49,7 +49,7 @@ def wait_until_gone(pid):
         time.sleep(0.05)
 
 
-def test_what_a_function_yields_arrives_in_order_and_what_it_prints_does_not(capfd):
+def test_what_a_function_writes_arrives_in_order_and_what_it_prints_does_not(capfd):
     assert list(child_records("functions:numbers", ["3"], 60)) == [{"number": number} for number in range(3)]
     assert capfd.readouterr() == ("", "printed\n" * 3)
 
