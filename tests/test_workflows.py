@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 import leakboard
-from leaderboards.entries.packing import Author, pack
+from leaderboards.entries.packing import Author, write_entry
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -121,7 +121,7 @@ def entry(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LEAKBOARD_BOARDS", str(folder / "boards"))
         run = leakboard.run("board:tiny-v1", output=folder / "run", defenses=["gradient_pruning(ratio=0.9)"])
-        pack(run.folder, folder / "packed", "pruning", Author("A"))
+        write_entry(run.folder, folder / "packed", "pruning", Author("A"))
         yield folder / "packed" / "pruning"
 
 

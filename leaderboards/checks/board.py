@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from leaderboards.checks.expected import added_attacks, plain
+from leaderboards.checks.expected import added_attacks, as_json
 from leaderboards.checks.submission import Submission
 from leaderboards.entries.entry import Entry
 from leaderboards.entries.schema import CellFile
@@ -59,12 +59,12 @@ def configuration_faults(submission: Submission) -> Iterator[str]:
     manifest = submission.entry.manifest
     wanted, given = submission.plan.config.resolved(), manifest.config
     for section in ("board", "utility", "certificate"):
-        if plain(wanted.get(section)) != plain(given.get(section)):
+        if as_json(wanted.get(section)) != as_json(given.get(section)):
             yield f"[{section}] is not the board's; run the board as it is"
     grid = given.get("grid")
     for key, value in wanted["grid"].items():
         stated = grid.get(key) if isinstance(grid, dict) else None
-        same = _as_set(stated) == _as_set(value) if key == "attacks" else plain(stated) == plain(value)
+        same = _as_set(stated) == _as_set(value) if key == "attacks" else as_json(stated) == as_json(value)
         if key != "defenses" and not same:
             yield f"grid.{key} is {str(stated)[:80]}, the board's is {str(value)[:80]}; run the board as it is"
     precision = given.get("engine", {}).get("precision") if isinstance(given.get("engine"), dict) else None

@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 
 from bench.columns import JSON, OF_ONE_GRID, names
-from leaderboards.checks.expected import KEY, Expected, Key, key_of, plain
+from leaderboards.checks.expected import KEY, Expected, Key, as_json, key_of
 from leaderboards.checks.submission import Submission
 from leaderboards.entries.entry import Entry
 from leaderboards.entries.schema import LENT, CellFile, Columns
 
-METRICS = ("mse", "psnr_db", "ssim", "lpips", "label_accuracy", "identified", "recovered")
+SCORED_METRICS = ("mse", "psnr_db", "ssim", "lpips", "label_accuracy", "identified", "recovered")
+"""Columns of an entry that are computed again from its reconstructions."""
 RELATIVE, ABSOLUTE = 2e-6, 2e-6
-"""An entry keeps seven digits."""
-Known = dict[tuple[object, ...], dict[str, np.ndarray]]
+"""Tolerances of a metric, four times what rounding to an entry's seven digits moves it by."""
+ScoredSheets = dict[tuple[object, ...], dict[str, np.ndarray]]
 
 
 def trials_of(expected: Expected, cell: CellFile) -> list[int]:
@@ -32,11 +33,11 @@ def trials_of(expected: Expected, cell: CellFile) -> list[int]:
 
 
 def differences(
-    expected: Expected, entry: Entry, cell: CellFile, lender: CellFile | None, known: Known
+    expected: Expected, entry: Entry, cell: CellFile, lender: CellFile | None, known: ScoredSheets
 ) -> Iterator[str]:
-    """Where a cell's metrics are not those of its reconstructions, in words.
+    """The metrics of a cell that are not those of its reconstructions, in words.
 
-    `lender` is whom `wrong_image` borrows; `known` keeps the metrics of pictures that several cells show.
+    `lender` is the cell that `wrong_image` borrows from; `known` keeps the metrics of pictures that several cells show.
     """
     columns = cell.columns
     assert columns is not None, "only finished cells have metrics"
@@ -79,7 +80,7 @@ def _scores(
     pool = dataset.pool()
     place = {image: i for i, image in enumerate(pool)}
     candidates = dataset.pixels(pool)
-    found = {metric: np.full(len(images), np.nan) for metric in METRICS}
+    found = {metric: np.full(len(images), np.nan) for metric in SCORED_METRICS}
     before = torch.zeros(0, dtype=torch.long)
     for _, ids in expected.blocks(source.identity):
         own = torch.tensor([[place.get(image, -1) for image in trial] for trial in ids.tolist()])
@@ -88,7 +89,7 @@ def _scores(
         others = ids.roll(1, 0) if len(ids) > 1 or not len(before) else before[-1:]
         before, shown = ids, images[others if shown_on else ids]
         scores = score(shown, truth, labels[ids], dataset.labels[ids], candidates, own)
-        for metric in METRICS:
+        for metric in SCORED_METRICS:
             found[metric][ids.numpy()] = scores[metric]  # type: ignore[literal-required]
     return found
 
@@ -127,7 +128,7 @@ def _identity(cell: CellFile, wanted: dict[str, Any], plan: Expected) -> Iterato
     for name, value in own.items():
         asked = wanted.get(name, value)
         if name in JSON:
-            asked, value = plain(json.loads(asked) if isinstance(asked, str) else asked), plain(value)
+            asked, value = as_json(json.loads(asked) if isinstance(asked, str) else asked), as_json(value)
         # By text: to Python, 1 == 1.0 == True.
         if name != "attack_order" and json.dumps(value, sort_keys=True) != json.dumps(asked, sort_keys=True):
             yield f"{place}: {name} is {str(value)[:120]!r}, the board's plan has {str(asked)[:120]!r}"
@@ -147,7 +148,7 @@ def _identity(cell: CellFile, wanted: dict[str, Any], plan: Expected) -> Iterato
 
 
 def _names(cell: CellFile) -> bool:
-    """Whether a label shows the names of its parts: what an unknown defense is called is for its parameters to say."""
+    """True if the defense's label shows the names of its parts; an unknown defense may show any parameters."""
     names, parts = cell.identity.defense_name.split(" | "), cell.identity.defense.split(" | ")
     return len(names) == len(parts) and all(p == n or p.startswith(n + "(") for n, p in zip(names, parts, strict=True))
 
@@ -171,7 +172,7 @@ def trial_faults(submission: Submission) -> Iterator[str]:
 def metric_faults(submission: Submission) -> Iterator[str]:
     """Metrics that are not those of the reconstructions."""
     entry, plan = submission.entry, submission.plan
-    by_id, known = {cell.identity.cell: cell for cell in entry.cells}, Known()
+    by_id, known = {cell.identity.cell: cell for cell in entry.cells}, ScoredSheets()
     for cell in entry.cells:
         if cell.columns is None:
             continue
@@ -215,5 +216,5 @@ def _mean(values: Sequence[float | None] | None) -> float:
 
 
 def place_of(cell: CellFile) -> str:
-    """What messages call a cell."""
+    """The cell's name in messages: its attack and its defense."""
     return f"{cell.identity.attack} / {cell.identity.defense}"

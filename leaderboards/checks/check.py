@@ -12,11 +12,11 @@ from bench.columns import QUESTION
 from bench.errors import ConfigurationError
 from bench.registry.registry import Registry
 from leaderboards.checks.expected import Planner, expected
-from leaderboards.checks.rules import Report, check
+from leaderboards.checks.rules import Report, check_rules
 from leaderboards.checks.submission import Submission
 from leaderboards.entries.entry import Entry, image_rows, job_rows, read_entry
 from leaderboards.entries.published import PUBLISHED, Published, published
-from leaderboards.entries.reviews import Rerun, Review, State, write_review
+from leaderboards.entries.reviews import EntryState, Rerun, Review, write_review
 from leaderboards.ranking.costs import costs_of
 from leaderboards.ranking.evidence import questions
 from leaderboards.ranking.ranking import ranking
@@ -83,7 +83,7 @@ def _ranks(entries: list[Entry], board: Published) -> dict[tuple[object, ...], t
 
 
 SHOWN_FAULTS, LONGEST_LINE = 5, 400
-"""Faults of one rule that are printed, and characters of one."""
+"""Faults of one rule that are printed, and characters of one line."""
 
 
 def check_one(
@@ -123,7 +123,7 @@ def check_one(
         on_rerun=lambda title: say(f"  {shown(title, LONGEST_LINE)}"),
         reviewer=reviewer,
     )
-    report = check(submission)
+    report = check_rules(submission)
     _say_rules(report, say)
     reruns = submission.reruns if report.holds("rerun") else []
     if not report.ok:
@@ -131,7 +131,7 @@ def check_one(
             say(f"  {_take_back(submission, reviewer, reruns)}")
         return False
     # An entry that was compared with no undefended one ranks nobody.
-    state: State = "re-run" if reruns and not report.open else "artefact-checked"
+    state: EntryState = "re-run" if reruns and not report.open else "artefact-checked"
     say(f"  {state}; ranks{'' if state == 're-run' else ' once it is re-run'}:")
     for line in rank_changes(entry, board):
         say(f"    {shown(line, LONGEST_LINE)}")
@@ -154,7 +154,7 @@ def _say_rules(report: Report, say: Callable[[str], None]) -> None:
             say(f"             and {len(one.faults) - SHOWN_FAULTS} more")
 
 
-def _review(submission: Submission, reviewer: str, state: State, reruns: list[Rerun]) -> str:
+def _review(submission: Submission, reviewer: str, state: EntryState, reruns: list[Rerun]) -> str:
     """Write the review, but let an artefact check take no re-run back; returns what was done, in words."""
     name = submission.entry.name
     before = submission.board.reviews.get(name)
@@ -171,7 +171,7 @@ def _take_back(submission: Submission, reviewer: str, reruns: list[Rerun]) -> st
     return f"self-reported again: {_written(submission, reviewer, 'self-reported', reruns)}"
 
 
-def _written(submission: Submission, reviewer: str, state: State, reruns: list[Rerun]) -> Path:
+def _written(submission: Submission, reviewer: str, state: EntryState, reruns: list[Rerun]) -> Path:
     from bench.provenance import commit
 
     entry = submission.entry

@@ -1,4 +1,4 @@
-"""What a board expects of an entry: its cells and jobs, its images and trials, planned anew from the board's file."""
+"""The plan of a board for an entry, made anew from the board's file: the cells, jobs, images and trials to expect."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from bench.columns import KEYS, names
 from bench.errors import ConfigurationError
 from bench.grid.config import Config
 from bench.registry.specs import Chain, MethodSpec
-from leaderboards.entries.board import PREFIX, grid_source
-from leaderboards.entries.board import board as find
+from leaderboards.entries.board import PREFIX, grid_source, load_board
 from leaderboards.entries.entry import Entry
 from leaderboards.entries.schema import Identity
 
@@ -29,33 +28,36 @@ if TYPE_CHECKING:
     from bench.trial.clients import Clients
 
 KEY = [name for name in KEYS if name not in ("dataset", "defense")]
-"""What tells the cells of one defense apart."""
+"""Columns that tell the cells of one defense apart."""
 OF_THE_DEFENSE = names("id", "defense", "claim", "schedule")
-"""What only a plan with the defense itself knows."""
+"""Columns that only a plan with the defense itself knows."""
 Key = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
 class Choices:
-    """What of an entry decides its plan: the board, the calls of its defenses and of its attacks beyond the board's.
-
-    `known` are the labels of the defenses that can be loaded; for another the undefended client is planned.
-    """
+    """The part of an entry that decides its plan."""
 
     board: str
+    """The board's name."""
     defenses: tuple[str, ...]
+    """Calls of the defenses that can be loaded, sorted; for any other the undefended client is planned."""
     attacks: tuple[str, ...]
+    """Calls of the attacks beyond the board's, sorted."""
     known: frozenset[str]
+    """Labels of the defenses that can be loaded."""
 
 
 @dataclass(frozen=True)
 class Expected:
-    """The plan of a board for an entry; `known` are the labels of its defenses that could be loaded."""
+    """The plan of a board for an entry."""
 
     config: Config
+    """The board's grid file, with the entry's defenses and attacks."""
     plan: Plan
     clients: Clients
     known: frozenset[str]
+    """Labels of the entry's defenses that could be loaded."""
 
     def like(self, defense: str) -> str:
         """The label under which the plan has a defense: an unknown one is planned as the undefended client."""
@@ -126,7 +128,7 @@ def expected(board: str, entry: Entry, registry: Registry) -> Expected:
 
 
 def choices(board: str, entry: Entry, registry: Registry) -> Choices:
-    """What of an entry decides its plan; raises ConfigurationError where names and parameters do not fit."""
+    """The choices that an entry makes; raises ConfigurationError where names and parameters do not fit."""
     names = {method.name for method in registry.entries("defense")}
     chains = {cell.identity.defense: chain_of(cell.identity) for cell in reversed(entry.cells)}
     known = {label: chain for label, chain in chains.items() if all(part.name in names for part in chain)}
@@ -135,7 +137,7 @@ def choices(board: str, entry: Entry, registry: Registry) -> Choices:
     calls = dict.fromkeys(" | ".join(part.call for part in chain) for chain in whole)
     if known.keys() != chains.keys():
         calls["none"] = None
-    added = added_attacks(entry, find(board).rules.required).values()
+    added = added_attacks(entry, load_board(board).rules.required).values()
     extra = [registry.resolve("attack", MethodSpec.of(i.attack_name, i.attack_parameters)).call for i in added]
     return Choices(board, tuple(sorted(calls)), tuple(sorted(set(extra))), frozenset(known))
 
@@ -158,7 +160,7 @@ def _check_sizes(config: Config, registry: Registry, board: str) -> None:
     from bench.registry.specs import chain_label
     from bench.trial.clients import Clients
 
-    limits = find(board).rules.limits
+    limits = load_board(board).rules.limits
     for parts in config.grid.defenses:
         with named(f"defense {chain_label(parts)}"):
             work = Clients(registry).chain(parts).schedule(config.grid.client.schedule)
@@ -185,10 +187,10 @@ def chain_of(identity: Identity) -> Chain:
 
 
 def key_of(cell: dict[str, Any]) -> Key:
-    """What tells a cell from the others of its defense."""
+    """The values of the columns KEY: no other cell of the same defense has the same."""
     return tuple(cell[name] for name in KEY)
 
 
-def plain(value: object) -> object:
+def as_json(value: object) -> object:
     """The value as JSON has it: tuples are lists."""
     return json.loads(json.dumps(value))

@@ -1,4 +1,4 @@
-"""What an entry shares with the undefended one: floors, which look at no update, weights, and kinds of objectives."""
+"""Rules that compare an entry with the undefended one: both have the same floors, weights and kinds of objectives."""
 
 from __future__ import annotations
 

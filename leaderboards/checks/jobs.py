@@ -16,16 +16,19 @@ PROOF = (
     "guarantee_unit", "guarantee_relation", "guarantee_steps", "accountant", "no_epsilon", "epsilon", "epsilon_rdp",
     "epsilon_prv", "epsilon_central", "noise_multiplier", "steps",
 )  # fmt: skip
-"""What a defense proves: for an unknown one its author says it, until its code is there."""
+"""Columns of a guarantee. For an unknown defense the entry's own values stand, until its code is at hand."""
 JOB_KEYS_OF_THE_DEFENSE = (
     "defense", "defense_name", "job", "images_per_update", "local_steps", "population", "participations", *PROOF,
 )  # fmt: skip
+"""Columns of a job that only a plan with the defense itself knows."""
 NOT_COMPARED = ("fingerprint", "defense_order", "defense_parameters", "reason")
-MEASURED = {
+COMPUTED_FIGURES = {
     "training": ("accuracy", "chance", "test_images", "bytes_sent", "update_ms", "seconds"),
     "certificate": ("successes", "bound", "seconds"),
 }
+"""Columns that computing a job fills in, by its kind."""
 CLOSE = 1e-5
+"""Tolerance of a figure, twenty times what rounding to an entry's seven digits moves it by."""
 
 
 def job_faults(submission: Submission) -> Iterator[str]:
@@ -61,7 +64,7 @@ def _facts(job: JobRow, asked: dict[str, Any], known: bool) -> Iterator[str]:
         free = name in NOT_COMPARED or name == "status" or (not known and name in JOB_KEYS_OF_THE_DEFENSE)
         if not free and name in asked and not _same(own.get(name), asked[name]):
             yield f"{place}: {name} is {_short(own.get(name))}, the board's is {_short(asked[name])}"
-    allowed = {*asked, *MEASURED[job.kind], *(() if known else PROOF), *("candidates", "trials") * (not asked)}
+    allowed = {*asked, *COMPUTED_FIGURES[job.kind], *(() if known else PROOF), *("candidates", "trials") * (not asked)}
     for name, value in told.items():
         if value is not None and name not in allowed:
             yield f"{place}: {name} is {_short(value)}, which no such {job.kind} has"

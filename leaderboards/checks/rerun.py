@@ -44,7 +44,7 @@ class ComparedFigure:
     tolerance: float
     """The most by which it may move on another machine."""
     unit: str = ""
-    """Of the tolerance."""
+    """The unit of `tolerance`, with the space before it."""
 
 
 ATTACK, CELL = "an attack on images", "an attack on images, or a floor"
@@ -117,7 +117,7 @@ def compared_job(job: JobRow, row: dict[str, Any]) -> Iterator[Rerun]:
 
 
 def fault(one: Rerun) -> str | None:
-    """What is wrong where a figure was not found again; None where it was."""
+    """A message about a figure that was not found again; None where it was."""
     if abs(one.submitted - one.found) <= one.tolerance:
         return None
     return f"{one.what}: submitted {one.submitted:.4g}, found {one.found:.4g}, at most {one.tolerance:g} apart"
@@ -147,8 +147,8 @@ _Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """What is computed again."""
+class RerunSample:
+    """The cells and jobs of an entry that are computed again."""
 
     cells: tuple[CellFile, ...]
     jobs: tuple[JobRow, ...] = ()
@@ -171,7 +171,7 @@ def check_plugin(entry: Entry, registry: Registry) -> None:
         raise ConfigurationError(f"a re-run needs the plugin as submitted: give {where} with --plugin")
 
 
-def drawn(entry: Entry, required: Collection[str], count: int, seed: int | None = None) -> Drawn:
+def sample_reruns(entry: Entry, required: Collection[str], count: int, seed: int | None = None) -> RerunSample:
     """So many finished attacks on images, drawn now (or from `seed`), all where there are fewer.
 
     So many of the board's `required` attacks and, apart from them, of those that the entry adds: many of these hide
@@ -189,10 +189,12 @@ def drawn(entry: Entry, required: Collection[str], count: int, seed: int | None 
     done = [job for job in entry.jobs if job.status == "ok"]
     kinds = [[job for job in done if job.kind == kind] for kind in ("training", "certificate")]
     # Floors and attacks on labels take no time.
-    return Drawn((*chosen, *labels, *floors), tuple(job for own in kinds for job in _some(own, 1, rng)))
+    return RerunSample((*chosen, *labels, *floors), tuple(job for own in kinds for job in _some(own, 1, rng)))
 
 
-def rerun(plan: Expected, chosen: Drawn, entry: Entry, registry: Registry, say: Callable[[str], None]) -> list[Rerun]:
+def rerun(
+    plan: Expected, chosen: RerunSample, entry: Entry, registry: Registry, say: Callable[[str], None]
+) -> list[Rerun]:
     """Compute what was drawn again, and put it beside what was submitted.
 
     Raises ConfigurationError where something fails, or has no figure, that was submitted with one.
@@ -209,7 +211,9 @@ def rerun(plan: Expected, chosen: Drawn, entry: Entry, registry: Registry, say: 
     return found
 
 
-def _computed(plan: Expected, chosen: Drawn, registry: Registry, folder: Path, say: Callable[[str], None]) -> Store:
+def _computed(
+    plan: Expected, chosen: RerunSample, registry: Registry, folder: Path, say: Callable[[str], None]
+) -> Store:
     import torch
 
     from bench.devices import choose_device, default_threads
@@ -252,7 +256,7 @@ def _computed(plan: Expected, chosen: Drawn, registry: Registry, folder: Path, s
 
 
 def _place(cell: CellFile) -> tuple[object, ...]:
-    """What the attacks and floors of one client share."""
+    """The client that a cell attacks, told by the columns that `wrong_image` shares with its lender."""
     return tuple(getattr(cell.identity, name) for name in LENT)
 
 

@@ -83,11 +83,11 @@ class Report:
         return [one for one in self.answers if not one.faults and not one.reason]
 
     def holds(self, name: str) -> bool:
-        """Whether the rule of this name was asked and holds."""
+        """True if the rule of this name was asked and holds."""
         return any(one.rule.name == name for one in self.held)
 
 
-def check(submission: Submission) -> Report:
+def check_rules(submission: Submission) -> Report:
     """Hold a submission to every rule whose needs are at hand.
 
     Raises ConfigurationError where this machine has not the images of the board: that is no fault of the entry.
@@ -144,7 +144,7 @@ def figure_faults(submission: Submission) -> Iterable[str]:
 
 
 def _after(name: str) -> Callable[[Submission, Report], bool]:
-    """Whether the rule of this name holds."""
+    """A test that is True if the rule of this name holds."""
     return lambda submission, report: report.holds(name)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench.registry.registry import Registry
 from leaderboards.checks.expected import Expected, Planner, expected
-from leaderboards.checks.rerun import drawn, rerun
+from leaderboards.checks.rerun import rerun, sample_reruns
 from leaderboards.entries.entry import Entry
 from leaderboards.entries.published import PUBLISHED, Published
 from leaderboards.entries.reviews import Rerun
@@ -22,7 +22,7 @@ class Submission:
     entry: Entry
     board: Published
     folder: Path
-    """Where the entry lies."""
+    """The folder of the entry."""
     published: Path = PUBLISHED
     """The folder that holds the boards' folders."""
     registry: Registry = field(default_factory=Registry)
@@ -55,7 +55,7 @@ class Submission:
 
         Runs the code of the defense.
         """
-        chosen = drawn(self.entry, self.board.board.rules.required, self.rerun_count)
+        chosen = sample_reruns(self.entry, self.board.board.rules.required, self.rerun_count)
         for cell in chosen.cells:
             own = cell.identity
             self.on_rerun(f"computing again: {own.attack} / {own.defense}, {own.weights} weights")

@@ -38,9 +38,9 @@ def list_() -> None:
 @board.command()
 def show(name: Annotated[str, typer.Argument(metavar="BOARD", help="A name of `leakboard board list`.")]) -> None:
     """Print a board's file: data, networks, threat models, required attacks, rules of ranking."""
-    from leaderboards.entries.board import board as find
+    from leaderboards.entries.board import load_board
 
-    typer.echo(find(name).text, nl=False)
+    typer.echo(load_board(name).text, nl=False)
 
 
 @submit.command()
@@ -61,11 +61,10 @@ def pack(
     commit: Annotated[str | None, typer.Option(metavar="SHA", help="The commit there that holds the file.")] = None,
 ) -> None:
     """Make an entry of a finished run of a board: a folder of JSON and PNG files, nothing else."""
-    from leaderboards.entries.packing import Author
-    from leaderboards.entries.packing import pack as write
+    from leaderboards.entries.packing import Author, write_entry
 
     author = Author(submitter, note, repository, commit, plugin)
-    defenses = write(run, output, name, author, defense or [])
+    defenses = write_entry(run, output, name, author, defense or [])
     typer.echo(f"{output / name}: {', '.join(defenses)}")
     from bench.registry.registry import Registry
     from bench.registry.specs import parse

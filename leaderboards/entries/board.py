@@ -26,12 +26,15 @@ BOARDS = "LEAKBOARD_BOARDS"
 
 @dataclass(frozen=True)
 class Board:
-    """A board of this name: `text` is its file, `grid` what its file says beside the rules, unresolved."""
+    """A fixed grid without defenses, and the rules by which its entries are ranked."""
 
     name: str
     text: str
+    """Content of its TOML file."""
     rules: Rules
+    """The table `board` of the file."""
     grid: dict[str, Any]
+    """All other tables of the file, unresolved."""
 
     @property
     def digest(self) -> str:
@@ -40,7 +43,7 @@ class Board:
 
     @property
     def rule(self) -> Rule:
-        """What its rankings ask for."""
+        """The rule that its rankings follow."""
         rules = self.rules
         return Rule(rules.required, rules.margin, rules.minimum_images, alpha=rules.alpha)
 
@@ -80,7 +83,7 @@ def grid_source(spec: str | Path) -> GridSource:
     return spec
 
 
-def board(name: str) -> Board:
+def load_board(name: str) -> Board:
     """The board of this name; raises ConfigurationError for another."""
     known = boards()
     if name not in known:
@@ -96,7 +99,7 @@ def board(name: str) -> Board:
 
 
 def rule_of_run(folder: Path) -> Rule | None:
-    """What the board asks whose run is in this folder; None of a run of no board."""
+    """The ranking rule of the board whose run is in this folder; None where the run is of no board."""
     try:
         table = tomllib.loads((folder / "run.toml").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -113,4 +116,4 @@ def _rules(name: str, table: dict[str, Any]) -> Rules:
 
 def all_boards() -> Iterator[Board]:
     """Every board, by name."""
-    return (board(name) for name in boards())
+    return (load_board(name) for name in boards())

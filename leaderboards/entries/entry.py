@@ -59,12 +59,14 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Entry:
-    """One folder: its manifest, its cells and jobs, and the SHA-256 of the manifest, which names those of all files."""
+    """A submission to a board, read from its folder."""
 
     manifest: Manifest
     cells: tuple[CellFile, ...]
+    """Sorted as in a run."""
     jobs: tuple[JobRow, ...]
     digest: str
+    """SHA-256 of the manifest, which names the SHA-256 of every other file."""
     files: Folder
 
     @property

@@ -18,14 +18,14 @@ from bench.columns import JSON, OF_ONE_GRID
 from bench.errors import ConfigurationError, suggest
 from bench.registry.specs import MethodSpec
 from bench.store.store import Store
-from leaderboards.entries.board import board as find
-from leaderboards.entries.board import boards
+from leaderboards.entries.board import boards, load_board
 from leaderboards.entries.entry import sheet_of
 from leaderboards.entries.schema import FORMAT, LENT, Manifest
 from leaderboards.untrusted.strict_png import write_png
 
-OWN = ("cell", "skip", "blocks", *OF_ONE_GRID)
-PER_IMAGE = (
+NOT_IN_IDENTITY = ("cell", "skip", "blocks", *OF_ONE_GRID)
+"""Keys of a cell in a run's plan that the identity of an entry's cell leaves out or states by itself."""
+IMAGE_FIGURES = (
     "mse", "psnr_db", "ssim", "lpips", "label_accuracy", "identified", "recovered", "feature_error",
     "objective_start", "objective_found", "objective_truth", "update_norm",
 )  # fmt: skip
@@ -62,7 +62,7 @@ def cell_file(
 ) -> dict[str, Any]:
     """The content of a cell's file; adds its sheet to the folder and its provenance to `made`."""
     parameters = {key: json.loads(cell[key]) for key in JSON}
-    identity = {key: value for key, value in cell.items() if key not in OWN} | parameters
+    identity = {key: value for key, value in cell.items() if key not in NOT_IN_IDENTITY} | parameters
     status, reason = _status(store, cell)
     found: dict[str, Any] = {"identity": {"cell": cell["cell"], **identity}, "status": status, "reason": reason}
     found |= {"sheet": None, "of": _lender(cell, cells), "nulls": {}, "columns": None, "identification_pool": None}
@@ -80,7 +80,7 @@ def cell_file(
             labels.append(int(stored["labels"][trial, position]))
     made += [record["provenance"] for record in records]
     columns = {key: [row[key] for row in rows] for key in ("image", "trial", "true_label")} | {"found_label": labels}
-    columns |= {key: _numbers([row[key] for row in rows]) for key in PER_IMAGE}
+    columns |= {key: _numbers([row[key] for row in rows]) for key in IMAGE_FIGURES}
     return found | {
         "sheet": None if found["of"] else folder.add_sheet(np.stack(images)),
         "nulls": records[0]["nulls"],
@@ -141,7 +141,7 @@ def _numbers(values: list[Any]) -> list[float | None] | None:
 
 
 def _number(value: Any) -> float | None:
-    """Seven digits: what a float32 holds."""
+    """The number with seven significant digits, as many as a float32 holds; None for NaN."""
     if value is None or value is np.nan or value != value:
         return None
     return float(f"{float(value):.7g}")
@@ -149,13 +149,17 @@ def _number(value: Any) -> float | None:
 
 @dataclass(frozen=True)
 class Author:
-    """Who submits, and of a defense that is not built in where its code is: repository, commit, and the file there."""
+    """The submitter of an entry, and the place of its defense's code where that is not built in."""
 
     submitter: str
     note: str = ""
+    """A sentence or two about the defense."""
     repository: str | None = None
+    """The public https address of the code."""
     commit: str | None = None
+    """The commit that holds the file, 40 hex digits."""
     file: Path | None = None
+    """The file of the defense, which is on this machine too."""
 
     @property
     def plugin(self) -> dict[str, Any] | None:
@@ -173,7 +177,7 @@ class Author:
         return given | {"file": named, "sha256": hashlib.sha256(content).hexdigest()}
 
 
-def pack(run: Path, target: Path, name: str, author: Author, defenses: Collection[str] = ()) -> list[str]:
+def write_entry(run: Path, target: Path, name: str, author: Author, defenses: Collection[str] = ()) -> list[str]:
     """Write the entry `name` into the folder `target`/`name`; returns the labels of its defenses.
 
     Of the defenses in the run go in those of these names, all but the undefended client unless given. Raises
@@ -197,7 +201,7 @@ def pack(run: Path, target: Path, name: str, author: Author, defenses: Collectio
     manifest = {
         "format": FORMAT,
         "board": plan["name"],
-        "board_sha256": find(plan["name"]).digest,
+        "board_sha256": load_board(plan["name"]).digest,
         "name": name,
         "submitter": author.submitter,
         "note": author.note,
@@ -264,7 +268,7 @@ def _command(board: str, cells: list[dict[str, Any]], plugin: Path | None) -> st
     words = ["leakboard", "run", f"board:{board}"]
     for defense in dict.fromkeys(cell["defense"] for cell in cells):
         words += ["--defense", defense]
-    required = find(board).rules.required
+    required = load_board(board).rules.required
     for attack in dict.fromkeys(cell["attack"] for cell in cells if not cell["control"]):
         words += ["--attack", attack] if attack not in required else []
     return shlex.join([*words, *(["--plugin", plugin.name] if plugin else [])])

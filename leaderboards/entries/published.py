@@ -1,4 +1,4 @@
-"""What has been published under a board: its entries, and what reviews say of them."""
+"""The published entries of a board, and the reviews of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from leaderboards.entries.board import Board, board
+from leaderboards.entries.board import Board, load_board
 from leaderboards.entries.entry import Entry, image_rows, job_rows, read_entry
 from leaderboards.entries.reviews import Review, read_review
 from leaderboards.untrusted.refusals import Refused, shown
@@ -15,16 +15,18 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 PUBLISHED = Path("leaderboards") / "published"
-"""Where a clone of the project keeps all entries."""
+"""The folder in which a clone of the project keeps all entries."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """A board with its entries, undefended first, then by name, and what reviews say of them."""
+    """A board with its entries and their reviews."""
 
     board: Board
     entries: tuple[Entry, ...]
+    """The entries of the undefended client first, then by name."""
     reviews: dict[str, Review]
+    """Name of an entry -> its review, where there is one for this very entry and board."""
 
     def state(self, entry: str) -> str:
         """`self-reported`, `artefact-checked` or `re-run`."""
@@ -42,11 +44,12 @@ class Published:
 
 
 def published(name: str, folder: Path = PUBLISHED) -> Published:
-    """What `folder` holds of a board; raises `leaderboards.untrusted.folder.Refused` for an entry that is not whole.
+    """The entries of a board in `folder`, with their reviews.
 
-    Of an unknown board nothing is looked for: its name may be a path.
+    Raises `leaderboards.untrusted.folder.Refused` for an entry that is not whole, and ConfigurationError for an unknown
+    board before its name is used as a path.
     """
-    found, own = board(name), folder / name
+    found, own = load_board(name), folder / name
     places = sorted(path.parent for path in own.glob("*/entry.json")) if own.is_dir() else []
     entries = [read_entry(place) for place in places]
     for entry in entries:

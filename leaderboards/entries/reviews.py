@@ -1,4 +1,4 @@
-"""What was checked of an entry, by whom and when: a file beside its folder, which the entry cannot write itself."""
+"""Reviews of entries: a file beside the entry's folder says what was checked and by whom; no entry holds its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from leaderboards.entries.entry import Entry
 from leaderboards.entries.schema import CellId, Digest, Finite, NotNegative, Strict, Text, Word
 from leaderboards.untrusted.folder import Refused
 
-State = Literal["self-reported", "artefact-checked", "re-run"]
+EntryState = Literal["self-reported", "artefact-checked", "re-run"]
 
 
 class Rerun(Strict):
@@ -30,7 +30,7 @@ class Review(Strict):
     """`<entry>.review.json`: holds for the entry whose manifest has this SHA-256, and for no other."""
 
     entry_sha256: Digest
-    state: State
+    state: EntryState
     checked_by: Word
     commit: Word | None
     reruns: Annotated[list[Rerun], Field(max_length=100_000)]
@@ -38,7 +38,7 @@ class Review(Strict):
 
 def read_review(folder: Path, entry: Entry) -> Review | None:
     """The review of an entry beside its folder; None without one, or when the entry has changed since."""
-    path = place(folder, entry.name)
+    path = review_path(folder, entry.name)
     if not path.is_file():
         return None
     try:
@@ -50,11 +50,11 @@ def read_review(folder: Path, entry: Entry) -> Review | None:
 
 def write_review(folder: Path, name: str, review: Review) -> Path:
     """Publish the review of an entry; returns its file."""
-    path = place(folder, name)
+    path = review_path(folder, name)
     publish(path, (json.dumps(review.model_dump(), indent=1) + "\n").encode())
     return path
 
 
-def place(folder: Path, name: str) -> Path:
-    """Where the review of an entry is."""
+def review_path(folder: Path, name: str) -> Path:
+    """The file of an entry's review."""
     return folder / f"{name}.review.json"

@@ -1,4 +1,4 @@
-"""What the files of an entry may hold: every key, its type, and the bounds that nature sets it."""
+"""The schema of an entry's files: every key, its type, and the bounds that nature sets it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from bench.columns import KEYS
 from bench.store.store import STATUSES
 
 FORMAT = 1
+"""The version of this schema, which every manifest states."""
 MOST_IMAGES = 10_000
+"""Images of one cell, at most."""
 LENT = [name for name in KEYS if name != "attack"]
-"""What the control `wrong_image` shares with the cell that it borrows from."""
+"""Columns in which the control `wrong_image` is like the cell that it borrows from."""
 MOST_KEYS = 4000
+"""Keys of one object, at most: the manifest has one for each file, and `untrusted` takes so many files."""
 Digest = Annotated[StrictStr, Field(pattern=r"^[0-9a-f]{64}$")]
 CellId = Annotated[StrictStr, Field(pattern=r"^[0-9a-f]{16}$")]
 SheetName = Annotated[StrictStr, Field(pattern=r"^sheets/[0-9a-f]{16}\.png$")]
@@ -29,8 +32,8 @@ Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 # A list of a million wrong values is one mistake, not a million.
 Rows = Field(max_length=MOST_IMAGES, fail_fast=True)
 Few = Field(max_length=1000, fail_fast=True)
-Table = Field(max_length=1000)
-Parameters = Annotated[dict[Word, Any], Table]
+FewKeys = Field(max_length=1000)
+Parameters = Annotated[dict[Word, Any], FewKeys]
 Shares = Annotated[list[Share | None], Rows] | None
 Numbers = Annotated[list[Finite | None], Rows] | None
 Positives = Annotated[list[NotNegative | None], Rows] | None
@@ -44,7 +47,7 @@ class Strict(BaseModel):
 
 
 class Plugin(Strict):
-    """Where the code of a defense that is not built in can be had: what a re-run needs."""
+    """The public place of a defense's code that is not built in: a re-run needs it."""
 
     repository: Annotated[StrictStr, Field(pattern=r"^https://[\w.-]+(/[\w.~+-]+)+$", max_length=300)]
     commit: Annotated[StrictStr, Field(pattern=r"^[0-9a-f]{40}$")]
@@ -55,7 +58,7 @@ class Plugin(Strict):
 class Environment(Strict):
     """Versions and machines of everything that computed a part of the entry."""
 
-    packages: Annotated[dict[Word, Word | None], Table]
+    packages: Annotated[dict[Word, Word | None], FewKeys]
     python: Word
     platform: Word
     devices: Annotated[list[Word], Few]
@@ -90,7 +93,7 @@ _Knowledge: Any = create_model("_Knowledge", __base__=Strict, **{s.name: _knowle
 
 
 class Identity(_Knowledge):
-    """What a cell is: the columns of `plan.json`; those of the threat model are its base's."""
+    """The identity of a cell: the columns of `plan.json`; the base class has those of the threat model."""
 
     cell: CellId
     dataset: Word
@@ -145,7 +148,7 @@ class CellFile(Strict):
     reason: Text
     sheet: SheetName | None
     of: CellId | None
-    nulls: Annotated[dict[Word, Text], Table]
+    nulls: Annotated[dict[Word, Text], FewKeys]
     columns: Columns | None
     identification_pool: Count | None
     weights_accuracy: Share | None
@@ -170,8 +173,8 @@ class JobRow(Strict):
     seed: Seed
     status: Literal[STATUSES]  # type: ignore[valid-type]
     reason: Text
-    texts: Annotated[dict[Word, Text | None], Table]
-    figures: Annotated[dict[Word, Finite | None], Table]
+    texts: Annotated[dict[Word, Text | None], FewKeys]
+    figures: Annotated[dict[Word, Finite | None], FewKeys]
 
 
 class Jobs(Strict):

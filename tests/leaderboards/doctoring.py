@@ -14,7 +14,7 @@ import numpy as np
 
 from bench.registry.registry import Registry
 from bench.registry.specs import MethodSpec
-from leaderboards.checks.cells import METRICS, _scores
+from leaderboards.checks.cells import SCORED_METRICS, _scores
 from leaderboards.checks.expected import Choices, Expected, choices, planned
 from leaderboards.entries.entry import Entry, read_entry
 from leaderboards.entries.packing import Files
@@ -86,7 +86,7 @@ class Doctor:
         for cell in cells:
             own = by_id[cell["identity"]["cell"]]
             found = _scores(plan, entry, by_id[own.of] if own.of else own, own.columns, own.of is not None)
-            for metric in METRICS:
+            for metric in SCORED_METRICS:
                 if cell["columns"][metric] is not None:
                     cell["columns"][metric] = [float(f"{value:.7g}") for value in found[metric]]
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from leaderboards.entries.packing import Author, pack
+from leaderboards.entries.packing import Author, write_entry
 from leakboard import run
 
 BOARDS = Path(__file__).parent / "boards"
@@ -62,5 +62,5 @@ def publish(folder: Path, boards: Sequence[str] = (PICTURES, TRAININGS)) -> Path
         for entry in ENTRIES:
             if entry.board == board:
                 origin = {"repository": REPOSITORY, "commit": COMMIT, "file": entry.plugin} if entry.plugin else {}
-                pack(done.folder, published / board, entry.name, Author("Tester", **origin), entry.defenses)
+                write_entry(done.folder, published / board, entry.name, Author("Tester", **origin), entry.defenses)
     return published

@@ -26,13 +26,13 @@ from bench.registry.registry import Registry
 from leaderboards.checks import check as checking
 from leaderboards.checks import rerun, submission
 from leaderboards.checks.check import check_one, rank_changes
-from leaderboards.checks.rules import check
+from leaderboards.checks.rules import check_rules
 from leaderboards.checks.submission import Submission
 from leaderboards.cli import boards
 from leaderboards.cli.main import main
 from leaderboards.entries.entry import read_entry
 from leaderboards.entries.published import published
-from leaderboards.entries.reviews import Review, place, write_review
+from leaderboards.entries.reviews import Review, review_path, write_review
 
 ROOT = Path(__file__).parents[3]
 MISSING = object()
@@ -139,13 +139,13 @@ def test_what_is_found_differently_breaks_the_check(tiny, tmp_path, monkeypatch)
     folder = doctored(here / PICTURES / "noise", tmp_path / "noise", CASES["noise_shown"].change)
     shutil.rmtree(here / PICTURES / "noise")
     folder.rename(here / PICTURES / "noise")
-    every = rerun.drawn
-    monkeypatch.setattr(submission, "drawn", lambda entry, required, count: every(entry, required, 99))
+    every = rerun.sample_reruns
+    monkeypatch.setattr(submission, "sample_reruns", lambda entry, required, count: every(entry, required, 99))
     held, text = told(here / PICTURES / "noise", here, count=1, reviewer="tester")
     assert not held
     assert "figures are found again:" in text
     assert "mean PSNR in dB of inverting_gradients" in text
-    assert not place(here / PICTURES, "noise").exists()
+    assert not review_path(here / PICTURES, "noise").exists()
 
 
 # Folders
@@ -367,7 +367,7 @@ def test_nothing_that_a_stranger_writes_ends_a_check_otherwise_than_by_a_rule(ho
             entry = read_entry(folder)
             if entry.manifest.board != board:
                 continue
-            report = check(Submission(entry, boards[board], folder, planner=plan_once))
+            report = check_rules(Submission(entry, boards[board], folder, planner=plan_once))
             if report.ok and outcomes["held"] < 3:
                 rank_changes(entry, boards[board])
         except ConfigurationError:

@@ -12,8 +12,8 @@ from tiny_board import PLUGIN as SIGNS
 
 from bench.errors import ConfigurationError
 from bench.registry.registry import Registry
-from leaderboards.checks.rerun import Drawn, check_plugin, drawn, fault, rerun
-from leaderboards.checks.rules import ENTRY_RULES, check
+from leaderboards.checks.rerun import RerunSample, check_plugin, fault, rerun, sample_reruns
+from leaderboards.checks.rules import ENTRY_RULES, check_rules
 from leaderboards.checks.submission import Submission
 from leaderboards.entries.entry import read_entry
 from leaderboards.entries.published import published
@@ -34,7 +34,7 @@ def checked(folder, boards, *, alone=True, plugins=()):
     if alone:
         board = replace(board, entries=tuple(other for other in board.entries if other.name != entry.name))
     submission = Submission(entry, board, folder, registry=Registry(plugins), planner=plan_once)
-    return submission, check(submission)
+    return submission, check_rules(submission)
 
 
 def broken(report):
@@ -86,7 +86,7 @@ def test_a_lie_that_artefacts_hide_is_found_by_computing_again(name, tiny, board
     entry = submission.entry
     again = (case.again or attacked)(Doctor(folder))
     cell = again if "identity" in again else Doctor(folder).cell("grey_image")
-    chosen = Drawn(
+    chosen = RerunSample(
         tuple(own for own in entry.cells if own.identity.cell == cell["identity"]["cell"]),
         tuple(job for job in entry.jobs if job.job == again.get("job")),
     )
@@ -97,7 +97,7 @@ def test_a_lie_that_artefacts_hide_is_found_by_computing_again(name, tiny, board
 def test_without_the_undefended_entry_the_rules_that_compare_with_it_stay_open(tiny, boards):
     board = replace(boards[PICTURES], entries=())
     folder = tiny / PICTURES / "noise"
-    report = check(Submission(read_entry(folder), board, folder, planner=plan_once))
+    report = check_rules(Submission(read_entry(folder), board, folder, planner=plan_once))
     assert report.ok
     assert [one.rule.name for one in report.open] == ["reference", "floors"]
     assert {one.reason for one in report.open} == {
@@ -128,13 +128,13 @@ def test_missing_images_of_the_board_are_no_fault_of_the_entry(tiny, boards):
     board = replace(published_board, board=replace(published_board.board, grid=elsewhere))
     folder = tiny / PICTURES / "noise"
     with pytest.raises(ConfigurationError, match="no-such-images"):
-        check(Submission(read_entry(folder), board, folder, planner=plan_once))
+        check_rules(Submission(read_entry(folder), board, folder, planner=plan_once))
 
 
 def test_nothing_is_computed_again_of_an_entry_that_breaks_a_rule(tiny, boards, tmp_path):
     case = CASES["edited_metric"]
     folder = doctored(tiny / case.board / case.entry, tmp_path / case.entry, case.change)
-    report = check(Submission(read_entry(folder), boards[PICTURES], folder, planner=plan_once, rerun_count=1))
+    report = check_rules(Submission(read_entry(folder), boards[PICTURES], folder, planner=plan_once, rerun_count=1))
     assert not {one.rule.name for one in report.answers} & set(RUN_AGAIN)
 
 
@@ -149,19 +149,19 @@ def test_the_page_shows_every_case():
 def test_what_is_drawn_follows_from_the_seed_and_brings_its_floors(tiny):
     entry = read_entry(tiny / TRAININGS / "noise")
     required = ["inverting_gradients(iterations=5, tv_weight=0.01)", "linear_layer", "label_rule"]
-    chosen = drawn(entry, required, 1, seed=3)
-    assert chosen == drawn(entry, required, 1, seed=3)
+    chosen = sample_reruns(entry, required, 1, seed=3)
+    assert chosen == sample_reruns(entry, required, 1, seed=3)
     names = [cell.identity.attack_name for cell in chosen.cells]
     assert names[0] in ("inverting_gradients", "linear_layer")
     assert names[1] == "label_rule"
     assert set(names[2:]) == {"grey_image", "dataset_mean", "class_mean", "prior_only"}
     assert [job.kind for job in chosen.jobs] == ["training", "certificate"]
-    assert len({drawn(entry, required, 1, seed=seed).cells[0].identity.cell for seed in range(20)}) == 2
+    assert len({sample_reruns(entry, required, 1, seed=seed).cells[0].identity.cell for seed in range(20)}) == 2
 
 
 def test_attacks_that_an_entry_adds_are_drawn_beside_the_boards(tiny):
     entry = read_entry(tiny / PICTURES / "noise")
-    chosen = drawn(entry, ["linear_layer"], 1, seed=0)
+    chosen = sample_reruns(entry, ["linear_layer"], 1, seed=0)
     assert [cell.identity.attack_name for cell in chosen.cells[:2]] == ["linear_layer", "inverting_gradients"]
 
 

@@ -5,7 +5,7 @@ import pytest
 from bench.engines.run import prepare
 from bench.errors import ConfigurationError
 from bench.grid.config import load_config
-from leaderboards.entries.board import BOARDS, all_boards, board, boards, grid_source
+from leaderboards.entries.board import BOARDS, all_boards, boards, grid_source, load_board
 from leaderboards.entries.published import PUBLISHED, published
 
 NAMES = [one.name for one in all_boards()]
@@ -16,7 +16,7 @@ def test_a_board_requires_every_attack_of_its_grid_by_its_label(name):
     config = load_config(grid_source(f"board:{name}"), defenses=["none"])
     assert config.board is not None
     assert config.board.required == tuple(attack.label for attack in config.grid.attacks)
-    assert config.board == board(name).rules
+    assert config.board == load_board(name).rules
     assert config.name == name
     assert {"label_rule", "linear_layer"} <= {attack.name for attack in config.grid.attacks}
     assert {threat.defense_known for threat in config.threats} == {False, True}
@@ -24,7 +24,7 @@ def test_a_board_requires_every_attack_of_its_grid_by_its_label(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_board_s_file_says_in_a_comment_and_in_a_sentence_what_it_is(name):
-    one = board(name)
+    one = load_board(name)
     assert one.text.startswith("# ")
     assert one.rules.summary.endswith(".")
     assert one.rule.minimum_images == one.rules.minimum_images
@@ -33,7 +33,7 @@ def test_a_board_s_file_says_in_a_comment_and_in_a_sentence_what_it_is(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_board_with_entries_is_frozen(name):
     for entry in published(name, PUBLISHED).entries:
-        assert entry.manifest.board_sha256 == board(name).digest, f"make {name}'s next version instead"
+        assert entry.manifest.board_sha256 == load_board(name).digest, f"make {name}'s next version instead"
 
 
 def test_a_board_adds_the_undefended_client_and_more_attacks_to_what_is_asked():
@@ -109,9 +109,9 @@ def test_defenses_and_attacks_join_those_of_a_preset():
 
 def test_a_folder_of_own_boards_joins_ours_and_takes_no_name_twice(tmp_path, monkeypatch):
     monkeypatch.setenv(BOARDS, str(tmp_path))
-    (tmp_path / "house-v1.toml").write_text(board(NAMES[0]).text)
+    (tmp_path / "house-v1.toml").write_text(load_board(NAMES[0]).text)
     assert boards().keys() == {*NAMES, "house-v1"}
-    assert board("house-v1").digest == board(NAMES[0]).digest
+    assert load_board("house-v1").digest == load_board(NAMES[0]).digest
     (tmp_path / f"{NAMES[0]}.toml").write_text("")
     with pytest.raises(ConfigurationError, match=r"there is a board .* already; rename the file"):
         boards()

@@ -17,9 +17,9 @@ from bench.errors import ConfigurationError
 from bench.grid.config import load_config
 from bench.registry.registry import Registry
 from bench.store.store import Store
-from leaderboards.entries.board import BOARDS, board, grid_source, rule_of_run
+from leaderboards.entries.board import BOARDS, grid_source, load_board, rule_of_run
 from leaderboards.entries.entry import _place
-from leaderboards.entries.packing import Author, pack
+from leaderboards.entries.packing import Author, write_entry
 from leaderboards.entries.published import published
 from leaderboards.entries.reviews import Review, write_review
 from leaderboards.figures.gallery import StoredImages
@@ -30,7 +30,7 @@ from leaderboards.ranking.ranking import ranking
 
 @pytest.mark.parametrize("name", [PICTURES, TRAININGS])
 def test_the_ranking_of_a_board_s_entries_is_that_of_the_run_that_they_were_packed_from(tiny, name):
-    store, rule = Store.existing(tiny.parent / name), board(name).rule
+    store, rule = Store.existing(tiny.parent / name), load_board(name).rule
     from_run = ranking(questions(store.frame()), rule, costs_of(store.jobs_frame()))
     entries = published(name, tiny).entries
     images, jobs = published(name, tiny).frames()
@@ -83,7 +83,7 @@ def test_an_added_attack_is_part_of_the_command(tiny, tmp_path):
         f"board:{PICTURES}", output=tmp_path / "run", defenses=["zeros"], attacks=["euclidean_adam(iterations=2)"],
         overrides=["engine.execution=eager", "engine.threads=1"],
     )  # fmt: skip
-    pack(done.folder, tmp_path, "zeros", Author("Tester"))
+    write_entry(done.folder, tmp_path, "zeros", Author("Tester"))
     config = load_config(grid_source(f"board:{PICTURES}"), defenses=["zeros"])
     assert "euclidean_adam" not in [attack.name for attack in config.grid.attacks]
     text = (tmp_path / "zeros" / "entry.json").read_text()
@@ -101,7 +101,7 @@ def test_an_added_attack_is_part_of_the_command(tiny, tmp_path):
 )
 def test_what_cannot_be_packed_is_said_with_its_reason(tiny, name, author, defenses, words):
     with pytest.raises(ConfigurationError, match=words):
-        pack(tiny.parent / PICTURES, tiny / PICTURES, name, author, defenses)
+        write_entry(tiny.parent / PICTURES, tiny / PICTURES, name, author, defenses)
 
 
 def test_a_run_of_no_board_and_an_unfinished_one_are_not_packed(tiny, tmp_path):
@@ -112,14 +112,16 @@ def test_a_run_of_no_board_and_an_unfinished_one_are_not_packed(tiny, tmp_path):
     )
     done = run(grid, output=tmp_path / "run")
     with pytest.raises(ConfigurationError, match="is no run of a board; make one with `leakboard run board:NAME"):
-        pack(done.folder, tmp_path, "mine", Author("Tester"))
+        write_entry(done.folder, tmp_path, "mine", Author("Tester"))
     store = Store.existing(tiny.parent / PICTURES)
     removed = next(path for path in sorted(store.blocks.glob("*.json")))
     content = removed.read_bytes()
     removed.unlink()
     try:
         with pytest.raises(ConfigurationError, match="pending: finish the run"):
-            pack(store.folder, tmp_path, "all", Author("Tester"), list({d.split("(")[0] for d in RUNS[PICTURES]}))
+            write_entry(
+                store.folder, tmp_path, "all", Author("Tester"), list({d.split("(")[0] for d in RUNS[PICTURES]})
+            )
     finally:
         removed.write_bytes(content)
     assert NOISE.startswith("dp_sgd")
@@ -153,14 +155,14 @@ def test_a_review_of_an_entry_to_a_board_that_has_changed_ranks_nobody(tiny, tmp
 
 def test_a_run_in_which_everything_failed_and_a_name_that_is_none_are_not_packed(tiny, tmp_path):
     with pytest.raises(ConfigurationError, match="name: String should match pattern"):
-        pack(tiny.parent / PICTURES, tmp_path, "../Mine", Author("Tester"), ["dp_sgd"])
+        write_entry(tiny.parent / PICTURES, tmp_path, "../Mine", Author("Tester"), ["dp_sgd"])
     with pytest.raises(ConfigurationError, match="submitter: String should have at least 1 character"):
-        pack(tiny.parent / PICTURES, tmp_path, "mine", Author(""), ["dp_sgd"])
+        write_entry(tiny.parent / PICTURES, tmp_path, "mine", Author(""), ["dp_sgd"])
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_of_a_board_is_ranked_by_its_rule(tiny):
-    assert rule_of_run(tiny.parent / PICTURES) == board(PICTURES).rule
+    assert rule_of_run(tiny.parent / PICTURES) == load_board(PICTURES).rule
     assert rule_of_run(tiny) is None
 
 
