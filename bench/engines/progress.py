@@ -8,15 +8,14 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from bench.grid.cells import Block
-from bench.grid.jobs import Job
+from bench.engines.work import Item, Work
 
 LINE_SECONDS = 30.0
 """How often a log, which no terminal redraws, gets a line."""
 
 
 class Watcher:
-    """A progress bar over the pending blocks on standard error; not `shown`, it says nothing at all."""
+    """A progress bar over the pending blocks and jobs on standard error; not `shown`, it says nothing at all."""
 
     def __init__(self, pending: int, *, shown: bool) -> None:
         self._shown = shown and pending > 0
@@ -42,27 +41,21 @@ class Watcher:
             self._bar.set_description_str("", refresh=False)
         self._bar.close()
 
-    def training(self, block: Block, done: int, total: int) -> None:
+    def training(self, item: Item, done: int, total: int) -> None:
         """The running block's network is at step `done` of `total` of its training."""
-        self._bar.set_description_str(f"training for {block.title} {done}/{total}", refresh=False)
+        self._bar.set_description_str(f"training for {item.title} {done}/{total}", refresh=False)
         self._bar.update(0)
 
-    def iteration(self, block: Block, done: int, total: int, blocks: int = 1) -> None:
-        """The running block, with so many others as lanes of one program, is at iteration `done` of `total`."""
-        company = f" and {blocks - 1} more" if blocks > 1 else ""
-        self._bar.set_description_str(f"{block.title}{company} {done}/{total}", refresh=False)
-        self._bar.update(self._finished + blocks * min(done / total, 0.99) - self._bar.n)
+    def progress(self, work: Work, done: int, total: int) -> None:
+        """The running work is at iteration or round `done` of `total`."""
+        self._bar.set_description_str(f"{work.title} {done}/{total}", refresh=False)
+        self._bar.update(self._finished + len(work.items) * min(done / total, 0.99) - self._bar.n)
 
-    def job(self, job: Job, done: int, total: int) -> None:
-        """The running job is at step `done` of `total`."""
-        self._bar.set_description_str(f"{job.title} {done}/{total}", refresh=False)
-        self._bar.update(self._finished + min(done / total, 0.99) - self._bar.n)
-
-    def finished(self, block: Block | Job, status: str, reason: str | None) -> None:
-        """A block is over; a failure is said at once, one of many blocks for the same reason once."""
+    def finished(self, item: Item, status: str, reason: str | None) -> None:
+        """A block or job is over; a failure is said at once, one of many for the same reason once."""
         self._finished += 1
         self._bar.update(self._finished - self._bar.n)
-        text = f"{status}: {block.title}: {reason}"
+        text = f"{status}: {item.title}: {reason}"
         if self._shown and status not in ("ok", "skipped") and text not in self._said:
             self._said.add(text)
             tqdm.write(text, file=sys.stderr)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,8 +76,7 @@ def run(
     import torch
 
     from bench.devices import choose_device, default_threads
-    from bench.engines.blocks import LocalEngine
-    from bench.engines.jobs import JobEngine
+    from bench.engines.local import LocalEngine
     from bench.engines.progress import Watcher
     from bench.plan.description import begin
 
@@ -95,18 +93,13 @@ def run(
     engine = LocalEngine(plan, registry, clients, store, config.engine, chosen)
     if again := engine.score_again():
         say(f"scoring has changed: {again} stored blocks were scored again")
-    jobs = JobEngine(plan, clients, store)
-    in_a_job = retry_since in {job.id for job in plan.jobs}
-    pending = engine.pending(() if in_a_job else retry, retry_since)
-    waiting = jobs.pending(retry, retry_since)
-    if not (pending or waiting):
+    pending = engine.pending(retry, retry_since)
+    if not pending:
         say(f"nothing left to run in {store.folder}")
-    with Watcher(len(pending) + len(waiting), shown=progress) as watcher:
-        for group in engine.groups(pending):
-            for finished in engine.run(group, watcher):
+    with Watcher(len(pending), shown=progress) as watcher:
+        for unit in engine.units(pending):
+            for finished in engine.run(unit, watcher):
                 watcher.finished(*finished)
-        for job in waiting:
-            watcher.finished(*jobs.run(job, partial(watcher.job, job)))
     return Run(store.folder)
 
 

@@ -14,8 +14,8 @@ from bench.registry.specs import Chain, MethodSpec, chain_label, chain_name
 from defenses.schedule import Mode, Schedule
 
 BLOCK_IMAGES = 20
-"""A block holds the smallest multiple of a client's images that is at least this, and two clients: the control
-`wrong_image` shows each client what was found for another."""
+"""A block holds the smallest multiple of a client's images that is at least this, and two clients, of which the control
+`wrong_image` shows each what was found for the other."""
 PRIOR_SETTINGS = ("iterations", "tv_weight", "learning_rate", "milestones", "decay")
 """What the control `prior_only` takes over from an attack with the paper's prior."""
 

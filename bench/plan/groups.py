@@ -34,14 +34,15 @@ class Group:
     choices: list[Choice] = field(default_factory=list)
     done: frozenset[str] = frozenset()
 
-    def wants(self, block: Block) -> bool:
-        """Whether this block's result is waited for."""
-        return block.id not in self.done
-
     @property
     def lead(self) -> Block:
         """The first block that is waited for: a death is blamed on it, since those of finished blocks are forgotten."""
-        return next(block for block in self.blocks if self.wants(block))
+        return next(block for block in self.blocks if block.id not in self.done)
+
+    @property
+    def title(self) -> str:
+        others = len(self.blocks) - 1
+        return self.blocks[0].title + (f" and {others} more" if others else "")
 
 
 class Groups:
@@ -108,7 +109,7 @@ class Groups:
     def _key(self, block: Block) -> Any:
         """Equal for blocks that can share a program; None for one that cannot share."""
         cell = block.cell
-        if cell.control or cell.borrows is not None:
+        if cell.control:
             return None
         attack = self._registry.cls("attack", cell.attack.name)
         if not attack.joint:

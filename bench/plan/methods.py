@@ -25,14 +25,14 @@ from defenses.task import Task
 class PlannedAttack:
     """An attack of the grid, or a control that joins it, its class, and its place among the attacks on each defense.
 
-    `wrong_image` is the control that scores its reconstructions against another client, with its own place; None where
-    nothing is compared with controls, and for controls.
+    `wrong_image` is the place of the control that scores its reconstructions against another client; None where nothing
+    is compared with controls, and for controls.
     """
 
     spec: MethodSpec
     method: type[Attack]
     order: int
-    wrong_image: tuple[MethodSpec, int] | None
+    wrong_image: int | None
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,7 @@ def planned_attacks(config: Config, registry: Registry) -> list[PlannedAttack]:
     following = itertools.count(len(specs))
     planned: list[PlannedAttack] = []
     for order, (spec, method) in enumerate(zip(specs, methods, strict=True)):
-        wrong_image = None
-        if controlled and not method.control:
-            wrong_image = MethodSpec.of("wrong_image", {"of": spec.label}), next(following)
+        wrong_image = next(following) if controlled and not method.control else None
         planned.append(PlannedAttack(spec, method, order, wrong_image))
     return planned
 

@@ -25,6 +25,7 @@ from bench.plan.methods import (
 )
 from bench.plan.settings import PlannedSetting, planned_settings
 from bench.registry.registry import Registry
+from bench.trial import wrong_image
 from bench.trial.clients import Clients
 
 
@@ -116,9 +117,7 @@ def _row(
         )
         cells.append(cell)
         if attack.wrong_image is not None:
-            spec, order = attack.wrong_image
-            why = skip and f"{attack.spec.name} is skipped"
-            controls.append(common(attack=spec, control=True, attack_order=order, borrows=cell, skip=why))
+            controls.append(wrong_image.control(cell, attack.wrong_image))
     return cells + controls
 
 

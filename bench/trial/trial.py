@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,10 +33,6 @@ class Attacked:
     at_truth: Tensor | None
     trace: dict[int, Tensor]
     features: Tensor | None
-
-    def first(self, trials: int) -> Attacked:
-        """The images and labels of the first trials alone."""
-        return replace(self, images=self.images[:trials], labels=self.labels[:trials])
 
     def at(self, trials: slice) -> Attacked:
         """Everything that was found for these trials."""
@@ -147,11 +143,6 @@ def from_arrays(arrays: dict[str, np.ndarray]) -> Attacked:
     trace = {int(name.split(".")[1]): value for name, value in tensors.items() if name.startswith("trace.")}
     names = ("start", "found", "at_truth", "features")
     return Attacked(tensors["images"], tensors["labels"], trace=trace, **{name: tensors.get(name) for name in names})  # pyright: ignore[reportArgumentType]
-
-
-def shown_to_the_wrong_client(attacked: Attacked) -> Attacked:
-    """Every trial's reconstruction moved on to the next trial: a control that has seen another client's update."""
-    return Attacked(attacked.images.roll(1, 0), attacked.labels.roll(1, 0), None, None, None, {}, None)
 
 
 def _feature_error(released: Released, features: Tensor, attack: Attack) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from bench.columns import JSON, OF_ONE_GRID, names
+from bench.trial import wrong_image
 from leaderboards.checks.expected import KEY, Expected, Key, as_json, key_of
 from leaderboards.checks.submission import Submission
 from leaderboards.entries.entry import Entry
@@ -136,14 +137,14 @@ def _identity(cell: CellFile, wanted: dict[str, Any], plan: Expected) -> Iterato
         yield f"{place}: {cell.identity.cell} is not the id of these choices"
     if not _names(cell):
         yield f"{place}: its label does not name {cell.identity.defense_name}"
-    if (cell.of is not None) != (cell.identity.attack_name == "wrong_image") and cell.columns is not None:
+    if (cell.of is not None) != (cell.identity.attack_name == wrong_image.NAME) and cell.columns is not None:
         yield f"{place}: only wrong_image borrows its reconstructions"
     if cell.columns is not None and len(cell.columns.image) != plan.plan.images:
         yield f"{place}: {len(cell.columns.image)} images, the board has {plan.plan.images}"
     if cell.status not in ("ok", "skipped") and not cell.reason:
         yield f"{place}: it is {cell.status} without a reason"
     skipped, skips = cell.status == "skipped", wanted["skip"] is not None
-    if skips != skipped and cell.identity.attack_name != "wrong_image":
+    if skips != skipped and cell.identity.attack_name != wrong_image.NAME:
         yield f"{place}: it is {cell.status}, the board's plan {'skips' if skips else 'does not skip'} it"
 
 

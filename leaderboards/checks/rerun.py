@@ -217,9 +217,9 @@ def _computed(
     import torch
 
     from bench.devices import choose_device, default_threads
-    from bench.engines.blocks import LocalEngine
-    from bench.engines.jobs import JobEngine
+    from bench.engines.local import LocalEngine
     from bench.engines.progress import Watcher
+    from bench.grid.jobs import Job
     from bench.plan.description import begin
     from bench.store.store import Store
 
@@ -240,18 +240,14 @@ def _computed(
     begin(store, own, plan.clients)
     device = choose_device(settings.device, settings.execution, settings.precision)
     engine = LocalEngine(own, registry, plan.clients, store, settings, device)
-    jobs = JobEngine(own, plan.clients, store)
     pending = engine.pending(())
-    with Watcher(len(pending) + len(own.jobs), shown=False) as watcher:
-        for group in engine.groups(pending):
-            for block, status, reason in engine.run(group, watcher):
+    with Watcher(len(pending), shown=False) as watcher:
+        for unit in engine.units(pending):
+            if isinstance(unit, Job):
+                say(f"computing again: {unit.title}")
+            for item, status, reason in engine.run(unit, watcher):
                 if status != "ok":
-                    raise ConfigurationError(f"{block.title} is {status} when run again: {reason}")
-        for job in own.jobs:
-            say(f"computing again: {job.title}")
-            _, status, reason = jobs.run(job, lambda done, total: None)
-            if status != "ok":
-                raise ConfigurationError(f"{job.title} is {status} when run again: {reason}")
+                    raise ConfigurationError(f"{item.title} is {status} when run again: {reason}")
     return store
 
 

@@ -18,6 +18,7 @@ from bench.columns import JSON, OF_ONE_GRID
 from bench.errors import ConfigurationError, suggest
 from bench.registry.specs import MethodSpec
 from bench.store.store import Store
+from bench.trial import wrong_image
 from leaderboards.entries.board import boards, load_board
 from leaderboards.entries.entry import sheet_of
 from leaderboards.entries.schema import FORMAT, LENT, Manifest
@@ -109,7 +110,7 @@ def _status(store: Store, cell: dict[str, Any]) -> tuple[str, str]:
 
 def _lender(cell: dict[str, Any], cells: list[dict[str, Any]]) -> str | None:
     """The cell whose reconstructions the control `wrong_image` shows to another client."""
-    if cell["attack_name"] != "wrong_image":
+    if cell["attack_name"] != wrong_image.NAME:
         return None
     lender = json.loads(cell["attack_parameters"])["of"]
     return next(

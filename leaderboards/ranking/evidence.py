@@ -13,6 +13,7 @@ import pandas as pd
 from attacks.threat import switches
 from bench.columns import FACTS, QUESTION, facts_of
 from bench.grid.cells import PRIOR_SETTINGS
+from bench.trial import wrong_image
 from leaderboards.ranking.comparison import independent
 from leaderboards.ranking.statistics import Summary, summary_of
 from leaderboards.ranking.summary import Row, records
@@ -312,8 +313,8 @@ def _cells(record: Record, images: np.ndarray, seeds: np.ndarray) -> _Cells:
 def _attempt(attack: _Cells, controls: list[_Cells], n: int) -> Attempt:
     record, row = attack.record, attack.record.row
     own = [c for c in controls if c.record.knowledge == record.knowledge and _is_floor_of(row, c.record.row)]
-    wrong = [c for c in own if c.record.row["attack_name"] == "wrong_image"]
-    others = [c for c in own if c.record.row["attack_name"] != "wrong_image"]
+    wrong = [c for c in own if c.record.row["attack_name"] == wrong_image.NAME]
+    others = [c for c in own if c.record.row["attack_name"] != wrong_image.NAME]
     return Attempt(
         variant=(row["attack"], *record.knowledge),
         name=row["attack_name"],
@@ -343,8 +344,8 @@ def _is_floor_of(attack: Row, control: Row) -> bool:
 
     So an attack that joins a grid brings its own floors and raises nobody else's: it can only add leakage.
     """
-    if control["attack_name"] == "wrong_image":
-        return control["attack"] == f"wrong_image(of={attack['attack']!r})"
+    if control["attack_name"] == wrong_image.NAME:
+        return control["attack"] == wrong_image.label(attack["attack"])
     if control["attack_name"] == "prior_only":
         mine, its = (json.loads(row["attack_parameters"]) for row in (attack, control))
         return all(key in mine and mine[key] == its[key] for key in PRIOR_SETTINGS)

@@ -8,7 +8,7 @@ import torch
 
 import leakboard
 from attacks.floors.grey_image import GreyImage
-from bench.engines import attempts, blocks
+from bench.engines import attempts, local
 from bench.engines.run import prepare
 from bench.errors import ConfigurationError
 from bench.trial.trial import attack_in_chunks
@@ -107,7 +107,7 @@ def test_changed_scoring_is_applied_to_stored_reconstructions(grid_file, tmp_pat
 
 def test_the_code_of_the_scoring_is_digested_once_a_run(grid_file, tmp_path, monkeypatch):
     digested = []
-    monkeypatch.setattr(blocks, "scoring_fingerprint", lambda pool: digested.append(pool) or "of the scoring")
+    monkeypatch.setattr(local, "scoring_fingerprint", lambda pool: digested.append(pool) or "of the scoring")
     leakboard.run(grid_file, output=tmp_path / "run", overrides=[SHORT])
     assert len(digested) == 1
 

@@ -12,7 +12,7 @@ import leakboard
 from attacks.optimisation.inverting_gradients import InvertingGradients
 from bench.devices import choose_device
 from bench.engines import attempts
-from bench.engines.blocks import LocalEngine
+from bench.engines.local import LocalEngine
 from bench.engines.progress import Watcher
 from bench.engines.run import prepare
 from bench.plan import groups as forming
@@ -58,7 +58,7 @@ def plan(grid_file, tmp_path, *overrides, died=()):
             (store.blocks / f"{block.id}.deaths").write_text("1")
     engine = LocalEngine(planned, registry, clients, store, config.engine, choose_device("cpu"))
     blocks = engine.pending(())
-    groups = engine.groups(blocks)
+    groups = engine.units(blocks)
     assert sorted(b.id for g in groups for b in g.blocks) == sorted(b.id for b in blocks)
     return groups
 
@@ -580,13 +580,13 @@ def test_the_time_that_a_block_may_take_counts_once_for_each_of_a_group(
     grid_file, tmp_path, monkeypatch, timeout, expected
 ):
     """Four iterations of a second: 4 s are less than three blocks may take at 2 s each, and more than at 1 s."""
-    clock, plain = [0.0], Watcher.iteration
+    clock, plain = [0.0], Watcher.progress
 
-    def iteration(self, *arguments):
+    def progress(self, *arguments):
         clock[0] += 1.0
         plain(self, *arguments)
 
-    monkeypatch.setattr(Watcher, "iteration", iteration)
+    monkeypatch.setattr(Watcher, "progress", progress)
     monkeypatch.setattr(attempts.time, "perf_counter", lambda: clock[0])
     run = leakboard.run(
         grid_file, output=tmp_path / "run", overrides=[ALONE, PLAIN, NOISE, f"engine.timeout={timeout}"]
@@ -631,10 +631,10 @@ def test_deaths_over_a_group_whose_first_block_is_done_are_counted(grid_file, tm
     (run.folder / "blocks" / f"{last.id}.json").unlink()
     engine = LocalEngine(planned, registry, clients, run.store, planned.config.engine, choose_device("cpu"))
     for _ in range(2 * DEATHS):
-        [group] = engine.groups(engine.pending(()))
+        [group] = engine.units(engine.pending(()))
         run.store.flights.start(group.lead.id)
         assert run.store.flights.blame(os.getpid()) is not None
-    [group] = engine.groups(engine.pending(()))
+    [group] = engine.units(engine.pending(()))
     assert [block.id for block in group.blocks] == [last.id]
     assert run.store.flights.deaths(last.id) >= DEATHS
 

@@ -8,7 +8,7 @@ import leakboard
 from attacks.floors.grey_image import GreyImage
 from attacks.optimisation.inverting_gradients import InvertingGradients
 from bench.devices import choose_device, default_threads
-from bench.engines.blocks import LocalEngine
+from bench.engines.local import LocalEngine
 from bench.engines.run import prepare
 from bench.errors import Unwritable
 from bench.plan.description import begin
@@ -19,15 +19,15 @@ from bench.trial.clients import Clients
 
 
 class Heard:
-    """Notes what the engine says of the running block."""
+    """Notes what the engine says of the running work."""
 
     def __init__(self):
         self.trained, self.iterated = [], []
 
-    def training(self, block, done, total):
+    def training(self, item, done, total):
         self.trained.append((done, total))
 
-    def iteration(self, block, done, total, blocks=1):
+    def progress(self, work, done, total):
         self.iterated.append((done, total))
 
 
@@ -108,7 +108,7 @@ def test_the_slower_of_two_processes_on_a_block_throws_its_result_away(engine):
     published = []
 
     class Overtaken(Heard):
-        def iteration(self, block, done, total, blocks=1):
+        def progress(self, work, done, total):
             if done == 1:
                 outcome(other, block, Heard())
                 published.append(stamps(one))
