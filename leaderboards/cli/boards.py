@@ -10,22 +10,22 @@ import typer
 from bench.errors import ConfigurationError
 from leaderboards.cli.options import Plugins
 from leaderboards.cli.report import say
-from leaderboards.cli.site import site
+from leaderboards.cli.site import site_commands
 
-board = typer.Typer(help="What there is to compete in.", no_args_is_help=True)
-submit = typer.Typer(help="Hand in results of a board, and check those of others.", no_args_is_help=True)
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run of a board.", show_default=False)]
+board_commands = typer.Typer(help="What there is to compete in.", no_args_is_help=True)
+submit_commands = typer.Typer(help="Hand in results of a board, and check those of others.", no_args_is_help=True)
+BoardRun = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run of a board.", show_default=False)]
 
 
-def add_commands(app: typer.Typer) -> None:
+def add_board_commands(app: typer.Typer) -> None:
     """Put the commands of this file into the application."""
-    app.add_typer(board, name="board")
-    app.add_typer(submit, name="submit")
-    app.add_typer(site, name="site")
+    app.add_typer(board_commands, name="board")
+    app.add_typer(submit_commands, name="submit")
+    app.add_typer(site_commands, name="site")
 
 
-@board.command("list")
-def list_() -> None:
+@board_commands.command("list")
+def list_boards() -> None:
     """List the boards, with what each is about."""
     from leaderboards.entries.board import all_boards
 
@@ -35,7 +35,7 @@ def list_() -> None:
         typer.echo(f"{one.name:{width}}  {one.rules.summary}")
 
 
-@board.command()
+@board_commands.command()
 def show(name: Annotated[str, typer.Argument(metavar="BOARD", help="A name of `leakboard board list`.")]) -> None:
     """Print a board's file: data, networks, threat models, required attacks, rules of ranking."""
     from leaderboards.entries.board import load_board
@@ -43,9 +43,9 @@ def show(name: Annotated[str, typer.Argument(metavar="BOARD", help="A name of `l
     typer.echo(load_board(name).text, nl=False)
 
 
-@submit.command()
-def pack(
-    run: RunFolder,
+@submit_commands.command("pack")
+def pack_entry(
+    run: BoardRun,
     name: Annotated[str, typer.Option(help="The entry's name: lower-case letters, digits and dashes.")],
     submitter: Annotated[str, typer.Option(help="Who submits, as the site shows it.")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Where the folder is made.")] = Path(
@@ -77,8 +77,8 @@ def pack(
         )
 
 
-@submit.command()
-def check(
+@submit_commands.command("check")
+def check_entries(
     entries: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders of entries.", show_default=False)],
     rerun: Annotated[
         int, typer.Option(metavar="K", min=0, help="Compute K cells again, drawn now. Runs the defense's code.")

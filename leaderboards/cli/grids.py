@@ -13,23 +13,24 @@ from bench.errors import ConfigurationError, suggest
 from bench.registry.presets import attack_presets
 from bench.registry.registry import Registry
 from bench.registry.sources import Entry
-from leaderboards.cli.options import Attacks, Defenses, Device, Overrides, Plugins, RunFolder, Spec
+from leaderboards.cli.options import Attacks, Defenses, Device, GridSpec, Overrides, Plugins, RunFolder
 from leaderboards.cli.report import terminal
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
-def add_commands(app: typer.Typer) -> None:
+def add_grid_commands(app: typer.Typer) -> None:
     """Put the commands of this file into the application."""
-    from leaderboards.cli.plugins import check, new
+    from leaderboards.cli.plugins import check_method, new
 
-    app.command("list")(list_)
-    for command in (plan, status, export, new, check):
+    app.command("list")(list_names)
+    for command in (plan, status, export, new):
         app.command()(command)
+    app.command("check")(check_method)
 
 
-def list_(
+def list_names(
     kind: Annotated[
         str, typer.Argument(metavar="KIND", help="attacks, defenses, datasets, models or presets.", show_default=False)
     ],
@@ -47,7 +48,7 @@ def list_(
 
 
 def plan(
-    spec: Spec,
+    spec: GridSpec,
     plugin: Plugins = None,
     defense: Defenses = None,
     attack: Attacks = None,

@@ -9,20 +9,20 @@ from typing import Annotated, Literal
 import typer
 
 from bench.errors import ConfigurationError, Unwritable
-from leaderboards.cli.boards import add_commands as add_board_commands
-from leaderboards.cli.grids import add_commands
+from leaderboards.cli.boards import add_board_commands
+from leaderboards.cli.grids import add_grid_commands
 from leaderboards.cli.options import (
     Attacks,
     Defenses,
     Device,
-    Execution,
+    ExecutionOption,
+    GridSpec,
     Overrides,
     Plugins,
-    Precision,
+    PrecisionOption,
     RunFolder,
-    Spec,
 )
-from leaderboards.cli.report import draw, report, say, terminal
+from leaderboards.cli.report import draw_figures, report_run, say, terminal
 
 app = typer.Typer(
     help="Gradient-inversion attacks against federated-learning defenses: how much leaks, and at what cost.",
@@ -34,15 +34,15 @@ app = typer.Typer(
 Format = Literal["text", "csv", "markdown", "latex", "json"]
 
 
-@app.command()
-def run(
-    spec: Spec,
+@app.command("run")
+def compute_run(
+    spec: GridSpec,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="RUN", help="The run's folder; runs/NAME unless given.")
     ] = None,
     device: Device = None,
-    execution: Execution = None,
-    precision: Precision = None,
+    execution: ExecutionOption = None,
+    precision: PrecisionOption = None,
     plugin: Plugins = None,
     defense: Defenses = None,
     attack: Attacks = None,
@@ -65,12 +65,12 @@ def run(
     if not is_worker():
         raise typer.Exit(supervise(sys.argv[1:], output or _default_folder(spec, overrides or [])))
     died_in = become_worker()
-    from bench.engines.run import run as run_grid
+    from bench.engines.run import run
     from bench.registry.registry import Registry
     from leaderboards.entries.board import grid_source
 
     asked = {"execution": execution, "precision": precision}
-    finished = run_grid(
+    finished = run(
         grid_source(spec),
         Registry(plugin or []),
         output=output,
@@ -83,11 +83,11 @@ def run(
         progress=True,
         say=say,
     )
-    raise typer.Exit(0 if report(finished.folder, quiet=no_report) else 1)
+    raise typer.Exit(0 if report_run(finished.folder, quiet=no_report) else 1)
 
 
-@app.command()
-def table(
+@app.command("table")
+def print_table(
     run: RunFolder,
     format: Annotated[Format, typer.Option(help="How to write it.")] = "text",
 ) -> None:
@@ -102,8 +102,8 @@ def table(
     typer.echo(render(store.frame(), format, store.jobs_frame(), terminal()), nl=False)
 
 
-@app.command()
-def rank(
+@app.command("rank")
+def print_ranks(
     run: RunFolder,
     format: Annotated[Format, typer.Option(help="How to write it.")] = "text",
     required: Annotated[
@@ -138,18 +138,18 @@ def rank(
     typer.echo(render(store.frame(), format, rule, store.jobs_frame(), terminal()), nl=False)
 
 
-@app.command()
-def plot(run: RunFolder) -> None:
+@app.command("plot")
+def plot_run(run: RunFolder) -> None:
     """Draw a run's results into RUN/plots.
 
     Privacy against accuracy where it was measured, strength curves, a heat map and a gallery of every setting, as PNG
     and SVG.
     """
-    for path in draw(run):
+    for path in draw_figures(run):
         typer.echo(str(path))
 
 
-add_commands(app)
+add_grid_commands(app)
 add_board_commands(app)
 
 

@@ -7,16 +7,16 @@ from typing import Annotated, Literal
 
 import typer
 
-Spec = Annotated[
+GridSpec = Annotated[
     str, typer.Argument(metavar="SPEC", help="A preset's name, board:NAME, or a TOML file.", show_default=False)
 ]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False)]
 Device = Annotated[Literal["auto", "cpu", "cuda"] | None, typer.Option(help="Where the attacks run.")]
-Execution = Annotated[
+ExecutionOption = Annotated[
     Literal["auto", "eager", "compile", "graph"] | None,
     typer.Option(help="How: auto measures what compiling, or replaying a CUDA graph, would save."),
 ]
-Precision = Annotated[
+PrecisionOption = Annotated[
     Literal["float32", "tf32", "bfloat16"] | None,
     typer.Option(help="Of the attacker's network; tf32 needs a GPU. Results of another precision are stale."),
 ]

@@ -36,7 +36,7 @@ def new(
     )
 
 
-def check(
+def check_method(
     method: Annotated[
         str,
         typer.Argument(

@@ -1,4 +1,4 @@
-"""What the end of a run says: tables, figures, and loudly what nobody should trust."""
+"""The end of a run: its tables and figures, and messages about everything that must not be trusted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from leaderboards.ranking.costs import Costs
 
 
-def report(folder: Path, quiet: bool) -> bool:
+def report_run(folder: Path, quiet: bool) -> bool:
     """Print the table, draw the plots, and say what went wrong; returns whether all is well."""
     from bench.store.store import FAILURES, Store
     from leaderboards.ranking.costs import costs_of
@@ -43,12 +43,12 @@ def report(folder: Path, quiet: bool) -> bool:
     for message in (*missed, *_shortfalls(costs)):
         say(message)
     if not quiet:
-        names = ", ".join(path.name for path in draw(folder) if path.suffix == ".png")
+        names = ", ".join(path.name for path in draw_figures(folder) if path.suffix == ".png")
         typer.echo(f"plots: {folder / 'plots'} ({names})")
     return not (bad or missed)
 
 
-def draw(folder: Path) -> list[Path]:
+def draw_figures(folder: Path) -> list[Path]:
     """Draw the run's figures into its folder `plots`; returns the files. Raises Unwritable where that cannot be."""
     from bench.store.store import Store
     from leaderboards.figures.all_figures import write_plots
@@ -74,7 +74,7 @@ def say(text: str) -> None:
 
 
 def _missed(store: Store, costs: Costs) -> list[str]:
-    """What the run must not be trusted for: a broken certificate, an undefended attack below what the grid expects."""
+    """Messages about a broken certificate, and about an undefended attack that gains less than the grid expects."""
     found = costs.alarms()
     expected = store.plan()["expect"]
     if expected is not None:
@@ -86,7 +86,7 @@ def _missed(store: Store, costs: Costs) -> list[str]:
 
 
 def _shortfalls(costs: Costs) -> list[str]:
-    """Where undefended training falls short of what the run asks of it: nobody is ranked there."""
+    """Messages about networks whose undefended training falls short of what the run asks: nobody is ranked there."""
     trained = dict.fromkeys((dataset, model) for dataset, model, _ in costs.trained)
     found = {f"{dataset}, {model}": costs.shortfall(dataset, model) for dataset, model in trained}
     return [f"{place}: {short}; nobody is ranked" for place, short in found.items() if short]

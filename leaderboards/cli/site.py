@@ -15,12 +15,12 @@ import typer
 from bench.errors import ConfigurationError
 from leaderboards.cli.report import say
 
-site = typer.Typer(help="The published results as static pages.", no_args_is_help=True)
+site_commands = typer.Typer(help="The published results as static pages.", no_args_is_help=True)
 Output = Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="The site's folder.")]
 
 
-@site.command()
-def build(
+@site_commands.command("build")
+def build_site(
     output: Output = Path("site"),
     published: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where entries are; leaderboards/published unless given.")
@@ -40,7 +40,7 @@ def build(
     typer.echo(f"{output / 'index.html'}: {built.pages} pages, {built.files} files, {built.size / 2**20:.1f} MiB")
 
 
-@site.command()
+@site_commands.command()
 def serve(
     output: Output = Path("site"),
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,

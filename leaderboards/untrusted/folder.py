@@ -17,14 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from leaderboards.untrusted.refusals import LIMITS, Limits, Refused, refused, shown
+from leaderboards.untrusted.refusals import LIMITS, ReadLimits, Refused, refused, shown
 from leaderboards.untrusted.strict_json import parse_json
 from leaderboards.untrusted.strict_png import decode_png, write_png
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["LIMITS", "Folder", "Limits", "Refused", "read_folder", "write_png"]
+__all__ = ["LIMITS", "Folder", "ReadLimits", "Refused", "read_folder", "write_png"]
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9_-])?")
 _DEVICE = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9])(\..*)?")
@@ -33,17 +33,18 @@ _AGAIN = "pack the submission again"
 _QUIETLY = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 """A link is not followed and a pipe does not wait for its writer."""
 
-Mark = tuple[int, int, int, int, int]
+FileMark = tuple[int, int, int, int, int]
 """Device, inode, bytes, modification and change: a file that keeps them is the file that was listed."""
 
 
 @dataclass(frozen=True)
 class Folder:
-    """A submission that was listed and found in order; its files by their names, such as `cells/0123.json`."""
+    """A submission that was listed and found in order."""
 
     path: Path
-    limits: Limits
-    marks: Mapping[str, Mark]
+    limits: ReadLimits
+    marks: Mapping[str, FileMark]
+    """Files by their names, such as `cells/0123.json`."""
     _digests: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -86,9 +87,9 @@ class Folder:
         return content
 
 
-def read_folder(folder: Path, limits: Limits = LIMITS) -> Folder:
+def read_folder(folder: Path, limits: ReadLimits = LIMITS) -> Folder:
     """List a submission without following a link and without reading a file; raises `Refused`."""
-    found: dict[str, Mark | None] = {}
+    found: dict[str, FileMark | None] = {}
     name = folder.name or "."
     try:
         kind = os.lstat(folder).st_mode
@@ -107,7 +108,7 @@ def read_folder(folder: Path, limits: Limits = LIMITS) -> Folder:
     return Folder(folder, limits, marks)
 
 
-def _list(handle: int, inside: str, found: dict[str, Mark | None], limits: Limits) -> None:
+def _list(handle: int, inside: str, found: dict[str, FileMark | None], limits: ReadLimits) -> None:
     """Enter what the folder holds in `found`: a file with its mark, a folder with None."""
     here: list[os.DirEntry[str]] = []
     with os.scandir(handle) as entries:
@@ -142,7 +143,7 @@ def _list(handle: int, inside: str, found: dict[str, Mark | None], limits: Limit
             found[name] = _mark(status)
 
 
-def _check_name(name: str, last: str, limits: Limits) -> None:
+def _check_name(name: str, last: str, limits: ReadLimits) -> None:
     if len(last) > limits.name_length:
         raise refused(name, f"its name is longer than {limits.name_length} characters", "shorten it")
     if last.startswith("."):
@@ -153,7 +154,7 @@ def _check_name(name: str, last: str, limits: Limits) -> None:
         raise refused(name, "its name is a device's on Windows", "rename it")
 
 
-def _check_file(name: str, status: os.stat_result, limits: Limits) -> None:
+def _check_file(name: str, status: os.stat_result, limits: ReadLimits) -> None:
     if stat.S_ISLNK(status.st_mode):
         raise refused(name, "it is a symbolic link", "put the file itself there")
     if not stat.S_ISREG(status.st_mode):
@@ -179,7 +180,7 @@ def _opened(name: str, path: Path, parent: int | None) -> Iterator[int]:
         os.close(handle)
 
 
-def _mark(status: os.stat_result) -> Mark:
+def _mark(status: os.stat_result) -> FileMark:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 

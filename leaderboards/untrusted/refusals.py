@@ -1,4 +1,4 @@
-"""Why a stranger's file is not read, and how much of one is read at all."""
+"""Refusals to read a stranger's file, and the limits of what is read."""
 
 from __future__ import annotations
 
@@ -12,35 +12,42 @@ class Refused(ConfigurationError):
 
 
 @dataclass(frozen=True)
-class Limits:
-    """The most that is read; bytes, characters, pixels and counts."""
+class ReadLimits:
+    """The most that is read of a submission, in bytes, characters, pixels and counts."""
 
     most_files: int = 4000
     """Files and folders together."""
     most_bytes: int = 200 * 2**20
     """All files together."""
     folders_deep: int = 2
+    """Folders inside each other, below the submission's own."""
     name_length: int = 100
-    """Of one file or folder, without the folders that it lies in."""
+    """Characters in the name of one file or folder, without the folders that it lies in."""
     json_bytes: int = 4 * 2**20
+    """One JSON file."""
     json_depth: int = 16
+    """Lists and objects inside each other."""
     json_values: int = 1_000_000
-    """Counted by commas and opening brackets, so that an empty list counts as two."""
+    """Values of one file, counted by commas and opening brackets, so that an empty list counts as two."""
     text_length: int = 2000
-    """Of one text or key; `Folder.json` allows more where its caller says so."""
+    """Characters of one text or key; `Folder.json` allows more where its caller says so."""
     number_length: int = 40
     """Characters of a number as it is written."""
     png_bytes: int = 8 * 2**20
+    """One PNG file."""
     png_pixels: int = 16 * 10**6
+    """Width times height of one picture."""
     png_side: int = 16_384
+    """Pixels of the longer side."""
     png_chunks: int = 4096
+    """Chunks of one file."""
 
 
-LIMITS = Limits()
+LIMITS = ReadLimits()
 
 
 def refused(file: str, wrong: str, remedy: str) -> Refused:
-    """What is said of a file; what a stranger wrote stands in `wrong` only as `shown` gives it."""
+    """The refusal of a file, with a remedy; a stranger's own text stands in `wrong` only as `shown` gives it."""
     return Refused(f"{shown(file, 160)}: {wrong}; {remedy}")
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, NoReturn
 
-from leaderboards.untrusted.refusals import Limits, refused, shown
+from leaderboards.untrusted.refusals import ReadLimits, refused, shown
 
 _UTF8 = "write it as UTF-8 without a byte order mark"
 _BRACKETS = bytes.maketrans(b"{}", b"[]")
@@ -19,12 +19,12 @@ _NUMBERS = bytes(ord("0") if byte in b"0123456789.eE+-" else ord(" ") for byte i
 _INVISIBLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
-"""What `str.isprintable` lets pass although nothing is seen of it: fillers, joiners and variation selectors."""
+"""Signs that nobody sees although `str.isprintable` lets them pass: fillers, joiners and variation selectors."""
 _MARKS_IN_A_ROW = 4
-"""More marks on one letter than any living script needs cover the lines above and below."""
+"""Marks on one letter, at most; more than any living script needs cover the lines above and below."""
 
 
-def parse_json(name: str, content: bytes, limits: Limits, longer: Mapping[str, int]) -> dict[str, Any]:
+def parse_json(name: str, content: bytes, limits: ReadLimits, longer: Mapping[str, int]) -> dict[str, Any]:
     """The object that a JSON file holds; raises `Refused`.
 
     A text under a key of `longer` may have that many characters. -0 and -0.0 are numbers like others.
@@ -53,7 +53,7 @@ def parse_json(name: str, content: bytes, limits: Limits, longer: Mapping[str, i
     return value
 
 
-def _check_outline(name: str, content: bytes, limits: Limits) -> None:
+def _check_outline(name: str, content: bytes, limits: ReadLimits) -> None:
     """Depth, number of values and length of numbers; right up to the first place at which the file is no JSON."""
     unescaped = content.replace(rb"\\", b"").replace(rb"\"", b"")
     outside = b"".join(unescaped.split(b'"')[::2])

@@ -7,19 +7,19 @@ import struct
 import zlib
 from typing import TYPE_CHECKING
 
-from leaderboards.untrusted.refusals import Limits, refused, shown
+from leaderboards.untrusted.refusals import ReadLimits, refused, shown
 
 if TYPE_CHECKING:
     import numpy as np
 
 _MAGIC = b"\x89PNG\r\n\x1a\n"
 _CHANNELS = {0: 1, 2: 3}
-"""Of the colour types grey and RGB."""
+"""Channels by colour type: 0 is grey, 2 is RGB."""
 _REMEDY = "write the picture anew as 8-bit grey or RGB without metadata"
 _CUT = "copy the file again"
 
 
-def decode_png(name: str, content: bytes, limits: Limits, shape: tuple[int, ...] | None) -> np.ndarray:
+def decode_png(name: str, content: bytes, limits: ReadLimits, shape: tuple[int, ...] | None) -> np.ndarray:
     """Pixels of a PNG, uint8 (h w) or (h w 3), of this shape if one is given; raises `Refused`.
 
     Allowed are IHDR, IDAT and IEND; the pixels are expanded under a limit before Pillow sees the file.
@@ -70,7 +70,7 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def _walk(name: str, content: bytes, limits: Limits) -> tuple[bytes, bytes]:
+def _walk(name: str, content: bytes, limits: ReadLimits) -> tuple[bytes, bytes]:
     """The header and the packed pixels, once all chunks are whole, allowed and in order."""
     if not content.startswith(_MAGIC):
         raise refused(name, "it is no PNG", _REMEDY)
@@ -103,7 +103,7 @@ def _walk(name: str, content: bytes, limits: Limits) -> tuple[bytes, bytes]:
     return bytes(parts[0]), b"".join(parts[1:-1])
 
 
-def _check_header(name: str, header: bytes, limits: Limits) -> tuple[int, int, int]:
+def _check_header(name: str, header: bytes, limits: ReadLimits) -> tuple[int, int, int]:
     """Height, width and channels that the header names."""
     width, height, bits, colour, compression, filtering, interlace = struct.unpack(">IIBBBBB", header)
     if not width or not height:

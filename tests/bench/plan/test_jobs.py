@@ -26,7 +26,7 @@ from defenses.none import NoDefense
 from defenses.schedule import Schedule
 from defenses.task import Classifier, Normalise
 from leaderboards.cli.main import app
-from leaderboards.cli.report import report
+from leaderboards.cli.report import report_run
 
 GRID = """
 [grid]
@@ -260,7 +260,7 @@ def test_a_run_whose_noise_is_divided_twice_fails_loudly(grid, tmp_path, capsys)
     overrides = ['grid.defenses=["none","twice","dp_sgd"]', "grid.client.images=4", "grid.images=8"]
     run = leakboard.run(grid, output=tmp_path / "run", overrides=overrides, plugins=[plugin])
     assert run.failed == 0
-    assert not report(run.folder, quiet=True)
+    assert not report_run(run.folder, quiet=True)
     said = capsys.readouterr().err
     assert "BROKEN CERTIFICATE: twice" in said
     assert "dp_sgd" not in said

@@ -117,7 +117,7 @@ def test_a_plugin_is_executed_once_by_a_check_with_a_re_run(tiny, monkeypatch):
     executed, execute = [], sources.from_file
     monkeypatch.setattr("bench.registry.registry.from_file", lambda path: executed.append(path) or execute(path))
     with pytest.raises(typer.Exit) as left:
-        boards.check([tiny / PICTURES / "signs"], rerun=1, plugin=[SIGNS], published=tiny)
+        boards.check_entries([tiny / PICTURES / "signs"], rerun=1, plugin=[SIGNS], published=tiny)
     assert left.value.exit_code == 0
     assert executed == [SIGNS]
 

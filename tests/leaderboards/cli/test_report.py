@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import leakboard
 from bench.store.store import Store
 from leaderboards.cli.main import app
-from leaderboards.cli.report import report
+from leaderboards.cli.report import report_run
 
 GRID = Path(__file__).parents[2] / "small.toml"
 NOISE = "gaussian_noise(std=0.1)"
@@ -48,10 +48,10 @@ def test_a_broken_certificate_fails_the_run_and_says_so(
     folder: Path, keep: Callable, capsys: pytest.CaptureFixture[str]
 ) -> None:
     keep()
-    assert report(folder, quiet=True)
+    assert report_run(folder, quiet=True)
     assert capsys.readouterr().err == ""
     keep(successes=190)
-    assert not report(folder, quiet=True)
+    assert not report_run(folder, quiet=True)
     assert f"leakboard: BROKEN CERTIFICATE: {NOISE} on digits" in capsys.readouterr().err
 
 
@@ -59,7 +59,7 @@ def test_undefended_training_that_falls_short_is_said_and_fails_nothing(
     folder: Path, keep: Callable, capsys: pytest.CaptureFixture[str]
 ) -> None:
     keep(least=0.7)
-    assert report(folder, quiet=True)
+    assert report_run(folder, quiet=True)
     assert "undefended training reaches 0.600, 0.7 is needed; nobody is ranked" in capsys.readouterr().err
 
 
@@ -75,7 +75,7 @@ def test_the_commands_show_what_was_trained(folder: Path, keep: Callable, comman
 
 def test_a_run_that_trained_nobody_is_reported_as_ever(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Store, "jobs_frame", lambda self: pd.DataFrame(), raising=False)
-    assert report(folder, quiet=True)
+    assert report_run(folder, quiet=True)
     shown = CliRunner().invoke(app, ["rank", str(folder)])
     assert shown.exit_code == 0
     assert "Privacy and its price" not in shown.stdout

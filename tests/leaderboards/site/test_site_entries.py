@@ -13,7 +13,7 @@ from made_entries import NONE, board_of, make_entry
 from typer.testing import CliRunner
 
 from bench.errors import ConfigurationError
-from leaderboards.cli.site import site
+from leaderboards.cli.site import site_commands
 from leaderboards.entries.entry import read_entry
 from leaderboards.entries.published import published
 from leaderboards.entries.reviews import Review, write_review
@@ -159,7 +159,7 @@ def test_ctrl_c_leaves_no_half_of_a_site(tmp_path, monkeypatch):
     (tmp_path / "published").mkdir()
     before = signal.getsignal(signal.SIGINT)
     options = ["build", "-o", str(tmp_path / "site"), "--published", str(tmp_path / "published")]
-    done = CliRunner().invoke(site, options)
+    done = CliRunner().invoke(site_commands, options)
     assert done.exit_code == 130
     assert "stopped" in done.output
     assert [path.name for path in tmp_path.iterdir()] == ["published"]

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from leaderboards.untrusted.folder import LIMITS, Limits, Refused, read_folder, write_png
+from leaderboards.untrusted.folder import LIMITS, ReadLimits, Refused, read_folder, write_png
 from leaderboards.untrusted.refusals import refused, shown
 from leaderboards.untrusted.strict_json import parse_json
 from leaderboards.untrusted.strict_png import decode_png
@@ -243,19 +243,19 @@ def test_an_empty_file_that_changes_is_refused(folder):
 @pytest.mark.parametrize(
     ("limits", "words"),
     [
-        (Limits(most_files=6), "more than 6 files"),
-        (Limits(most_bytes=100), "allowed are 100"),
-        (Limits(folders_deep=0), "more than 0 deep"),
-        (Limits(name_length=10), "longer than 10"),
-        (Limits(json_bytes=50), "allowed are 50"),
-        (Limits(json_depth=2), "more than 2 deep"),
-        (Limits(json_values=5), "more than 5 values"),
-        (Limits(text_length=30), "allowed are 30"),
-        (Limits(number_length=3), "more than 3 characters"),
-        (Limits(png_bytes=50), "allowed are 50"),
-        (Limits(png_pixels=95), "allowed are 95"),
-        (Limits(png_side=11), "allowed are 16000000 and 11 on a side"),
-        (Limits(png_chunks=2), "more than 2 chunks"),
+        (ReadLimits(most_files=6), "more than 6 files"),
+        (ReadLimits(most_bytes=100), "allowed are 100"),
+        (ReadLimits(folders_deep=0), "more than 0 deep"),
+        (ReadLimits(name_length=10), "longer than 10"),
+        (ReadLimits(json_bytes=50), "allowed are 50"),
+        (ReadLimits(json_depth=2), "more than 2 deep"),
+        (ReadLimits(json_values=5), "more than 5 values"),
+        (ReadLimits(text_length=30), "allowed are 30"),
+        (ReadLimits(number_length=3), "more than 3 characters"),
+        (ReadLimits(png_bytes=50), "allowed are 50"),
+        (ReadLimits(png_pixels=95), "allowed are 95"),
+        (ReadLimits(png_side=11), "allowed are 16000000 and 11 on a side"),
+        (ReadLimits(png_chunks=2), "more than 2 chunks"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
