@@ -13,17 +13,17 @@ from leaderboards.checks.rerun import COMPARED_FIGURES
 from leaderboards.checks.rules import ENTRY_RULES, EntryRule
 from tools.readme import put
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "what-a-check-can-detect.md"
+DETECTION_PAGE = Path(__file__).resolve().parents[1] / "docs" / "what-a-check-can-detect.md"
 
 
-def rules() -> str:
+def rule_table() -> str:
     """Every rule as a row of Markdown, in the order in which it is asked."""
     lines = ["| Promise | Broken by | Needs |", "|:--|:--|:--|"]
     lines += [f"| {_promise(rule)} | {_faults(rule)} | {_needs(rule)} |" for rule in ENTRY_RULES]
     return "\n".join(lines)
 
 
-def figures() -> str:
+def figure_table() -> str:
     """Every figure that is compared after a re-run, as a row of Markdown with its tolerance."""
     lines = ["| Figure | May move by |", "|:--|:--|"]
     lines += [f"| {one.text.format(one.owner)} | {one.tolerance:g}{one.unit} |" for one in COMPARED_FIGURES]
@@ -44,5 +44,5 @@ def _needs(rule: EntryRule) -> str:
 
 
 if __name__ == "__main__":
-    put("rules", rules(), PAGE)
-    put("figures", figures(), PAGE)
+    put("rules", rule_table(), DETECTION_PAGE)
+    put("figures", figure_table(), DETECTION_PAGE)

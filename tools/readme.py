@@ -20,19 +20,19 @@ from leaderboards.ranking.ranking import ranking
 from leaderboards.ranking.summary import Row, records
 from leaderboards.tables.prices import bound_sign, epsilon_text, rank_text
 from leaderboards.tables.standings import render
+from tools.rooms import REPOSITORY
 
-ROOT = Path(__file__).resolve().parents[1]
-README = ROOT / "README.md"
+README = REPOSITORY / "README.md"
 
 
 def put_quick(run: Path) -> None:
     """Refresh docs/quick and the marked part of docs/quickstart.md from the run's folder."""
     for kind, name in {"leakage": "leakage-*.png", "gallery": "gallery-*-defense-known.png"}.items():
         [picture] = (run / "plots").glob(name)
-        shutil.copy(picture, ROOT / "docs" / "quick" / f"{kind}.png")
+        shutil.copy(picture, REPOSITORY / "docs" / "quick" / f"{kind}.png")
     table = render(Store.existing(run).frame(), "markdown")
     first = table.split("\n- ")[0]
-    put("table", first.strip(), ROOT / "docs" / "quickstart.md")
+    put("table", first.strip(), REPOSITORY / "docs" / "quickstart.md")
 
 
 def put(mark: str, text: str, page: Path = README) -> None:
@@ -43,13 +43,13 @@ def put(mark: str, text: str, page: Path = README) -> None:
     page.write_text(found, encoding="utf-8")
 
 
-TARGET = ROOT / "docs" / "board"
+TARGET = REPOSITORY / "docs" / "board"
 
 
 def put_board(name: str) -> None:
     """Refresh docs/board and the marked part of README.md from leaderboards/published."""
-    board = published(name, ROOT / "leaderboards" / "published")
-    put("board", table(board))
+    board = published(name, REPOSITORY / "leaderboards" / "published")
+    put("board", board_table(board))
     frame, jobs = board.frames(ranked=True)
     first = questions(frame)[0]
     title = f"{board.board.rules.title}: what the strongest attack gets beyond its floor, and what the defense costs"
@@ -62,7 +62,7 @@ def put_board(name: str) -> None:
                 path.unlink()
 
 
-def table(board: Published) -> str:
+def board_table(board: Published) -> str:
     """Rank and leakage under each of the board's weights, and what the defense costs, as a markdown table."""
     frame, jobs = board.frames(ranked=True)
     rows = records(ranking(questions(frame), board.board.rule, costs_of(jobs)))
@@ -110,7 +110,7 @@ def _delta(rows: list[Row]) -> str:
 
 
 def _rank(row: Row | None) -> tuple[float, float]:
-    """What the lines are sorted by: who leaks least first, who has no rank last."""
+    """The key that sorts the lines: the defense that leaks least comes first, one without a rank last."""
     if row is None or pd.isna(row["rank"]):
         return float("inf"), 0.0
     return float(row["rank"]), float(row["ssim_gain"])

@@ -86,7 +86,7 @@ def _option(name: str, kind: Any, info: OptionInfo) -> str:
 
 
 def _value(kind: Any) -> str:
-    """What stands for a value: the choices of a Literal, else the type's name."""
+    """The placeholder of an option's value: the choices of a Literal, else the type's name."""
     for part in (kind, *get_args(kind)):
         if get_origin(part) is Literal:
             return "\\|".join(map(str, get_args(part)))
@@ -102,7 +102,7 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-SIGNS = {Ge: ("ge", "at least"), Gt: ("gt", "more than"), Le: ("le", "at most"), Lt: ("lt", "less than")}
+BOUNDS = {Ge: ("ge", "at least"), Gt: ("gt", "more than"), Le: ("le", "at most"), Lt: ("lt", "less than")}
 WORDS = {
     str: "text",
     int: "whole number",
@@ -165,8 +165,8 @@ def words(annotation: Any, *metadata: Any) -> str:
 def _limits(metadata: tuple[Any, ...]) -> Iterator[str]:
     for item in metadata:
         for one in getattr(item, "metadata", [item]):  # A Field holds its bounds in a list.
-            if type(one) in SIGNS:
-                name, sign = SIGNS[type(one)]
+            if type(one) in BOUNDS:
+                name, sign = BOUNDS[type(one)]
                 yield f"{sign} {getattr(one, name):g}"
 
 
@@ -183,9 +183,9 @@ def _plain(value: object) -> str:
 
 
 HERE = Path(__file__).resolve().parents[1] / "docs"
-PAGE = HERE / "reference.md"
+REFERENCE_PAGE = HERE / "reference.md"
 NOTES = HERE / "reference.toml"
-HEAD = """# Reference
+REFERENCE_HEAD = """# Reference
 
 Made from the code by `make reference`; a test compares. What a run does in order is in [quickstart.md](quickstart.md).
 """
@@ -199,11 +199,11 @@ def words_for_the_page() -> dict[str, dict[str, str]]:
     return told | {"keys": told["keys"] | axes, "columns": columns}
 
 
-def page() -> str:
+def reference_page() -> str:
     """The whole page."""
     notes = words_for_the_page()
     parts = [
-        HEAD,
+        REFERENCE_HEAD,
         "## Commands",
         *commands(),
         "## Exit codes",
@@ -253,4 +253,4 @@ def _table(head: tuple[str, str], rows: dict[str, str]) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+    REFERENCE_PAGE.write_text(reference_page(), encoding="utf-8")

@@ -108,7 +108,7 @@ def clashes(trees: Mapping[str, ast.Module]) -> dict[str, list[str]]:
 
 
 def docstrings(tree: ast.Module) -> list[str]:
-    """Of the file, its classes and its functions."""
+    """The docstrings of a file, its classes and its functions."""
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     return [text for node in ast.walk(tree) if isinstance(node, kinds) and (text := ast.get_docstring(node))]
 

@@ -651,7 +651,7 @@ def table() -> str:
 
 
 if __name__ == "__main__":
-    from tools.detection import PAGE
+    from tools.detection import DETECTION_PAGE
     from tools.readme import put
 
-    put("lies", table(), PAGE)
+    put("lies", table(), DETECTION_PAGE)

@@ -7,19 +7,21 @@ import pytest
 
 from leaderboards.checks import rerun
 from leaderboards.checks.rules import ENTRY_RULES
-from tools.detection import PAGE, figures, rules
+from tools.detection import DETECTION_PAGE, figure_table, rule_table
 
 
-@pytest.mark.parametrize(("mark", "table"), [("rules", rules), ("figures", figures)])
+@pytest.mark.parametrize(("mark", "table"), [("rules", rule_table), ("figures", figure_table)])
 def test_the_page_shows_the_table_of_the_code(mark, table):
-    shown = re.search(rf"<!-- {mark} -->\n(.*?)\n<!-- end of {mark} -->", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    shown = re.search(
+        rf"<!-- {mark} -->\n(.*?)\n<!-- end of {mark} -->", DETECTION_PAGE.read_text(encoding="utf-8"), re.DOTALL
+    )
     assert shown is not None
     assert shown[1] == table(), "run python -m tools.detection"
 
 
 def test_every_rule_has_a_name_of_its_own_and_says_what_breaks_it():
     assert len({rule.name for rule in ENTRY_RULES}) == len(ENTRY_RULES)
-    for line in rules().splitlines()[2:]:
+    for line in rule_table().splitlines()[2:]:
         assert all(cell.strip() for cell in line.strip("|").split("|")), line
 
 

@@ -13,7 +13,7 @@ from leaderboards.ranking.costs import costs_of
 from leaderboards.ranking.evidence import questions
 from leaderboards.ranking.ranking import ranking
 from leaderboards.ranking.summary import records
-from tools.readme import table
+from tools.readme import board_table
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -33,7 +33,7 @@ def test_the_readme_shows_the_board_as_it_is_published():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     shown = re.search(r"<!-- board -->\n(.*?)\n<!-- end of board -->", readme, re.DOTALL)
     assert shown is not None
-    assert shown[1] == table(board())
+    assert shown[1] == board_table(board())
     assert (ROOT / "docs" / "board" / "plot.png").is_file()
     assert "docs/board/plot.png" in readme
 

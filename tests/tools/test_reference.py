@@ -46,7 +46,9 @@ def named(table):
 
 
 def test_the_page_is_what_the_code_says():
-    assert reference_page.PAGE.read_text(encoding="utf-8") == reference_page.page(), "run `make reference`"
+    assert reference_page.REFERENCE_PAGE.read_text(encoding="utf-8") == reference_page.reference_page(), (
+        "run `make reference`"
+    )
 
 
 def test_every_key_of_a_grid_file_has_words_and_no_other_has():

@@ -33,21 +33,25 @@ OF_AN_IMAGE = (
 )  # fmt: skip
 
 
-DIGITS = "%.6g"
+SIX_DIGITS = "%.6g"
+"""The format of figures in results.csv."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What is known of a run: `frame` with the columns above, what `about` it is to be said, and its pictures."""
+    """The results of a run, from its own folder or from an archive."""
 
     name: str
     frame: pd.DataFrame
+    """A row for each attacked image, with the columns above."""
     about: dict[str, Any]
+    """Dataset, command, commits, machine and time, as `about_run` has them."""
     images: StoredImages | None
+    """Private images and reconstructions; None of an archive, which keeps no pictures."""
 
 
 def read(folder: Path) -> Result:
-    """The result in a run's folder, or in one that `write` made, which has no pictures."""
+    """The result in a run's folder, or in one that `write_archive` made, which has no pictures."""
     if (folder / "plan.json").is_file():
         from leaderboards.figures.gallery import StoredImages
 
@@ -62,7 +66,7 @@ def read(folder: Path) -> Result:
     return Result(about["name"], rows.merge(cells, on="cell", how="left", validate="many_to_one"), about, None)
 
 
-def write(run: Path, folder: Path) -> None:
+def write_archive(run: Path, folder: Path) -> None:
     """Publish a finished run into `folder`; figures keep six digits."""
     store = Store.existing(run)
     frame = store.frame()
@@ -70,7 +74,7 @@ def write(run: Path, folder: Path) -> None:
     about = about_run(store) | {"cells": json.loads(cells.to_json(orient="records"))}
     folder.mkdir(parents=True, exist_ok=True)
     images = _rounded(frame)[list(OF_AN_IMAGE)]
-    images.to_csv(folder / "results.csv", index=False, float_format=DIGITS, lineterminator="\n")
+    images.to_csv(folder / "results.csv", index=False, float_format=SIX_DIGITS, lineterminator="\n")
     (folder / "about.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     shutil.copy(run / "run.toml", folder / "run.toml")
 
@@ -78,7 +82,7 @@ def write(run: Path, folder: Path) -> None:
 def _rounded(frame: pd.DataFrame) -> pd.DataFrame:
     """The frame as it comes back from the file, so that the page is the same from both."""
     floats = [name for name in OF_AN_IMAGE if frame[name].dtype == "float64"]
-    return frame.assign(**{name: [float(DIGITS % value) for value in frame[name]] for name in floats})
+    return frame.assign(**{name: [float(SIX_DIGITS % value) for value in frame[name]] for name in floats})
 
 
 def about_run(store: Store) -> dict[str, Any]:
@@ -124,4 +128,4 @@ def in_one_line(value: Any) -> str:
 if __name__ == "__main__":
     *runs, target = map(Path, sys.argv[1:])
     for one in runs:
-        write(one, target / one.name)
+        write_archive(one, target / one.name)

@@ -7,57 +7,66 @@ from dataclasses import dataclass
 
 from tools.paper.orderings import Cells, Ordering
 
-UNTRAINED, FIVE = "untrained", "epochs=5 on cifar10-jpeg"
+UNTRAINED_LABEL, FIVE = "untrained", "epochs=5 on cifar10-jpeg"
 """Labels of weights that several presets share."""
 COSINE, EUCLIDEAN = {"attack_name": "inverting_gradients"}, {"attack_name": "euclidean"}
 
 
 @dataclass(frozen=True)
-class Published:
-    """A figure of the paper: PSNR in dB, mean and SD over its images; `remembered`: not looked up again."""
+class PaperFigure:
+    """A figure of the paper: PSNR over its images."""
 
     mean: float
+    """In dB."""
     sd: float
+    """In dB."""
     remembered: bool = True
+    """Not looked up again in the paper."""
 
     def __str__(self) -> str:
         return f"{self.mean:.2f} ± {self.sd:.2f}" + (" [from memory]" if self.remembered else "")
 
 
 @dataclass(frozen=True)
-class Line:
-    """A row of the page's table: cells of ours, and the paper's figure for the same where there is one."""
+class PaperLine:
+    """A row of the page's table."""
 
     cells: Cells
-    paper: Published | None = None
+    """Our results."""
+    paper: PaperFigure | None = None
+    """The paper's figure for the same, where there is one."""
 
 
 @dataclass(frozen=True)
 class Held:
-    """An ordering that the paper claims, or with `asked` one that we ask about without it."""
+    """An ordering that our results are held against."""
 
     ordering: Ordering
     asked: bool = False
+    """Our own question, of which the paper says nothing."""
 
 
 @dataclass(frozen=True)
-class Variant:
-    """A claim as one preset tests it; `differs` says where and why its setting is not the paper's."""
+class ClaimVariant:
+    """A claim as one preset tests it."""
 
     preset: str
-    lines: tuple[Line, ...]
+    lines: tuple[PaperLine, ...]
     held: tuple[Held, ...]
     differs: str
+    """Sentences about the differences of its setting from the paper's, and their reasons."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """`slug` names its pictures; `paper` says what the paper shows and where."""
+    """A claim of the paper, with the presets that test it."""
 
     slug: str
+    """The claim's part in the names of its pictures."""
     title: str
     paper: str
-    variants: tuple[Variant, ...]
+    """Sentences about what the paper shows and where."""
+    variants: tuple[ClaimVariant, ...]
 
 
 def floor(label: str, *, metric: str = "psnr_db", **where: object) -> Cells:
@@ -66,7 +75,7 @@ def floor(label: str, *, metric: str = "psnr_db", **where: object) -> Cells:
 
 
 def above_floor(cells: Cells) -> tuple[Held, Held]:
-    """That the attack of these cells is above the strongest control, in PSNR and in images identified."""
+    """The orderings of these cells above the strongest control, by PSNR and by images identified."""
     where = {key: value for key, value in cells.where.items() if key not in ("attack_name", "control")}
     label = f"{cells.label}: strongest floor"
     psnr, identified = (floor(label, metric=metric, **where) for metric in ("psnr_db", "identified"))
@@ -75,16 +84,16 @@ def above_floor(cells: Cells) -> tuple[Held, Held]:
 
 LENET = "LeNet(Zhu)"
 TABLE1 = {
-    ("lenet", "untrained"): (Published(18.00, 3.33, remembered=False), Published(46.25, 12.66)),
-    ("lenet", "trained"): (Published(18.08, 4.27), Published(13.24, 5.44)),
-    ("resnet", "untrained"): (Published(19.83, 2.96), Published(10.29, 5.38)),
-    ("resnet", "trained"): (Published(13.95, 3.38), Published(6.90, 2.80)),
+    ("lenet", "untrained"): (PaperFigure(18.00, 3.33, remembered=False), PaperFigure(46.25, 12.66)),
+    ("lenet", "trained"): (PaperFigure(18.08, 4.27), PaperFigure(13.24, 5.44)),
+    ("resnet", "untrained"): (PaperFigure(19.83, 2.96), PaperFigure(10.29, 5.38)),
+    ("resnet", "trained"): (PaperFigure(13.95, 3.38), PaperFigure(6.90, 2.80)),
 }
 """Geiping et al. (NeurIPS 2020), Table 1: the cosine attack, the Euclidean one."""
 
 
-def _table1(preset: str, nets: dict[str, tuple[str, str]], weights: dict[str, str], differs: str) -> Variant:
-    lines: list[Line] = []
+def _table1(preset: str, nets: dict[str, tuple[str, str]], weights: dict[str, str], differs: str) -> ClaimVariant:
+    lines: list[PaperLine] = []
     found: dict[tuple[str, str], tuple[Cells, Cells]] = {}
     for kind, (model, net) in nets.items():
         for state, label in weights.items():
@@ -95,13 +104,13 @@ def _table1(preset: str, nets: dict[str, tuple[str, str]], weights: dict[str, st
             euclidean = Cells(f"{net}, {state}: Euclidean", {**where, **EUCLIDEAN})
             found[kind, state] = cosine, euclidean
             papers = TABLE1[kind, "untrained" if state == "untrained" else "trained"]
-            lines += [Line(cosine, papers[0]), Line(euclidean, papers[1])]
-            lines.append(Line(floor(f"{net}, {state}: strongest floor", **where)))
+            lines += [PaperLine(cosine, papers[0]), PaperLine(euclidean, papers[1])]
+            lines.append(PaperLine(floor(f"{net}, {state}: strongest floor", **where)))
     held = [Held(Ordering(e, c) if key == ("lenet", "untrained") else Ordering(c, e)) for key, (c, e) in found.items()]
     held += [Held(Ordering(c, e, "identified"), asked=True) for c, e in found.values()]
     wide = [cosine for (kind, _), (cosine, _) in found.items() if kind == "resnet"]
     held += [Held(Ordering(*pair)) for pair in itertools.pairwise(wide)]
-    return Variant(preset, tuple(lines), tuple(held), differs)
+    return ClaimVariant(preset, tuple(lines), tuple(held), differs)
 
 
 ATTACKS = Claim(
@@ -115,14 +124,14 @@ ATTACKS = Claim(
         _table1(
             "paper-table1",
             {"lenet": ("lenet-zhu", LENET), "resnet": ("resnet20-4", "ResNet20-4")},
-            {"untrained": UNTRAINED, "120 epochs": "epochs=120"},
+            {"untrained": UNTRAINED_LABEL, "120 epochs": "epochs=120"},
             "Momentum and a half cosine in training where the paper lowers the rate in steps; LeNet(Zhu) is trained at "
             "a rate of .01, since with momentum it stays at chance at the paper's .1.",
         ),
         _table1(
             "paper-table1-small",
             {"lenet": ("lenet-zhu", LENET), "resnet": ("resnet20", "ResNet20, width 16")},
-            {"untrained": UNTRAINED, "5 epochs": FIVE},
+            {"untrained": UNTRAINED_LABEL, "5 epochs": FIVE},
             "Few images instead of the first 100, a fraction of the paper's 4,800 iterations and 300 outer steps of"
             " L-BFGS (the table says how many), and a quarter of ResNet20-4's width. Training is short and on "
             "20,000 JPEG images, not 120 epochs on CIFAR-10's 50,000: these networks are far from converged and "
@@ -135,29 +144,29 @@ ATTACKS = Claim(
         _table1(
             "paper-resnet20-4-small",
             {"resnet": ("resnet20-4", "ResNet20-4")},
-            {"untrained": UNTRAINED},
+            {"untrained": UNTRAINED_LABEL},
             "The paper's own network, but one image: it shows what happens there and decides nothing.",
         ),
     ),
 )
 
 
-def _trained(preset: str, model: str, net: str, states: dict[str, str], differs: str) -> Variant:
-    lines: list[Line] = []
+def _trained(preset: str, model: str, net: str, states: dict[str, str], differs: str) -> ClaimVariant:
+    lines: list[PaperLine] = []
     found: dict[tuple[str, str], Cells] = {}
     for mode, suffix in {"eval": "", "train": ", client in train mode"}.items():
         for state, label in states.items():
             where = {"model": model + suffix, "weights": label}
             found[mode, state] = Cells(f"{net}, {state}, client in {mode} mode", {**where, **COSINE})
-            lines.append(Line(found[mode, state]))
-    lines.append(Line(floor(f"{net}, {UNTRAINED}: strongest floor", model=model, weights=UNTRAINED)))
+            lines.append(PaperLine(found[mode, state]))
+    lines.append(PaperLine(floor(f"{net}, {UNTRAINED_LABEL}: strongest floor", model=model, weights=UNTRAINED_LABEL)))
     first, *_, last = (found["eval", state] for state in states)
     held = [
         Held(Ordering(first, last)),
         Held(Ordering(first, last, "update_norm")),
         *(Held(Ordering(found["eval", s], found["train", s], "identified"), asked=True) for s in states),
     ]
-    return Variant(preset, tuple(lines), tuple(held), differs)
+    return ClaimVariant(preset, tuple(lines), tuple(held), differs)
 
 
 _TRAINED = Claim(
@@ -172,14 +181,14 @@ _TRAINED = Claim(
             "paper-architecture",
             "resnet20(width=64)",
             "ResNet20-4",
-            {"untrained": UNTRAINED, "1 epoch": "epochs=1", "5 epochs": "epochs=5", "120 epochs": "epochs=120"},
+            {"untrained": UNTRAINED_LABEL, "1 epoch": "epochs=1", "5 epochs": "epochs=5", "120 epochs": "epochs=120"},
             "Momentum and a half cosine in training where the paper lowers the rate in steps.",
         ),
         _trained(
             "paper-architecture-small",
             "resnet20(width=16)",
             "ResNet20, width 16",
-            {"untrained": UNTRAINED, "1 epoch": "epochs=1 on cifar10-jpeg", "5 epochs": FIVE},
+            {"untrained": UNTRAINED_LABEL, "1 epoch": "epochs=1 on cifar10-jpeg", "5 epochs": FIVE},
             "Few images, few epochs on the JPEG stand-in (nothing has converged; a network that errs on an image "
             "sends a large gradient for it), and so few iterations that the noise of the start is still there, "
             "which PSNR punishes. With so few images a sign test decides only where nearly all differ, "
@@ -191,7 +200,7 @@ _TRAINED = Claim(
 
 def _shapes(
     preset: str, models: dict[str, str], orders: list[tuple[str, str]], states: dict[str, str], differs: str
-) -> Variant:
+) -> ClaimVariant:
     cells = {
         (m, s): Cells(f"{net}, {s}", {"model": m, "weights": w, **COSINE})
         for m, net in models.items()
@@ -206,8 +215,8 @@ def _shapes(
     held += [one for cell in cells.values() for one in above_floor(cell)]
     first, *_, last = states
     held += [Held(Ordering(cells[m, first], cells[m, last], "update_norm")) for m in models]
-    lines = [Line(c) for pair in zip(cells.values(), floors, strict=True) for c in pair]
-    return Variant(preset, tuple(lines), tuple(held), differs)
+    lines = [PaperLine(c) for pair in zip(cells.values(), floors, strict=True) for c in pair]
+    return ClaimVariant(preset, tuple(lines), tuple(held), differs)
 
 
 _SHAPES = Claim(
@@ -223,7 +232,7 @@ _SHAPES = Claim(
             | {"resnet20(blocks=1)": "ResNet8, width 16", "resnet20(blocks=9)": "ResNet56, width 16"},
             [(f"convnet64(width={a})", f"convnet64(width={b})") for a, b in ((128, 64), (64, 16))]
             + [("resnet20(width=64)", "resnet20(width=16)")],
-            {"untrained": UNTRAINED, "120 epochs": "epochs=120"},
+            {"untrained": UNTRAINED_LABEL, "120 epochs": "epochs=120"},
             "Momentum and a half cosine in training where the paper lowers the rate in steps.",
         ),
         _shapes(
@@ -234,7 +243,7 @@ _SHAPES = Claim(
                 "resnet20(blocks=1)": "ResNet8, width 16",
             },
             [("resnet20(width=16)", "resnet20(width=8)")],
-            {"untrained": UNTRAINED, "5 epochs": FIVE},
+            {"untrained": UNTRAINED_LABEL, "5 epochs": FIVE},
             "Narrow, shallow networks where the paper has 16 to 128 channels and up to 152 layers; few images, "
             "short training on the JPEG stand-in, and so few iterations that the noise of the start is still there,"
             " which PSNR punishes. With so few images a sign test decides only where nearly all differ, "
@@ -244,11 +253,13 @@ _SHAPES = Claim(
 )
 
 
-def _large(preset: str, models: dict[str, str], differs: str) -> Variant:
+def _large(preset: str, models: dict[str, str], differs: str) -> ClaimVariant:
     cells = [Cells(net, {"model": m, **COSINE}) for m, net in models.items()]
     floors = [floor(f"{net}: strongest floor", model=m) for m, net in models.items()]
     held = tuple(one for cell in cells for one in above_floor(cell))
-    return Variant(preset, tuple(Line(c) for pair in zip(cells, floors, strict=True) for c in pair), held, differs)
+    return ClaimVariant(
+        preset, tuple(PaperLine(c) for pair in zip(cells, floors, strict=True) for c in pair), held, differs
+    )
 
 
 _LARGE = Claim(
@@ -273,18 +284,18 @@ _LARGE = Claim(
 NETWORKS = (_TRAINED, _SHAPES, _LARGE)
 
 
-def _fedavg(preset: str, model: str, rates: tuple[float, ...], differs: str) -> Variant:
-    lines = [Line(Cells("one gradient", {"model": model, "defense_name": "none", **COSINE}))]
-    lines.append(Line(floor("one gradient: strongest floor", model=model, defense_name="none")))
+def _fedavg(preset: str, model: str, rates: tuple[float, ...], differs: str) -> ClaimVariant:
+    lines = [PaperLine(Cells("one gradient", {"model": model, "defense_name": "none", **COSINE}))]
+    lines.append(PaperLine(floor("one gradient: strongest floor", model=model, defense_name="none")))
     held = [*above_floor(lines[0].cells)]
     for rate in rates:
         for steps in (1, 5, 20):
             where = {"model": model, "defense.epochs": steps, "defense.learning_rate": rate}
             cells = Cells(f"{steps} local step{'s' * (steps > 1)}, rate {rate:g}", {**where, **COSINE})
-            lines.append(Line(cells))
+            lines.append(PaperLine(cells))
             held += above_floor(cells)
         held.append(Held(Ordering(lines[0].cells, lines[-1].cells), asked=True))
-    return Variant(preset, tuple(lines), tuple(held), differs)
+    return ClaimVariant(preset, tuple(lines), tuple(held), differs)
 
 
 _FEDAVG = Claim(
@@ -308,7 +319,7 @@ _FEDAVG = Claim(
 )
 
 
-def _batch(preset: str, net: dict[str, str], differs: str) -> Variant:
+def _batch(preset: str, net: dict[str, str], differs: str) -> ClaimVariant:
     sizes = (1, 4, 8, 100)
     where = {size: {**net, "images_per_update": size} for size in sizes}
     cells = {
@@ -319,7 +330,9 @@ def _batch(preset: str, net: dict[str, str], differs: str) -> Variant:
     held = [one for size in sizes for one in above_floor(cells[size])]
     pairs = ((1, 4), (4, 8), (8, 100))
     held += [Held(Ordering(cells[a], cells[b], metric)) for a, b in pairs for metric in ("psnr_db", "identified")]
-    return Variant(preset, tuple(Line(c[size]) for size in sizes for c in (cells, floors)), tuple(held), differs)
+    return ClaimVariant(
+        preset, tuple(PaperLine(c[size]) for size in sizes for c in (cells, floors)), tuple(held), differs
+    )
 
 
 _DEALT = (

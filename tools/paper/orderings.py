@@ -1,4 +1,4 @@
-"""Whether one group of results is above another, by paired differences over independent units."""
+"""Orderings of two groups of results, decided by paired differences over independent units."""
 
 from __future__ import annotations
 
@@ -17,22 +17,24 @@ from leaderboards.ranking.statistics import interval
 
 Answer = Literal["holds", "does not hold", "not decided", "not run"]
 LEVEL = 0.05
-LEAST_UNITS = 6
-"""Of five differences of one sign the exact test says p = 2 / 2^5 = .06: they can never decide."""
+"""Significance level of every decision, two-sided."""
+LEAST_PAIRED_UNITS = 6
+"""Fewer decide nothing: of five differences of one sign the exact test says p = 2 / 2^5 = .06, above LEVEL."""
 LEAST_RESAMPLED = 20
-"""Of normal units that differ by nothing a bootstrap calls six different in 14% of samples, and eight in 10%."""
+"""Units from which the bootstrap decides. Of normal units without a difference it calls six different in 14% of
+samples, and eight in 10%."""
 
 
 @dataclass(frozen=True)
 class Cells:
-    """Rows of a run: `label` in words, and `where` from a column, `attack.x` or `defense.x` to its value.
-
-    `strongest` names a metric: of the attacks among them the one with the highest mean is taken, as for controls.
-    """
+    """A choice of rows of a run."""
 
     label: str
+    """The rows in words."""
     where: Mapping[str, Any] = field(default_factory=dict)
+    """A column, or a parameter as `attack.x` or `defense.x` -> the value that it has in these rows."""
     strongest: str | None = None
+    """A metric: only the attack with its highest mean is taken, as among controls."""
 
     def of(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The rows that are meant, perhaps none."""
@@ -56,48 +58,51 @@ class Ordering:
     metric: str = "psnr_db"
 
     def is_that_of(self, other: Ordering) -> bool:
-        """Whether both compare the same rows in the same metric, whatever they are called."""
+        """True if both compare the same rows in the same metric, whatever their labels say."""
         meant = [(o.more.where, o.more.strongest, o.less.where, o.less.strongest, o.metric) for o in (self, other)]
         return meant[0] == meant[1]
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """Whether an ordering holds: the mean paired difference, and what decided over how many units.
-
-    That is `low` and `high`, a 95% interval, or `p` of the sign test with the units `above` and `below` 0.
-    """
+class Judgement:
+    """The answer to an ordering, with the figures that decided it; those of the other test are NaN or 0."""
 
     answer: Answer
     reason: str = ""
+    """The cause of an answer that the figures alone do not give."""
     difference: float = np.nan
+    """Mean of the paired differences, in the metric's unit."""
     units: int = 0
+    """Independent units that were compared."""
     low: float = np.nan
+    """Lower end of the 95% interval of the difference."""
     high: float = np.nan
     p: float = np.nan
+    """p of the sign test."""
     above: int = 0
+    """Units whose difference is above 0, in the sign test."""
     below: int = 0
 
 
-def judge(ordering: Ordering, frame: pd.DataFrame) -> Verdict:
+def judge(ordering: Ordering, frame: pd.DataFrame) -> Judgement:
     """Decide two-sided at 5% by the difference of the same images, seeds averaged first.
 
     The units are the finest groups of images that cut no client's batch of either side. Nothing is decided by fewer
-    than `LEAST_UNITS`, by a side with a failed cell, or by two attacks whose PSNR is under that of the strongest
+    than `LEAST_PAIRED_UNITS`, by a side with a failed cell, or by two attacks whose PSNR is under that of the strongest
     control: between two failures decibels measure noise. That the claim does not hold is not said of an attack that
     missed its own objective on most images: it is no evidence of what the attack could do.
     """
     sides = [ordering.more.of(frame), ordering.less.of(frame)]
     for cells, rows in zip((ordering.more, ordering.less), sides, strict=True):
         if rows.empty:
-            return Verdict("not run", f"there is no result of {cells.label}")
+            return Judgement("not run", f"there is no result of {cells.label}")
         failed = rows[rows["status"] != "ok"]
         if not failed.empty:
-            return Verdict("not decided", f"{cells.label} is {failed['status'].iloc[0]}: {failed['reason'].iloc[0]}")
+            return Judgement("not decided", f"{cells.label} is {failed['status'].iloc[0]}: {failed['reason'].iloc[0]}")
         if rows[ordering.metric].isna().any():
-            return Verdict("not decided", f"{ordering.metric} of {cells.label} is null")
+            return Judgement("not decided", f"{ordering.metric} of {cells.label} is null")
     found = decide(_differences(sides, ordering.metric), signs=ordering.metric == "identified")
-    if found.units < LEAST_UNITS:
+    if found.units < LEAST_PAIRED_UNITS:
         return found
     if ordering.metric == "psnr_db" and all(_is_under_floor(c, frame) for c in (ordering.more, ordering.less)):
         return replace(found, answer="not decided", reason="both are under the strongest floor")
@@ -111,7 +116,7 @@ def judge(ordering: Ordering, frame: pd.DataFrame) -> Verdict:
 
 
 def _differences(sides: list[pd.DataFrame], metric: str) -> np.ndarray:
-    """How far the first side is above the second in the mean of each independent unit (u,)."""
+    """The first side minus the second in the mean of each independent unit (u,)."""
     more, less = (rows.groupby("image")[metric].mean() for rows in sides)
     difference = (more - less).dropna()
     dealt = [
@@ -122,12 +127,12 @@ def _differences(sides: list[pd.DataFrame], metric: str) -> np.ndarray:
     return unit_means(difference.to_numpy(dtype=np.float64), reduce(common_units, dealt[1:], dealt[0]))
 
 
-def decide(units: np.ndarray, signs: bool) -> Verdict:
+def decide(units: np.ndarray, signs: bool) -> Judgement:
     """The exact sign test for shares of images; else Student's t, or from `LEAST_RESAMPLED` units on the bootstrap."""
     # Seeds averaged to the same value may differ in their last digit.
     mean, above, below = float(units.mean()), int((units > 1e-12).sum()), int((units < -1e-12).sum())
-    found = Verdict("not decided", difference=mean, units=len(units))
-    if len(units) < LEAST_UNITS:
+    found = Judgement("not decided", difference=mean, units=len(units))
+    if len(units) < LEAST_PAIRED_UNITS:
         return replace(found, reason="too few independent units")
     if signs:
         p = float(stats.binomtest(above, above + below).pvalue) if above + below else 1.0
@@ -149,12 +154,12 @@ def _student(units: np.ndarray) -> tuple[float, float]:
 
 
 def _is_underpowered(rows: pd.DataFrame) -> bool:
-    """Whether the attack ended above its objective at the private image on most images; a control never did."""
+    """True if the attack ended above its objective at the private image on most images; a control never did."""
     return bool(rows.groupby("image")["underpowered"].mean().mean() > 0.5)
 
 
 def _is_under_floor(cells: Cells, frame: pd.DataFrame) -> bool:
-    """Whether the mean PSNR is under that of the strongest control of the same setting; a control never is."""
+    """True if the mean PSNR is under that of the strongest control of the same setting; a control never is."""
     if cells.where.get("control"):
         return False
     where = {key: value for key, value in cells.where.items() if not key.startswith("attack")}

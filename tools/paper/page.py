@@ -13,17 +13,17 @@ import pandas as pd
 
 from leaderboards.ranking.statistics import summarise_metric
 from tools.paper.archive import Result, read
-from tools.paper.claims import ATTACKS, NETWORKS, PROTOCOL, Claim, Held, Line, Variant
-from tools.paper.orderings import Answer, Ordering, Verdict, judge
-from tools.paper.pictures import chart, gallery, shows
+from tools.paper.claims import ATTACKS, NETWORKS, PROTOCOL, Claim, ClaimVariant, Held, PaperLine
+from tools.paper.orderings import Answer, Judgement, Ordering, judge
+from tools.paper.pictures import chart, paper_gallery, shows
 
-METRICS = {
+ORDERING_METRICS = {
     "psnr_db": ("", "dB", 1, "+.2f"),
     "identified": (", in images identified", "percentage points", 100, "+.0f"),
     "update_norm": (", in the update's norm", "", 1, "+.3g"),
 }
 """Metric of an ordering -> how a sentence names it, its unit, and what a difference is multiplied by and written as."""
-HEAD = """# The paper's claims, measured
+PAPER_HEAD = """# The paper's claims, measured
 
 Geiping, Bauermeister, Dröge and Moeller, "Inverting Gradients - How easy is it to break privacy in federated
 learning?", NeurIPS 2020, arXiv 2003.14053. Its figures stand beside ours; *[from memory]* marks those that were not
@@ -58,10 +58,10 @@ beside these, that the input of a fully connected layer is recovered exactly, is
 """
 
 
-def sentence(held: Held, verdict: Verdict) -> str:
-    """What a comparison comes to, in words."""
+def sentence(held: Held, verdict: Judgement) -> str:
+    """The sentence of the page about one ordering: its answer, its figures, and the reason."""
     ordering = held.ordering
-    what, unit, scale, digits = METRICS[ordering.metric]
+    what, unit, scale, digits = ORDERING_METRICS[ordering.metric]
     below = "the strongest floor" if ordering.less.strongest else ordering.less.label
     claim = f"*{ordering.more.label}* above *{below}*{what}"
     answer = verdict.answer if not held.asked else _asked(verdict.answer)
@@ -82,18 +82,18 @@ def _asked(answer: Answer) -> str:
 
 
 CLAIMS = (ATTACKS, *NETWORKS, *PROTOCOL)
-PUBLISHED = Path(__file__).parents[2] / "leaderboards" / "published" / "paper-small"
-ABSENT = "-"
-COLUMNS = (
+PAPER_RUNS = Path(__file__).parents[2] / "leaderboards" / "published" / "paper-small"
+NO_FIGURE = "-"
+PAPER_COLUMNS = (
     "", "paper", "ours", "ours - paper", "95% interval", "SSIM", "identified @pool", "n", "iterations", "underpowered",
     "update norm",
 )  # fmt: skip
 
 
-def page(results: dict[str, Result], pictures: dict[str, list[str]]) -> str:
+def paper_page(results: dict[str, Result], pictures: dict[str, list[str]]) -> str:
     """The Markdown of the page; `pictures` holds the files, beside the page, of "claim preset"."""
     sections = [_section(claim, results, pictures) for claim in CLAIMS]
-    return "\n".join([HEAD, _overview(results), *sections]).rstrip() + "\n"
+    return "\n".join([PAPER_HEAD, _overview(results), *sections]).rstrip() + "\n"
 
 
 def _overview(results: dict[str, Result]) -> str:
@@ -125,7 +125,7 @@ def _section(claim: Claim, results: dict[str, Result], pictures: dict[str, list[
     return "\n".join(parts)
 
 
-def _variant(variant: Variant, result: Result, pictures: list[str]) -> list[str]:
+def _variant(variant: ClaimVariant, result: Result, pictures: list[str]) -> list[str]:
     about, frame = result.about, result.frame
     threads = ", ".join(f"{n} thread{'s' * (n != 1)}" for n in about["threads"])
     commits = ", ".join(commit[:10] for commit in about["commits"])
@@ -137,23 +137,23 @@ def _variant(variant: Variant, result: Result, pictures: list[str]) -> list[str]
         f"{about['seconds'] / 60:.0f} minutes.\n"
     )
     lines = [row for line in variant.lines if (row := _row(line, frame)) is not None]
-    head, lines = _without_empty([*COLUMNS, f"test accuracy ({_trained_on(frame)})"], lines)
+    head, lines = _without_empty([*PAPER_COLUMNS, f"test accuracy ({_trained_on(frame)})"], lines)
     verdicts = [f"- {sentence(held, judge(held.ordering, frame))}" for held in variant.held]
     shown = [f"![{_alternative(name)}]({name})\n" for name in pictures]
     why = f"**Where and why it differs.** {variant.differs}\n"
     return [facts, _table(head, lines), *shown, "**Does the ordering hold?**\n", *verdicts, "", why]
 
 
-def _row(line: Line, frame: pd.DataFrame) -> list[str] | None:
+def _row(line: PaperLine, frame: pd.DataFrame) -> list[str] | None:
     rows = line.cells.of(frame)
     if rows.empty:
         return None
     first = rows.iloc[0]
     label = line.cells.label + (f" (`{first['attack_name']}`)" if line.cells.strongest else "")
-    paper = ABSENT if line.paper is None else str(line.paper)
+    paper = NO_FIGURE if line.paper is None else str(line.paper)
     bad = rows[rows["status"] != "ok"]
     if not bad.empty:
-        return [label, paper, f"{bad['status'].iloc[0]}: {bad['reason'].iloc[0]}", *[ABSENT] * 9]
+        return [label, paper, f"{bad['status'].iloc[0]}: {bad['reason'].iloc[0]}", *[NO_FIGURE] * 9]
     psnr, ssim, found = (summarise_metric(rows, metric) for metric in ("psnr_db", "ssim", "identified"))
     accuracy = first["weights_accuracy"]
     iterations = json.loads(first["attack_parameters"]).get("iterations")
@@ -161,15 +161,15 @@ def _row(line: Line, frame: pd.DataFrame) -> list[str] | None:
         label,
         paper,
         f"{psnr.mean:.2f}" + ("" if np.isnan(psnr.sd) else f" ± {psnr.sd:.2f}"),
-        ABSENT if line.paper is None else f"{psnr.mean - line.paper.mean:+.2f}",
-        ABSENT if np.isnan(psnr.low) else f"[{psnr.low:.1f}, {psnr.high:.1f}]",
+        NO_FIGURE if line.paper is None else f"{psnr.mean - line.paper.mean:+.2f}",
+        NO_FIGURE if np.isnan(psnr.low) else f"[{psnr.low:.1f}, {psnr.high:.1f}]",
         f"{ssim.mean:.2f}",
         f"{found.mean:.0%} @{first['identification_pool']:.0f}",
         str(psnr.n),
-        ABSENT if iterations is None or line.cells.strongest else str(iterations),
-        ABSENT if rows["underpowered"].isna().any() else f"{rows['underpowered'].mean():.0%}",
-        ABSENT if line.cells.strongest else f"{rows['update_norm'].mean():.3g}",
-        ABSENT if accuracy is None or pd.isna(accuracy) else f"{float(accuracy):.1%}",
+        NO_FIGURE if iterations is None or line.cells.strongest else str(iterations),
+        NO_FIGURE if rows["underpowered"].isna().any() else f"{rows['underpowered'].mean():.0%}",
+        NO_FIGURE if line.cells.strongest else f"{rows['update_norm'].mean():.3g}",
+        NO_FIGURE if accuracy is None or pd.isna(accuracy) else f"{float(accuracy):.1%}",
     ]
 
 
@@ -181,7 +181,7 @@ def _trained_on(frame: pd.DataFrame) -> str:
 
 
 def _without_empty(head: list[str], rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
-    kept = [i for i in range(len(head)) if i in (0, 2) or any(row[i] != ABSENT for row in rows)]
+    kept = [i for i in range(len(head)) if i in (0, 2) or any(row[i] != NO_FIGURE for row in rows)]
     return [head[i] for i in kept], [[row[i] for i in kept] for row in rows]
 
 
@@ -195,17 +195,19 @@ def _alternative(name: str) -> str:
     return ("Reconstructions of " if "gallery" in name else "PSNR in ") + preset
 
 
-def draw(results: dict[str, Result], folder: Path) -> None:
+def draw_pictures(results: dict[str, Result], folder: Path) -> None:
     """Draw what the results allow into `folder`: galleries need the run's own folder."""
     folder.mkdir(exist_ok=True)
     for claim, variant in _tested():
         if (result := results.get(variant.preset)) is not None:
             chart(variant, result.frame, folder / f"psnr-{claim.slug}-{variant.preset}.png")
             if result.images is not None:
-                gallery(variant, result.frame, result.images, folder / f"gallery-{claim.slug}-{variant.preset}.png")
+                paper_gallery(
+                    variant, result.frame, result.images, folder / f"gallery-{claim.slug}-{variant.preset}.png"
+                )
 
 
-def drawn(results: dict[str, Result], folder: Path) -> dict[str, list[str]]:
+def picture_names(results: dict[str, Result], folder: Path) -> dict[str, list[str]]:
     """The pictures in `folder` of these very results, relative to its parent, by "claim preset"."""
     found: dict[str, list[str]] = {}
     for claim, variant in _tested():
@@ -216,19 +218,19 @@ def drawn(results: dict[str, Result], folder: Path) -> dict[str, list[str]]:
     return found
 
 
-def _tested() -> list[tuple[Claim, Variant]]:
+def _tested() -> list[tuple[Claim, ClaimVariant]]:
     return [(claim, variant) for claim in CLAIMS for variant in claim.variants]
 
 
-def main(folders: Iterable[Path], page_file: Path) -> None:
+def make_page(folders: Iterable[Path], page_file: Path) -> None:
     """Make the page and its pictures of the runs in these folders."""
     results = {result.name: result for result in map(read, folders)}
-    draw(results, page_file.with_suffix(""))
-    page_file.write_text(page(results, drawn(results, page_file.with_suffix(""))), encoding="utf-8")
+    draw_pictures(results, page_file.with_suffix(""))
+    page_file.write_text(paper_page(results, picture_names(results, page_file.with_suffix(""))), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(
-        [Path(name) for name in sys.argv[1:]] or sorted(PUBLISHED.iterdir()),
+    make_page(
+        [Path(name) for name in sys.argv[1:]] or sorted(PAPER_RUNS.iterdir()),
         Path(__file__).parents[2] / "docs" / "paper.md",
     )

@@ -15,30 +15,31 @@ from PIL import Image
 from leaderboards.figures.gallery import StoredImages
 from leaderboards.figures.style import NORMAL, SMALL, empty_figure, style
 from leaderboards.ranking.statistics import summarise_metric
-from tools.paper.claims import Line, Variant
+from tools.paper.claims import ClaimVariant, PaperLine
 
-DPI = 110
-OURS, PAPERS, FLOOR = "#1f6f9f", "#c44e2b", "0.55"
+PICTURE_DPI = 110
+"""Dots an inch of every picture of the page."""
+OUR_COLOUR, PAPER_COLOUR, FLOOR_COLOUR = "#1f6f9f", "#c44e2b", "0.55"
 RUN = "Run"
-"""What a picture says of the results that it shows is written under this name into its file."""
+"""The key in a picture's metadata that holds the digest of the results that it shows."""
 
 
 def digest(frame: pd.DataFrame) -> str:
-    """What tells these results from those of any other run."""
+    """The digest of these results, which no other run has: 16 hex digits."""
     rows = frame[["cell", "image", "seed", "psnr_db"]].sort_values(["cell", "image", "seed"])
     text = rows.to_csv(index=False, float_format="%.6g", lineterminator="\n")
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def shows(path: Path, frame: pd.DataFrame) -> bool:
-    """Whether this picture is there, and of these results."""
+    """True if this picture is there and shows these results."""
     if not path.is_file():
         return False
     with Image.open(path) as picture:
         return picture.info.get(RUN) == digest(frame)
 
 
-def chart(variant: Variant, frame: pd.DataFrame, path: Path) -> None:
+def chart(variant: ClaimVariant, frame: pd.DataFrame, path: Path) -> None:
     """Mean PSNR and its SD over images of every attack; a grey bar is the strongest floor, hollow is the paper.
 
     Beside it the update's norm of every image, where the claim is about norms too.
@@ -56,25 +57,25 @@ def chart(variant: Variant, frame: pd.DataFrame, path: Path) -> None:
         if with_norms:
             for y, (line, _) in enumerate(shown):
                 norms = line.cells.of(frame)["update_norm"]
-                axes[1].plot(norms, [y] * len(norms), "o", color=OURS, markersize=3, alpha=0.6)
+                axes[1].plot(norms, [y] * len(norms), "o", color=OUR_COLOUR, markersize=3, alpha=0.6)
             axes[1].set_xscale("log")
             axes[1].set_xlabel("update's norm")
         _legend(axes[0], papers=any(line.paper for line, _ in shown))
-        figure.savefig(path, dpi=DPI, metadata={"Software": None, RUN: digest(frame)})
+        figure.savefig(path, dpi=PICTURE_DPI, metadata={"Software": None, RUN: digest(frame)})
 
 
-def _draw_line(ax: Axes, y: int, line: Line, rows: pd.DataFrame, below: float | None) -> None:
+def _draw_line(ax: Axes, y: int, line: PaperLine, rows: pd.DataFrame, below: float | None) -> None:
     if below is not None:
-        ax.plot([below, below], [y - 0.38, y + 0.38], color=FLOOR, linewidth=3, solid_capstyle="butt")
+        ax.plot([below, below], [y - 0.38, y + 0.38], color=FLOOR_COLOUR, linewidth=3, solid_capstyle="butt")
     if (rows["status"] == "ok").all():
         found = summarise_metric(rows, "psnr_db")
-        ax.errorbar(found.mean, y, xerr=np.nan_to_num(found.sd), fmt="o", color=OURS, capsize=2, markersize=5)
+        ax.errorbar(found.mean, y, xerr=np.nan_to_num(found.sd), fmt="o", color=OUR_COLOUR, capsize=2, markersize=5)
     if line.paper is not None:
-        paper = {"fmt": "o", "color": PAPERS, "markerfacecolor": "white", "capsize": 2, "markersize": 5}
+        paper = {"fmt": "o", "color": PAPER_COLOUR, "markerfacecolor": "white", "capsize": 2, "markersize": 5}
         ax.errorbar(line.paper.mean, y + 0.22, xerr=line.paper.sd, elinewidth=0.8, **paper)
 
 
-def gallery(variant: Variant, frame: pd.DataFrame, images: StoredImages, path: Path) -> None:
+def paper_gallery(variant: ClaimVariant, frame: pd.DataFrame, images: StoredImages, path: Path) -> None:
     """The private image and every attack's reconstruction: best, median and worst by mean PSNR over the columns."""
     columns = [(line.cells.label, line.cells.of(frame)) for line in variant.lines if "control" not in line.cells.where]
     columns += [
@@ -104,13 +105,13 @@ def gallery(variant: Variant, frame: pd.DataFrame, images: StoredImages, path: P
                 picture = images.reconstruction(own["cell"], image)
                 if picture is not None:
                     _show(ax, picture, f"{own['psnr_db']:.1f} dB")
-        figure.savefig(path, dpi=DPI, metadata={"Software": None, RUN: digest(frame)})
+        figure.savefig(path, dpi=PICTURE_DPI, metadata={"Software": None, RUN: digest(frame)})
 
 
-def _with_floors(lines: tuple[Line, ...], frame: pd.DataFrame) -> list[tuple[Line, float | None]]:
+def _with_floors(lines: tuple[PaperLine, ...], frame: pd.DataFrame) -> list[tuple[PaperLine, float | None]]:
     """The attacks' lines, each with the PSNR of the floor that stands next below it in the table, or last before."""
-    paired: list[tuple[Line, float | None]] = []
-    waiting: list[Line] = []
+    paired: list[tuple[PaperLine, float | None]] = []
+    waiting: list[PaperLine] = []
     value: float | None = None
     for line in lines:
         if not line.cells.strongest:
@@ -129,10 +130,10 @@ def _heading(label: str) -> str:
 
 
 def _legend(ax: Axes, papers: bool) -> None:
-    ax.plot([], [], "o", color=OURS, label="here")
+    ax.plot([], [], "o", color=OUR_COLOUR, label="here")
     if papers:
-        ax.plot([], [], "o", color=PAPERS, markerfacecolor="white", label="the paper")
-    ax.plot([], [], color=FLOOR, linewidth=3, label="strongest floor")
+        ax.plot([], [], "o", color=PAPER_COLOUR, markerfacecolor="white", label="the paper")
+    ax.plot([], [], color=FLOOR_COLOUR, linewidth=3, label="strongest floor")
     figure = ax.figure
     assert isinstance(figure, Figure)
     figure.legend(loc="outside lower center", ncols=3, fontsize=NORMAL)

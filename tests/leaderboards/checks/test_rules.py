@@ -17,7 +17,7 @@ from leaderboards.checks.rules import ENTRY_RULES, check_rules
 from leaderboards.checks.submission import Submission
 from leaderboards.entries.entry import read_entry
 from leaderboards.entries.published import published
-from tools.detection import PAGE
+from tools.detection import DETECTION_PAGE
 
 RUN_AGAIN = ("code", "rerun", "figures")
 
@@ -140,7 +140,7 @@ def test_nothing_is_computed_again_of_an_entry_that_breaks_a_rule(tiny, boards, 
 
 def test_the_page_shows_every_case():
     shown = f"<!-- lies -->\n{table()}\n<!-- end of lies -->"
-    assert shown in PAGE.read_text(encoding="utf-8"), "run make reference"
+    assert shown in DETECTION_PAGE.read_text(encoding="utf-8"), "run make reference"
 
 
 # Drawing

@@ -12,10 +12,10 @@ import pytest
 from bench.engines.run import run
 from bench.grid.config import load_config, to_toml
 from leaderboards.ranking.statistics import interval
-from tools.paper.archive import Result, command, in_one_line, read, write
-from tools.paper.claims import TABLE1, Claim, Held, Line, Published, Variant
-from tools.paper.orderings import LEAST_UNITS, Cells, Ordering, decide, judge
-from tools.paper.page import CLAIMS, METRICS, PUBLISHED, draw, drawn, page, sentence
+from tools.paper.archive import Result, command, in_one_line, read, write_archive
+from tools.paper.claims import TABLE1, Claim, ClaimVariant, Held, PaperFigure, PaperLine
+from tools.paper.orderings import LEAST_PAIRED_UNITS, Cells, Ordering, decide, judge
+from tools.paper.page import CLAIMS, ORDERING_METRICS, PAPER_RUNS, draw_pictures, paper_page, picture_names, sentence
 from tools.paper.pictures import digest
 
 HIGH, LOW = Cells("the high one", {"attack": "high"}), Cells("the low one", {"attack": "low"})
@@ -200,16 +200,16 @@ def test_a_sentence_says_what_was_found_and_of_how_many():
 
 
 def test_the_page_puts_the_paper_s_figure_beside_ours_and_says_what_was_not_run(monkeypatch):
-    lines = (Line(HIGH, Published(18.0, 3.33, remembered=False)), Line(LOW, Published(9.5, 1.0)))
+    lines = (PaperLine(HIGH, PaperFigure(18.0, 3.33, remembered=False)), PaperLine(LOW, PaperFigure(9.5, 1.0)))
     variants = (
-        Variant("paper-x", lines, (), "Nothing."),
-        Variant("paper-x-small", lines, (Held(Ordering(HIGH, LOW)),), "Fewer images."),
-        Variant("paper-y-small", lines, (), "Nothing."),
+        ClaimVariant("paper-x", lines, (), "Nothing."),
+        ClaimVariant("paper-x-small", lines, (Held(Ordering(HIGH, LOW)),), "Fewer images."),
+        ClaimVariant("paper-y-small", lines, (), "Nothing."),
     )
     monkeypatch.setattr("tools.paper.page.CLAIMS", (Claim("x", "A claim", "It says so.", variants),))
     about = {"dataset": "D", "command": "leakboard run", "commits": ["c" * 40], "device": ["cpu"], "threads": [1]}
     frame = pd.concat([rows("high", [12.0] * 6), rows("low", [11.0] * 6)]).assign(dataset="d")
-    text = page({"paper-x-small": Result("paper-x-small", frame, about | {"seconds": 60}, None)}, {})
+    text = paper_page({"paper-x-small": Result("paper-x-small", frame, about | {"seconds": 60}, None)}, {})
     assert (
         "| the high one | 18.00 ± 3.33 | 12.00 ± 0.00 | -6.00 | [12.0, 12.0] | 0.50 | 100% @20 | 6 | 7 | 0% | 3.25 |"
         in text
@@ -225,16 +225,16 @@ def test_the_page_puts_the_paper_s_figure_beside_ours_and_says_what_was_not_run(
 def test_an_ordering_under_two_claims_is_counted_under_the_first(monkeypatch):
     same = Held(Ordering(Cells("another name", HIGH.where), LOW))
     variants = [
-        (Variant("one", (), (Held(Ordering(HIGH, LOW)), Held(Ordering(HIGH, LOW), asked=True)), ""),),
-        (Variant("one", (), (same, Held(Ordering(HIGH, LOW, "ssim"))), ""), Variant("two", (), (same,), "")),
+        (ClaimVariant("one", (), (Held(Ordering(HIGH, LOW)), Held(Ordering(HIGH, LOW), asked=True)), ""),),
+        (ClaimVariant("one", (), (same, Held(Ordering(HIGH, LOW, "ssim"))), ""), ClaimVariant("two", (), (same,), "")),
     ]
-    monkeypatch.setattr("tools.paper.page.METRICS", METRICS | {"ssim": ("", "", 1, ".2f")})
+    monkeypatch.setattr("tools.paper.page.ORDERING_METRICS", ORDERING_METRICS | {"ssim": ("", "", 1, ".2f")})
     monkeypatch.setattr(
         "tools.paper.page.CLAIMS", tuple(Claim(f"c{i}", f"C{i}", "", v) for i, v in enumerate(variants))
     )
     about = {"dataset": "D", "command": "", "commits": [], "device": [], "threads": [1], "seconds": 60}
     frame = pd.concat([rows("high", [12.0] * 6), rows("low", [11.0] * 6)]).assign(dataset="d")
-    text = page({name: Result(name, frame, about, None) for name in ("one", "two")}, {})
+    text = paper_page({name: Result(name, frame, about, None) for name in ("one", "two")}, {})
     assert "| [C0](#c0) | `one` | 1 | 0 | 0 |" in text
     assert "| [C1](#c1) | `one` | 0 | 0 | 1 |" in text
     assert "| [C1](#c1) | `two` | 1 | 0 | 0 |" in text
@@ -242,23 +242,24 @@ def test_an_ordering_under_two_claims_is_counted_under_the_first(monkeypatch):
 
 def test_the_accuracy_of_a_network_names_the_set_that_it_is_of(monkeypatch):
     monkeypatch.setattr(
-        "tools.paper.page.CLAIMS", (Claim("x", "X", "", (Variant("x", (Line(HIGH), Line(LOW)), (), ""),)),)
+        "tools.paper.page.CLAIMS",
+        (Claim("x", "X", "", (ClaimVariant("x", (PaperLine(HIGH), PaperLine(LOW)), (), ""),)),),
     )
     about = {"dataset": "D", "command": "", "commits": [], "device": [], "threads": [1], "seconds": 60}
     trained = {"weights_accuracy": 0.5, "dataset": "attacked"}
     for label, name in (("epochs=5", "attacked"), ("epochs=5 on another", "another")):
         frame = pd.concat([rows("high", [1.0], weights=label, **trained), rows("low", [1.0], dataset="attacked")])
-        assert f"| test accuracy ({name}) |" in page({"x": Result("x", frame, about, None)}, {})
+        assert f"| test accuracy ({name}) |" in paper_page({"x": Result("x", frame, about, None)}, {})
 
 
 def test_only_pictures_of_the_results_given_are_shown(tmp_path: Path):
     name = "paper-resnet20-4-small"
-    result = read(PUBLISHED / name)
-    draw({name: result}, tmp_path / "paper")
-    assert drawn({name: result}, tmp_path / "paper") == {f"table1 {name}": [f"paper/psnr-table1-{name}.png"]}
-    assert drawn({}, tmp_path / "paper") == {}
+    result = read(PAPER_RUNS / name)
+    draw_pictures({name: result}, tmp_path / "paper")
+    assert picture_names({name: result}, tmp_path / "paper") == {f"table1 {name}": [f"paper/psnr-table1-{name}.png"]}
+    assert picture_names({}, tmp_path / "paper") == {}
     another = replace(result, frame=result.frame.assign(psnr_db=result.frame["psnr_db"] + 1))
-    assert drawn({name: another}, tmp_path / "paper") == {f"table1 {name}": []}
+    assert picture_names({name: another}, tmp_path / "paper") == {f"table1 {name}": []}
 
 
 def test_only_the_verified_figure_of_table_1_is_not_marked_as_remembered():
@@ -291,7 +292,7 @@ def test_every_model_and_all_weights_of_a_claim_s_preset_are_read_by_the_page():
 
 def test_the_presets_of_batches_have_enough_clients_of_the_largest():
     for preset in ("paper-batch", "paper-batch-small"):
-        assert load_config(preset).grid.images >= 100 * LEAST_UNITS
+        assert load_config(preset).grid.images >= 100 * LEAST_PAIRED_UNITS
 
 
 def test_the_command_of_a_run_has_every_setting_that_is_not_its_preset_s(tmp_path: Path):
@@ -320,14 +321,14 @@ def test_a_setting_reads_back_from_one_line(value: object):
 
 
 def test_the_published_runs_state_the_command_of_their_run_toml():
-    for folder in PUBLISHED.iterdir():
+    for folder in PAPER_RUNS.iterdir():
         assert read(folder).about["command"] == command(folder / "run.toml")
 
 
 def test_a_published_run_gives_the_rows_of_its_folder(tmp_path: Path):
     small = Path(__file__).parents[2] / "small.toml"
     folder = run(str(small), output=tmp_path / "run").folder
-    write(folder, tmp_path / "published")
+    write_archive(folder, tmp_path / "published")
     there, back = read(folder), read(tmp_path / "published")
     assert back.about == there.about
     assert back.images is None
@@ -340,6 +341,8 @@ def test_a_published_run_gives_the_rows_of_its_folder(tmp_path: Path):
 
 
 def test_the_committed_page_is_that_of_the_published_runs():
-    results = {result.name: result for result in map(read, PUBLISHED.iterdir())}
+    results = {result.name: result for result in map(read, PAPER_RUNS.iterdir())}
     committed = Path(__file__).parents[3] / "docs" / "paper.md"
-    assert page(results, drawn(results, committed.with_suffix(""))) == committed.read_text(encoding="utf-8")
+    assert paper_page(results, picture_names(results, committed.with_suffix(""))) == committed.read_text(
+        encoding="utf-8"
+    )
