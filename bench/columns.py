@@ -9,9 +9,9 @@ from typing import Any, Literal
 from attacks.threat import switches
 
 Role = Literal["id", "setting", "secret", "fact", "attack", "defense", "claim", "seed", "schedule"]
-"""What a column is about: the cell's id; what all cells of a comparison share; secrets of the client that the server is
-granted, and published facts that it may use (the threat model's fields); the method; what the plan says of the method;
-the seed; and the client's work."""
+"""The subject of a column: the cell's id; the setting that all cells of a comparison share; a secret of the client that
+the server is granted, or a published fact that it may use (the threat model's fields); the attack or the defense; a
+claim of the plan about the two; the seed; the client's work."""
 
 
 @dataclass(frozen=True)
@@ -19,19 +19,21 @@ class Column:
     """A column of results that says the same in all rows of a cell."""
 
     name: str
+    """The column's name in plans, records, tables and entries."""
     role: Role
+    """The column's subject, from which every list of names is derived."""
     is_key: bool = False
     """Together the keys tell a cell from every other one of its run; the other columns follow from them."""
     is_summarised: bool = True
-    """Whether a row of a summary repeats it."""
+    """True if a row of a summary repeats it."""
     is_entered: bool = True
-    """Whether entries of boards state it; else it belongs to one grid only."""
+    """True if entries of boards state it; else it belongs to one grid only."""
     is_json: bool = False
-    """Whether it holds JSON as text, which entries hold as objects."""
+    """True if it holds JSON as text, which entries hold as objects."""
     since: int = 0
     """0: it is in every plan. Else its place among the columns that older plans lack."""
     default: Any = None
-    """What readers give plans that lack it."""
+    """The value that readers give to plans that lack it."""
 
 
 COLUMNS: tuple[Column, ...] = (
@@ -74,13 +76,13 @@ OF_ONE_GRID = [column.name for column in COLUMNS if not column.is_entered]
 THREAT = names("secret", "fact")
 FACTS = names("fact")
 SETTING = [*names("setting"), *THREAT]
-"""What the cells of one table share."""
+"""Columns that the cells of one table share."""
 QUESTION = [name for name in SETTING if name not in FACTS]
-"""What the defenses of one ranking share: the client's secrets that the server is granted are part of the question."""
+"""Columns that the defenses of one ranking share: the secrets that the server is granted are part of the question."""
 METHOD = [c.name for c in COLUMNS if c.role in ("attack", "defense", "claim", "schedule") and c.is_summarised]
-"""What a row of a summary says beside its setting."""
+"""Columns of a row of a summary beside its setting."""
 EARLIER = {c.name: c.default for c in sorted(COLUMNS, key=lambda column: column.since) if c.since}
-"""What old plans do not say."""
+"""Column -> its value in plans that are older than the column."""
 
 
 def facts_of(row: Mapping[str, Any]) -> tuple[bool, ...]:

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from bench.data.class_names import DIGITS
 from bench.data.dataset import (
-    CIFAR10,
-    CIFAR100,
-    FASHION_MNIST,
-    HALF,
-    IMAGENET,
-    MNIST,
-    SVHN,
+    CIFAR10_STATISTICS,
+    CIFAR100_STATISTICS,
+    FASHION_MNIST_STATISTICS,
+    HALF_STATISTICS,
+    IMAGENET_STATISTICS,
+    MNIST_STATISTICS,
+    SVHN_STATISTICS,
     Dataset,
     Statistics,
     data_folder,
@@ -93,7 +93,7 @@ class TorchvisionSet:
 
     @property
     def split(self) -> str:
-        """What the attacked split is called."""
+        """The attacked split's name for people, as in "test split"."""
         value = next(iter(self.test.values()), None)
         return f"{value} split" if isinstance(value, str) else "test split" if self.test else "all images"
 
@@ -114,14 +114,14 @@ _LETTERS: tuple[Arguments, Arguments] = (
 SETS: dict[str, TorchvisionSet] = {
     "Caltech101": TorchvisionSet({}, None, _y, _categories),
     "Caltech256": TorchvisionSet({}, None, _y, _categories),
-    "CIFAR10": TorchvisionSet(*_FLAG, _targets, statistics=CIFAR10),
-    "CIFAR100": TorchvisionSet(*_FLAG, _targets, statistics=CIFAR100),
+    "CIFAR10": TorchvisionSet(*_FLAG, _targets, statistics=CIFAR10_STATISTICS),
+    "CIFAR100": TorchvisionSet(*_FLAG, _targets, statistics=CIFAR100_STATISTICS),
     "CLEVRClassification": TorchvisionSet(*_VAL, _private_labels, _numbers(11)),
     "Country211": TorchvisionSet(*_SPLIT, _targets),
     "DTD": TorchvisionSet(*_SPLIT, _private_labels),
     "EMNIST": TorchvisionSet(*_LETTERS, _targets, gray=True),
     "EuroSAT": TorchvisionSet({}, None, _targets),
-    "FashionMNIST": TorchvisionSet(*_FLAG, _targets, gray=True, statistics=FASHION_MNIST),
+    "FashionMNIST": TorchvisionSet(*_FLAG, _targets, gray=True, statistics=FASHION_MNIST_STATISTICS),
     "FER2013": TorchvisionSet(*_SPLIT, _samples, _numbers(7), gray=True, downloadable=False),
     "FGVCAircraft": TorchvisionSet(*_TRAINVAL, _private_labels),
     "Flowers102": TorchvisionSet(*_SPLIT, _private_labels, _numbers(102)),
@@ -132,20 +132,25 @@ SETS: dict[str, TorchvisionSet] = {
     "KMNIST": TorchvisionSet(*_FLAG, _targets, gray=True),
     # A person of the test split is not in the training split: training would teach other classes.
     "LFWPeople": TorchvisionSet({"split": "test"}, None, _targets, lambda source: source.class_to_idx),
-    "MNIST": TorchvisionSet(*_FLAG, _targets, lambda source: DIGITS, gray=True, statistics=MNIST),
+    "MNIST": TorchvisionSet(*_FLAG, _targets, lambda source: DIGITS, gray=True, statistics=MNIST_STATISTICS),
     "Omniglot": TorchvisionSet({"background": False}, None, _characters, _numbers(659), gray=True),
     "OxfordIIITPet": TorchvisionSet(*_TRAINVAL, _private_labels),
     "PCAM": TorchvisionSet(*_SPLIT, _one_by_one, _numbers(2)),
     "Places365": TorchvisionSet({"split": "val"}, None, _targets),
     "QMNIST": TorchvisionSet(
-        {"what": "test"}, {"what": "train"}, _first_target, lambda source: DIGITS, gray=True, statistics=MNIST
+        {"what": "test"},
+        {"what": "train"},
+        _first_target,
+        lambda source: DIGITS,
+        gray=True,
+        statistics=MNIST_STATISTICS,
     ),
     "RenderedSST2": TorchvisionSet(*_SPLIT, _samples),
     "SEMEION": TorchvisionSet({}, None, _labels, _numbers(10), gray=True),
     "StanfordCars": TorchvisionSet(*_SPLIT, _samples, downloadable=False),
     "STL10": TorchvisionSet(*_SPLIT, _labels),
     "SUN397": TorchvisionSet({}, None, _private_labels),
-    "SVHN": TorchvisionSet(*_SPLIT, _labels, _numbers(10), statistics=SVHN),
+    "SVHN": TorchvisionSet(*_SPLIT, _labels, _numbers(10), statistics=SVHN_STATISTICS),
     "USPS": TorchvisionSet(*_FLAG, _targets, _numbers(10), gray=True),
 }
 """Class of torchvision.datasets -> how it is opened."""
@@ -167,7 +172,7 @@ def torchvision_set(
     labels = _labels_of(name, kind, source)
     order = round_robin(labels) if bool((labels.diff() >= 0).all()) else list(range(len(labels)))
     first = to_pixels(source[0][0], gray=kind.gray, size=size)
-    mean, std = kind.statistics or (HALF if kind.gray else IMAGENET)
+    mean, std = kind.statistics or (HALF_STATISTICS if kind.gray else IMAGENET_STATISTICS)
     note = (
         "published statistics"
         if kind.statistics

@@ -148,7 +148,7 @@ class Config(Section):
     @field_validator("expect")
     @classmethod
     def _expects_a_known_attack(cls, expect: Expect | None, info: ValidationInfo) -> Expect | None:
-        known = [entry.name for entry in _registry(info).entries("attack")]
+        known = [entry.name for entry in _registry(info).descriptions("attack")]
         if expect is not None and expect.attack not in known:
             raise ValueError(f".attack: unknown attack {expect.attack!r}; {suggest(expect.attack, known)}")
         return expect
@@ -177,7 +177,7 @@ def load_config(
     join those of the grid. Imports the methods that it names. Raises ConfigurationError for whatever is wrong with it.
     """
     registry = registry or Registry()
-    registry.entries("attack")  # Runs the plugin files: one that cannot be used is then named once.
+    registry.descriptions("attack")  # Runs the plugin files: one that cannot be used is then named once.
     table, name, source = read_grid(spec, overrides)
     for override in overrides:
         apply_override(table, override, Config)

@@ -24,7 +24,15 @@ from bench.errors import ConfigurationError, suggest
 from bench.models import networks, training
 from bench.models.training import Progress, Recipe, accuracy, train
 from bench.source_digests import digests, file
-from bench.store.tensors import State, digest_of_state, place, read_checkpoint, read_state, state_of, write_state
+from bench.store.tensors import (
+    StateDict,
+    digest_of_state,
+    load_state,
+    read_checkpoint,
+    read_state,
+    state_of,
+    write_state,
+)
 from defenses.task import Classifier
 
 
@@ -55,7 +63,7 @@ def read_kept(path: Path, model: Classifier) -> float | None:
     try:
         state, metadata = read_state(path)
         score = float(metadata["accuracy"])
-        place(model, state, str(path))
+        load_state(model, state, str(path))
     except (ValueError, KeyError) as error:
         warnings.warn(f"the kept weights {path} are damaged ({error}); training again", stacklevel=3)
         return None
@@ -72,26 +80,27 @@ def keep(path: Path, model: Classifier, score: float, label: str) -> None:
         )
 
 
-UNTRAINED = "untrained"
+_UNTRAINED = "untrained"
 
 
 @dataclass(frozen=True)
 class WeightsSpec:
-    """One of three: neither field set (untrained), `epochs` of training, or a `checkpoint` file.
-
-    With `dataset` the network is trained on that dataset's training split, opened with `parameters`, instead
-    of the attacked dataset's own. `label` is what tables show.
-    """
+    """One of three: neither `epochs` nor `checkpoint` (untrained), `epochs` of training, or a `checkpoint` file."""
 
     label: str
+    """The weights as tables show them."""
     epochs: int | None = None
+    """Passes over the training split."""
     checkpoint: Path | None = None
+    """The file of the weights."""
     dataset: str | None = None
+    """The dataset to train on; None is the attacked one."""
     parameters: dict[str, Any] = field(default_factory=dict)
+    """The parameters with which that dataset is opened."""
 
 
 def parse_weights(spec: str | int | Mapping[str, Any] | os.PathLike[str]) -> WeightsSpec:
-    """What `spec` asks for: "untrained", a number of epochs, a checkpoint's path, or
+    """The weights that `spec` asks for: "untrained", a number of epochs, a checkpoint's path, or
     {epochs = 20, dataset = "cifar10-jpeg", ...the parameters of that dataset}.
 
     Raises `ConfigurationError` for anything else; files are not looked at.
@@ -100,8 +109,8 @@ def parse_weights(spec: str | int | Mapping[str, Any] | os.PathLike[str]) -> Wei
         return _parse_table(dict(spec))
     if isinstance(spec, int):
         return _of_epochs(spec)
-    if spec == UNTRAINED:
-        return WeightsSpec(UNTRAINED)
+    if spec == _UNTRAINED:
+        return WeightsSpec(_UNTRAINED)
     if isinstance(spec, str | os.PathLike) and os.fspath(spec):
         path = Path(spec).expanduser()
         return WeightsSpec(path.name, checkpoint=path)
@@ -144,18 +153,20 @@ _SCORED_OF_A_CHECKPOINT = 1_000
 
 @dataclass(frozen=True)
 class Weights:
-    """What was placed in the model, and how it was made.
-
-    `state` holds parameters and buffers; `recipe_digest` is a SHA-256 of all that determines them; `accuracy`,
-    in [0, 1], is over the attacked split of the dataset trained on (None when untrained; for a checkpoint over up
-    to 1,000 images of the attacked dataset).
-    """
+    """Weights as `load_weights` placed them in a model, with their origin and accuracy."""
 
     label: str
+    """The weights as tables show them."""
     recipe_digest: str
+    """SHA-256 of all that determines them."""
     accuracy: float | None
+    """Fraction classified rightly, in [0, 1], of the attacked split of the dataset trained on; None when untrained.
+
+    Of a checkpoint, over up to 1,000 images of the attacked dataset."""
     epochs: int
-    state: State
+    """Epochs trained here; 0 for untrained weights and checkpoints."""
+    state: StateDict
+    """All parameters and buffers."""
 
 
 def load_weights(
@@ -204,7 +215,7 @@ def check_weights(
     wanted = parse_weights(spec)
     if wanted.checkpoint is not None:
         state = read_checkpoint(wanted.checkpoint)
-        place(copy.deepcopy(model), state, str(wanted.checkpoint))
+        load_state(copy.deepcopy(model), state, str(wanted.checkpoint))
         return digest_of_state(state)
     if wanted.epochs is not None:
         _training_split(_training_set(wanted, dataset), dataset, wanted)
@@ -214,7 +225,7 @@ def check_weights(
 def training_seconds(
     model: Classifier, spec: str | int | Mapping[str, Any] | os.PathLike[str], *, dataset: Dataset, seed: int
 ) -> float:
-    """What `load_weights` would spend on training, measured on a copy by a few steps; 0 where it need not train."""
+    """Seconds that `load_weights` would train, measured on a copy by a few steps; 0 where it need not train."""
     wanted = parse_weights(spec)
     if wanted.epochs is None:
         return 0.0
@@ -239,7 +250,7 @@ def _recipe(model: Classifier, wanted: WeightsSpec, attacked: Dataset) -> Recipe
 
 
 def _from_checkpoint(model: Classifier, wanted: WeightsSpec, path: Path, dataset: Dataset, device: str) -> Weights:
-    place(model, read_checkpoint(path), str(path))
+    load_state(model, read_checkpoint(path), str(path))
     state = state_of(model)
     score = accuracy(model, dataset, _SCORED_OF_A_CHECKPOINT, device)
     return Weights(wanted.label, digest_of_state(state), score, 0, state)
@@ -250,7 +261,7 @@ def _training_set(wanted: WeightsSpec, attacked: Dataset) -> Dataset:
 
 
 def _training_split(source: Dataset, attacked: Dataset, wanted: WeightsSpec) -> tuple[Tensor, Tensor]:
-    """What to train on; raises `ConfigurationError` unless it has the classes and the shape of what is attacked."""
+    """The images and labels to train on; raises `ConfigurationError` unless shape and classes are the attacked ones."""
     split = source.training()
     if split is None:
         raise ConfigurationError(

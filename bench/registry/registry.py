@@ -12,7 +12,16 @@ from typing import Any
 from bench.errors import ConfigurationError, suggest
 from bench.registry.presets import attack_presets, unfolded
 from bench.registry.signatures import Parameter, annotations_of, is_sequence, parameters_of, untyped, validated
-from bench.registry.sources import BASES, Entry, Found, built_in, from_file, from_packages, plugin_name, verified
+from bench.registry.sources import (
+    BASES,
+    ImportableMethod,
+    MethodDescription,
+    built_in,
+    from_file,
+    from_packages,
+    plugin_name,
+    verified,
+)
 from bench.registry.specs import Chain, MethodSpec, expand, parse
 
 
@@ -34,23 +43,23 @@ class Registry:
             other = by_stem.setdefault(plugin_name(path), path)
             if other != path:
                 raise ConfigurationError(f"two plugin files have the same name: {other} and {path}; rename one")
-        self._files: list[Found] | None = None
-        self._found: dict[str, dict[str, Found]] = {}
+        self._files: list[ImportableMethod] | None = None
+        self._found: dict[str, dict[str, ImportableMethod]] = {}
 
-    def entries(self, kind: str, *, verify: bool = False) -> list[Entry]:
+    def descriptions(self, kind: str, *, verify: bool = False) -> list[MethodDescription]:
         """All methods of kind "attack" or "defense" by name.
 
         Built-ins are read from their source, packages from their metadata; `verify` imports those of packages
         in child processes, to fill in their parameters and find broken ones.
         """
-        found = [self._methods(kind)[name].entry for name in sorted(self._methods(kind))]
+        found = [self._methods(kind)[name].description for name in sorted(self._methods(kind))]
         if not verify:
             return found
         return [verified(e) if e.origin.startswith("package") and not e.broken else e for e in found]
 
     def foreign(self, kind: str, names: Iterable[str]) -> list[str]:
         """Those of the names that are no built-in's, sorted."""
-        own = {entry.name for entry in self.entries(kind) if entry.origin == "built-in"}
+        own = {method.name for method in self.descriptions(kind) if method.origin == "built-in"}
         return sorted(set(names) - own)
 
     def cls(self, kind: str, name: str) -> type:
@@ -59,13 +68,13 @@ class Registry:
         if name not in methods:
             known = [*methods, *(attack_presets() if kind == "attack" else ())]
             raise UnknownName(f"unknown {kind} {name!r}; {suggest(name, known)}")
-        entry = methods[name].entry
+        described = methods[name].description
         try:
-            if entry.broken:
-                raise ConfigurationError(entry.broken)
+            if described.broken:
+                raise ConfigurationError(described.broken)
             return methods[name].load()
         except ConfigurationError as error:
-            raise ConfigurationError(f"{kind} {name} from {entry.origin} is broken: {error}") from error
+            raise ConfigurationError(f"{kind} {name} from {described.origin} is broken: {error}") from error
 
     def sources(self, kind: str, name: str) -> Path:
         """The file that defines a method."""
@@ -149,18 +158,18 @@ class Registry:
             raise ConfigurationError(f"{kind} {spec.name}: {type(error).__name__}: {error}") from error
         return MethodSpec.of(spec.name, {**defaults, **values}, defaults), method
 
-    def _methods(self, kind: str) -> dict[str, Found]:
+    def _methods(self, kind: str) -> dict[str, ImportableMethod]:
         if kind not in BASES:
             raise ValueError(f"kind must be one of {', '.join(BASES)}, got {kind!r}")
         if kind not in self._found:
             if self._files is None:
                 self._files = [found for path in self.plugins for found in from_file(path)]
-            own = [found for found in self._files if found.entry.kind == kind]
-            methods: dict[str, Found] = {}
+            own = [found for found in self._files if found.description.kind == kind]
+            methods: dict[str, ImportableMethod] = {}
             for found in [*built_in(kind), *from_packages(kind), *own]:
-                name = found.entry.name
+                name = found.description.name
                 if name in methods:
-                    both = f"{methods[name].entry.origin} and {found.entry.origin}"
+                    both = f"{methods[name].description.origin} and {found.description.origin}"
                     raise ConfigurationError(f"{kind} {name} is defined twice: {both}; rename one")
                 methods[name] = found
             self._found[kind] = methods

@@ -36,7 +36,7 @@ def subclasses_in(tree: ast.Module, base: str) -> list[ast.ClassDef]:
     ]
 
 
-def summary_of(text: str | None) -> str:
+def doc_summary(text: str | None) -> str:
     """The first line of a docstring."""
     return (text or "").strip().partition("\n")[0].strip()
 
@@ -110,7 +110,7 @@ def check_defaults(cls: type) -> None:
 
 
 def untyped(cls: type, name: str) -> str:
-    """How to make a parameter of what the class sets without a type; empty if it sets no such thing."""
+    """Advice that makes a parameter of a value that the class sets without a type; empty if it sets no such value."""
     value = vars(cls).get(name)
     inherited = any(name in vars(base) for base in cls.__mro__[1:])
     if inherited or not isinstance(value, bool | int | float | str | list | tuple):

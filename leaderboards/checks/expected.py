@@ -129,7 +129,7 @@ def expected(board: str, entry: Entry, registry: Registry) -> Expected:
 
 def choices(board: str, entry: Entry, registry: Registry) -> Choices:
     """The choices that an entry makes; raises ConfigurationError where names and parameters do not fit."""
-    names = {method.name for method in registry.entries("defense")}
+    names = {method.name for method in registry.descriptions("defense")}
     chains = {cell.identity.defense: chain_of(cell.identity) for cell in reversed(entry.cells)}
     known = {label: chain for label, chain in chains.items() if all(part.name in names for part in chain)}
     # Resolved first: as text a stranger's list would be an axis, and a name anything.
