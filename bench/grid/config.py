@@ -21,12 +21,12 @@ from pydantic import (
 
 from attacks.threat import ThreatModel
 from bench.errors import ConfigurationError, suggest
-from bench.grid.reading import GridSource, add_methods, apply_override, explain, read_grid
+from bench.grid.reading import GridSource, add_methods, apply_override, list_mistakes, read_grid
 from bench.grid.sections import (
-    Board,
+    BoardRules,
     Certificate,
     Client,
-    Dataset,
+    DatasetSpec,
     Engine,
     Expect,
     Positive,
@@ -36,11 +36,11 @@ from bench.grid.sections import (
     Utility,
     Weights,
     as_list,
-    distinct,
+    without_duplicates,
 )
 from bench.models.catalogue import MODELS, check_model
 from bench.registry.registry import Registry
-from bench.registry.specs import Chain, MethodSpec, expand, parse
+from bench.registry.specs import ChainSpec, MethodSpec, expand, parse
 
 
 def models(value: object) -> list[MethodSpec]:
@@ -59,22 +59,22 @@ def models(value: object) -> list[MethodSpec]:
     return specs
 
 
-Spec = InstanceOf[MethodSpec]
+_Spec = InstanceOf[MethodSpec]
 
 
 class Grid(Section):
-    """What is attacked, by what, under what: the cells are the product of all its lists.
+    """The methods that meet and the images they meet on: the cells are the product of all lists.
 
     Attacks and the parts of defenses hold all their parameters; models hold those that were written.
     """
 
-    dataset: Dataset
-    models: tuple[Spec, ...]
+    dataset: DatasetSpec
+    models: tuple[_Spec, ...]
     weights: Annotated[tuple[Weights, ...], BeforeValidator(as_list)] = (Weights(),)
     images: Positive
     seeds: Seeds = (0,)
-    attacks: tuple[Spec, ...]
-    defenses: tuple[tuple[Spec, ...], ...]
+    attacks: tuple[_Spec, ...]
+    defenses: tuple[tuple[_Spec, ...], ...]
     threat: Threat = Threat()
     client: Client = Client()
     controls: StrictBool = True
@@ -97,13 +97,13 @@ class Grid(Section):
 
     @field_validator("defenses", mode="before")
     @classmethod
-    def _expand_defenses(cls, values: object, info: ValidationInfo) -> tuple[Chain, ...]:
+    def _expand_defenses(cls, values: object, info: ValidationInfo) -> tuple[ChainSpec, ...]:
         return tuple(_registry(info).expand("defense", as_list(values)))
 
     @field_validator("models", "weights", "attacks", "defenses")
     @classmethod
     def _not_empty(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
-        return distinct(values)
+        return without_duplicates(values)
 
     @field_serializer("models")
     def _write_models(self, models: tuple[MethodSpec, ...]) -> list[object]:
@@ -118,7 +118,7 @@ class Grid(Section):
         return [attack.call for attack in attacks]
 
     @field_serializer("defenses")
-    def _write_defenses(self, defenses: tuple[Chain, ...]) -> list[str]:
+    def _write_defenses(self, defenses: tuple[ChainSpec, ...]) -> list[str]:
         return [" | ".join(part.call for part in chain) for chain in defenses]
 
 
@@ -130,7 +130,7 @@ class Config(Section):
     """
 
     name: StrictStr
-    board: Board | None = None
+    board: BoardRules | None = None
     grid: Grid
     utility: Utility | None = None
     certificate: Certificate | None = None
@@ -203,7 +203,7 @@ def _validated(table: Mapping[str, Any], source: str, registry: Registry) -> Con
     try:
         return Config.model_validate(table, context={"registry": registry})
     except ValidationError as error:
-        raise ConfigurationError(explain(error, Config, source)) from error
+        raise ConfigurationError(list_mistakes(error, Config, source)) from error
 
 
 def _registry(info: ValidationInfo) -> Registry:

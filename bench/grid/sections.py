@@ -33,7 +33,7 @@ def as_list(value: object) -> list[object]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-def distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+def without_duplicates(values: tuple[Any, ...]) -> tuple[Any, ...]:
     """The values without duplicates, in order; raises ValueError when there is none."""
     if not values:
         raise ValueError("is empty; give at least one")
@@ -41,7 +41,7 @@ def distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _each_once(seeds: tuple[int, ...]) -> tuple[int, ...]:
-    if len(distinct(seeds)) < len(seeds):
+    if len(without_duplicates(seeds)) < len(seeds):
         raise ValueError(f"has duplicates: {list(seeds)}; name every seed once")
     return seeds
 
@@ -62,7 +62,7 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Dataset(Section):
+class DatasetSpec(Section):
     """The images: a name of `leakboard list datasets`, and for datasets on disk where they are."""
 
     name: StrictStr
@@ -76,7 +76,7 @@ class Dataset(Section):
         return {"name": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
-    def _takes_these(self) -> Dataset:
+    def _takes_these(self) -> DatasetSpec:
         _check_dataset(self.name, {"root": self.root, "download": self.download or None, "size": self.size})
         return self
 
@@ -134,14 +134,14 @@ class Weights(Section):
 def _axis(switch: Switch) -> Any:
     """The type of the key that lists values of a field of the threat model, and its default."""
     value = StrictBool if switch.kind is bool else switch.kind
-    return Annotated[tuple[value, ...], BeforeValidator(as_list), AfterValidator(distinct)], (switch.default,)
+    return Annotated[tuple[value, ...], BeforeValidator(as_list), AfterValidator(without_duplicates)], (switch.default,)
 
 
 _Axes: Any = create_model("_Axes", __base__=Section, **{switch.name: _axis(switch) for switch in switches()})
 
 
 class Threat(_Axes):
-    """What the server knows; each key is an axis."""
+    """The server's knowledge; each key is an axis."""
 
     @property
     def models(self) -> list[ThreatModel]:
@@ -160,7 +160,7 @@ class Client(Section):
     epochs: Annotated[StrictInt, Field(ge=0)] = 0
     batch_size: Positive | None = None
     learning_rate: Annotated[Number, Field(gt=0)] = 1e-3
-    mode: Annotated[tuple[Mode, ...], BeforeValidator(as_list), AfterValidator(distinct)] = ("eval",)
+    mode: Annotated[tuple[Mode, ...], BeforeValidator(as_list), AfterValidator(without_duplicates)] = ("eval",)
 
     @property
     def schedule(self) -> Schedule:
@@ -168,7 +168,7 @@ class Client(Section):
 
 
 class Engine(Section):
-    """How it runs; nothing here changes what is asked, so nothing of it enters a cell's id.
+    """The way in which a run is computed: no key changes which result is asked for, so none enters a cell's id.
 
     `chunk`: trials in one tensor program; `timeout`: seconds a block may take; `threads`: of the CPU. None leaves
     the choice to the engine. `execution` and `precision` are those of `attacks.engine.execution`; a result of one
@@ -196,15 +196,15 @@ class Expect(Section):
 Metric = Literal["psnr_db", "ssim", "identified", "label_accuracy", "accuracy", "epsilon", "certificate"]
 
 
-class Limits(Section):
-    """How far an entry may go: defenses in one entry, images of one update, local steps of one client."""
+class EntryLimits(Section):
+    """The most that an entry may hold: defenses in one entry, images of one update, local steps of one client."""
 
     defenses: Positive = 20
     images_per_update: Positive = 20
     local_steps: Positive = 100
 
 
-class Board(Section):
+class BoardRules(Section):
     """A board's rules; its questions are those of the grid beside it.
 
     `summary` is one sentence. `required` are the labels of the grid's attacks, all of which every defense must face.
@@ -214,12 +214,12 @@ class Board(Section):
 
     title: StrictStr
     summary: StrictStr
-    required: Annotated[tuple[StrictStr, ...], AfterValidator(distinct)]
-    metrics: Annotated[tuple[Metric, ...], AfterValidator(distinct)] = ("ssim", "psnr_db", "identified")
+    required: Annotated[tuple[StrictStr, ...], AfterValidator(without_duplicates)]
+    metrics: Annotated[tuple[Metric, ...], AfterValidator(without_duplicates)] = ("ssim", "psnr_db", "identified")
     margin: Annotated[Number, Field(ge=0, lt=1)] = 0.05
     minimum_images: Positive = 100
     alpha: Annotated[Number, Field(gt=0, lt=1)] = 0.05
-    limits: Limits = Limits()
+    limits: EntryLimits = EntryLimits()
 
 
 class Utility(Section):
@@ -241,12 +241,12 @@ class Utility(Section):
 
     @property
     def described(self) -> dict[str, Any]:
-        """What a row of results repeats."""
+        """Columns that a row of results repeats."""
         return self.model_dump(exclude={"seeds"})
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What decides the trained weights."""
+        """All choices that decide the trained weights."""
         return self.model_dump(exclude={"seeds", "least_accuracy", "delta"})
 
 
@@ -261,7 +261,7 @@ class Certificate(Section):
 
     @property
     def described(self) -> dict[str, Any]:
-        """What a row of results repeats, and what decides the result."""
+        """Columns that a row of results repeats; they are also all choices that decide the result."""
         return self.model_dump()
 
     identity = described

@@ -62,8 +62,8 @@ def _seconds(job: Job, clients: Clients) -> float:
     model = in_mode(clients.architecture(job.setting, job.seed), job.setting.mode)
     task = Task(model, dataset.classes, dataset.input_shape, job.schedule)
     params: Params = {name: p.detach() for name, p in model.named_parameters()}
-    if isinstance(job.asked, Utility):
-        rounds = rounds_of(job.asked, dataset, job.schedule)
+    if isinstance(job.section, Utility):
+        rounds = rounds_of(job.section, dataset, job.schedule)
         data = dataset.training()
         assert data is not None, "the plan has checked this"
         some = min(rounds.clients, clients_at_once(task, params))
@@ -76,10 +76,10 @@ def _seconds(job: Job, clients: Clients) -> float:
         return min(times) * rounds.rounds * rounds.clients / some
     pool = Pool.of(dataset)
     guarantee = chain.privacy(job.setting.client, 1, UNUSED_DELTA)
-    few = max(1, job.asked.trials // 20)
+    few = max(1, job.section.trials // 20)
     started = time.perf_counter()
-    measure(chain, task, params, pool, guarantee, candidates=job.asked.candidates, trials=few)
-    return (time.perf_counter() - started) * job.asked.trials / few
+    measure(chain, task, params, pool, guarantee, candidates=job.section.candidates, trials=few)
+    return (time.perf_counter() - started) * job.section.trials / few
 
 
 ENOUGH = 0.5

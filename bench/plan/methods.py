@@ -12,10 +12,9 @@ from bench.grid.cells import PRIOR_SETTINGS
 from bench.grid.config import Config
 from bench.registry.registry import Registry
 from bench.registry.sources import named
-from bench.registry.specs import Chain, MethodSpec, chain_label
+from bench.registry.specs import ChainSpec, MethodSpec, chain_label
 from bench.trial.clients import Clients
-from defenses.chain import Chain as DefenseChain
-from defenses.chain import DefenseFault
+from defenses.chain import Chain, DefenseFault
 from defenses.schedule import Schedule
 from defenses.surrogate import check_simulation
 from defenses.task import Task
@@ -39,8 +38,8 @@ class PlannedAttack:
 class PlannedDefense:
     """A defense of the grid, the object behind its parts, its client's schedule, and its place among the defenses."""
 
-    parts: Chain
-    chain: DefenseChain
+    parts: ChainSpec
+    chain: Chain
     schedule: Schedule
     order: int
 
@@ -124,7 +123,7 @@ def _controls(attacks: list[MethodSpec], registry: Registry) -> list[MethodSpec]
     return list(dict.fromkeys(registry.resolve("attack", spec) for spec in wanted if spec.name not in names))
 
 
-def _schedule(parts: Chain, chain: DefenseChain, client: Schedule) -> Schedule:
+def _schedule(parts: ChainSpec, chain: Chain, client: Schedule) -> Schedule:
     with named(f"defense {chain_label(parts)}"):
         return chain.schedule(client)
 

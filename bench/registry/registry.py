@@ -22,7 +22,7 @@ from bench.registry.sources import (
     plugin_name,
     verified,
 )
-from bench.registry.specs import Chain, MethodSpec, expand, parse
+from bench.registry.specs import ChainSpec, MethodSpec, expand, parse
 
 
 class UnknownName(ConfigurationError):
@@ -88,12 +88,12 @@ class Registry:
         """The attack or defense itself; raises ConfigurationError for a wrong name, type or range."""
         return self._checked(kind, spec)[1]
 
-    def expand(self, kind: str, values: Sequence[object]) -> list[Chain]:
+    def expand(self, kind: str, values: Sequence[object]) -> list[ChainSpec]:
         """All chains that a grid's list names, resolved, in order, without duplicates; attacks have one part.
 
         A message about a value begins with its position: `[0]: `.
         """
-        chains: list[Chain] = []
+        chains: list[ChainSpec] = []
         for index, value in enumerate(values):
             try:
                 chains += self._expand_one(kind, value)
@@ -101,7 +101,7 @@ class Registry:
                 raise type(error)(f"[{index}]: {error}") from error
         return list(dict.fromkeys(chains))
 
-    def _expand_one(self, kind: str, value: object) -> Iterator[Chain]:
+    def _expand_one(self, kind: str, value: object) -> Iterator[ChainSpec]:
         parts: list[list[MethodSpec]] = []
         for call in parse(value):
             name, parameters = unfolded(call) if kind == "attack" else call
@@ -114,11 +114,11 @@ class Registry:
                 self._check_chain(chain)
             yield chain
 
-    def _check_chain(self, chain: Chain) -> None:
-        from defenses.chain import Chain as DefenseChain
+    def _check_chain(self, chain: ChainSpec) -> None:
+        from defenses.chain import Chain
 
         try:
-            DefenseChain(tuple(self.build("defense", spec) for spec in chain))
+            Chain(tuple(self.build("defense", spec) for spec in chain))
         except ConfigurationError:
             raise
         except ValueError as error:

@@ -67,16 +67,16 @@ class MethodSpec:
         return {"name": self.name, "parameters": {key: _plain(value) for key, value in self.items}}
 
 
-Chain = tuple[MethodSpec, ...]
+ChainSpec = tuple[MethodSpec, ...]
 """The parts of a defense, in the order written."""
 
 
-def chain_name(chain: Chain) -> str:
+def chain_name(chain: ChainSpec) -> str:
     """The names of a chain's parts, without their parameters."""
     return " | ".join(part.name for part in chain)
 
 
-def chain_label(chain: Chain) -> str:
+def chain_label(chain: ChainSpec) -> str:
     """`norm_clipping(clip_norm=1.0) | gaussian_noise(std=0.01)`."""
     return " | ".join(spec.label for spec in chain)
 

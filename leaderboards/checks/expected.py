@@ -13,7 +13,7 @@ import numpy as np
 from bench.columns import KEYS, names
 from bench.errors import ConfigurationError
 from bench.grid.config import Config
-from bench.registry.specs import Chain, MethodSpec
+from bench.registry.specs import ChainSpec, MethodSpec
 from leaderboards.entries.board import PREFIX, grid_source, load_board
 from leaderboards.entries.entry import Entry
 from leaderboards.entries.schema import Identity
@@ -177,7 +177,7 @@ def added_attacks(entry: Entry, required: Collection[str]) -> dict[str, Identity
     return {one.attack: one for one in own if not one.control and one.attack not in required}
 
 
-def chain_of(identity: Identity) -> Chain:
+def chain_of(identity: Identity) -> ChainSpec:
     """The parts of the identity's defense; raises ConfigurationError where names and parameters do not fit."""
     names = identity.defense_name.split(" | ")
     if len(names) != len(identity.defense_parameters):

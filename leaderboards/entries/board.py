@@ -14,8 +14,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from bench.errors import ConfigurationError, suggest
-from bench.grid.reading import GridSource, GridText, explain, presets
-from bench.grid.sections import Board as Rules
+from bench.grid.reading import GridSource, GridText, list_mistakes, presets
+from bench.grid.sections import BoardRules
 from leaderboards.ranking.verdicts import Rule
 
 PREFIX = "board:"
@@ -31,7 +31,7 @@ class Board:
     name: str
     text: str
     """Content of its TOML file."""
-    rules: Rules
+    rules: BoardRules
     """The table `board` of the file."""
     grid: dict[str, Any]
     """All other tables of the file, unresolved."""
@@ -107,11 +107,11 @@ def rule_of_run(folder: Path) -> Rule | None:
     return Board(folder.name, "", _rules(str(folder), table["board"]), {}).rule if "board" in table else None
 
 
-def _rules(name: str, table: dict[str, Any]) -> Rules:
+def _rules(name: str, table: dict[str, Any]) -> BoardRules:
     try:
-        return Rules.model_validate(table)
+        return BoardRules.model_validate(table)
     except ValidationError as error:
-        raise ConfigurationError(explain(error, Rules, f"board {name}")) from error
+        raise ConfigurationError(list_mistakes(error, BoardRules, f"board {name}")) from error
 
 
 def all_boards() -> Iterator[Board]:
