@@ -65,7 +65,7 @@ COLUMNS: tuple[Column, ...] = (
 
 
 # Lists, as pandas takes a tuple for the name of one column.
-def names(*roles: Role) -> list[str]:
+def column_names(*roles: Role) -> list[str]:
     """The names of the columns with one of these roles, in order."""
     return [column.name for column in COLUMNS if column.role in roles]
 
@@ -73,9 +73,9 @@ def names(*roles: Role) -> list[str]:
 KEYS = [column.name for column in COLUMNS if column.is_key]
 JSON = [column.name for column in COLUMNS if column.is_json]
 OF_ONE_GRID = [column.name for column in COLUMNS if not column.is_entered]
-THREAT = names("secret", "fact")
-FACTS = names("fact")
-SETTING = [*names("setting"), *THREAT]
+THREAT = column_names("secret", "fact")
+FACTS = column_names("fact")
+SETTING = [*column_names("setting"), *THREAT]
 """Columns that the cells of one table share."""
 QUESTION = [name for name in SETTING if name not in FACTS]
 """Columns that the defenses of one ranking share: the secrets that the server is granted are part of the question."""

@@ -22,7 +22,7 @@ from bench.conformance.findings import NotApplicable
 from bench.engines.run import prepare
 from bench.grid.config import from_toml
 from bench.registry.registry import Registry
-from bench.trial.clients import Released, observe
+from bench.trial.clients import Release, observe
 from defenses.defense import Defense
 from defenses.schedule import Schedule
 from defenses.task import Batch, Params, Task
@@ -112,7 +112,7 @@ class AttackCase:
 
 
 @cache
-def release(setting: str, defense: str) -> tuple[Released, Tensor | None]:
+def release(setting: str, defense: str) -> tuple[Release, Tensor | None]:
     """What two clients of two images, or four of one, send under a defense, and the class means."""
     dataset, model = SETTINGS[setting]
     config = from_toml(_GRID.format(dataset=dataset, model=model, defense=defense))

@@ -18,9 +18,9 @@ from bench.devices import budget, compile_costs, trials_that_fit
 from bench.engines.work import Item, OnStart, Outcome, Tools, Watch, Work, first_line
 from bench.grid.cells import Block
 from bench.plan.groups import Group
-from bench.trial.clients import Released, attack_seeds, observe
+from bench.trial.clients import Release, attack_seeds, observe
 from bench.trial.contract import Diverged
-from bench.trial.trial import Attacked, attack_in_chunks, rows_of, stored_arrays
+from bench.trial.trial import BlockReconstruction, attack_in_chunks, rows_of, stored_arrays
 
 
 class OutOfTime(Exception):
@@ -110,7 +110,7 @@ class WrongImageWork(BlockWork):
     """A block of the control `wrong_image`; `lent` is what was found for another client, or why there is nothing."""
 
     block: Block
-    lent: Attacked | Exception
+    lent: BlockReconstruction | Exception
 
     @property
     def items(self) -> Sequence[Block]:
@@ -126,7 +126,9 @@ class WrongImageWork(BlockWork):
         return _scored(self.block, released, self.lent, {"chunk": None, "seconds": 0.0}, tools)
 
 
-def scores(block: Block, released: Released, attacked: Attacked, seconds: float, tools: Tools) -> dict[str, Any]:
+def scores(
+    block: Block, released: Release, attacked: BlockReconstruction, seconds: float, tools: Tools
+) -> dict[str, Any]:
     """The rows of the block's images, and what belongs to all of them."""
     cell = block.cell
     attack = None if cell.borrows else tools.registry.build("attack", cell.attack)
@@ -134,7 +136,9 @@ def scores(block: Block, released: Released, attacked: Attacked, seconds: float,
     return {"images": [{**row, "seconds": seconds / len(rows)} for row in rows], **shared}
 
 
-def _scored(block: Block, released: Released, attacked: Attacked, cost: dict[str, Any], tools: Tools) -> Outcome:
+def _scored(
+    block: Block, released: Release, attacked: BlockReconstruction, cost: dict[str, Any], tools: Tools
+) -> Outcome:
     started = time.perf_counter()
     result = {
         "status": "ok",
@@ -148,8 +152,8 @@ def _scored(block: Block, released: Released, attacked: Attacked, cost: dict[str
 
 
 def _in_fitting_chunks(
-    blocks: Sequence[Block], attack: Attack, released: list[Released], tools: Tools
-) -> tuple[list[Attacked], int]:
+    blocks: Sequence[Block], attack: Attack, released: list[Release], tools: Tools
+) -> tuple[list[BlockReconstruction], int]:
     """What the attack made of every block, and how many trials it was shown at a time: as many as memory holds."""
     cell = blocks[0].cell
     means = tools.clients.class_means(cell.setting) if cell.control else None

@@ -26,7 +26,7 @@ from bench.store.in_flight import DEATHS
 from bench.store.store import VERSION, Store
 from bench.trial import wrong_image
 from bench.trial.clients import Clients
-from bench.trial.trial import Attacked, from_arrays
+from bench.trial.trial import BlockReconstruction, from_arrays
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class LocalEngine:
             return WrongImageWork(unit.lead, self._lent(unit.lead))
         return GroupWork(unit)
 
-    def _lent(self, block: Block) -> Attacked | Exception:
+    def _lent(self, block: Block) -> BlockReconstruction | Exception:
         """What was found for another client than the block's, or why there is nothing to borrow."""
         source = wrong_image.source(block, self.plan.images)
         if source is None:
@@ -154,7 +154,7 @@ class LocalEngine:
         return self.store.status_of(item.id, self.plan.fingerprints[item.id])
 
     def _scoring(self, block: Block) -> str:
-        return self._scoring_of_pool(self.clients.facts(block.cell.setting).pool)
+        return self._scoring_of_pool(self.clients.data_digests(block.cell.setting).pool)
 
     def _publish(self, outcome: Outcome) -> tuple[str, str | None]:
         item, result, blocks = outcome.item, outcome.result, self.store.blocks

@@ -152,7 +152,7 @@ _SCORED_OF_A_CHECKPOINT = 1_000
 
 
 @dataclass(frozen=True)
-class Weights:
+class LoadedWeights:
     """Weights as `load_weights` placed them in a model, with their origin and accuracy."""
 
     label: str
@@ -178,7 +178,7 @@ def load_weights(
     recipe: Recipe | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
-) -> Weights:
+) -> LoadedWeights:
     """Place the weights that `spec` asks for (see `parse_weights`) in a fresh `model`, left in eval mode on the CPU.
 
     Training starts from the model's own weights, so that an architecture changed beforehand is trained as it is,
@@ -191,7 +191,7 @@ def load_weights(
         return _from_checkpoint(model, wanted, wanted.checkpoint, dataset, device)
     if wanted.epochs is None:
         state = state_of(model)
-        return Weights(wanted.label, digest_of_state(state), None, 0, state)
+        return LoadedWeights(wanted.label, digest_of_state(state), None, 0, state)
     source = _training_set(wanted, dataset)
     pixels, labels = _training_split(source, dataset, wanted)
     recipe = recipe or _recipe(model, wanted, dataset)
@@ -202,7 +202,7 @@ def load_weights(
         train(model, pixels, labels, epochs=wanted.epochs, seed=seed, recipe=recipe, device=device, progress=progress)
         kept = accuracy(model, source, _SCORED_WHEN_TRAINED, device)
         keep(path, model, kept, wanted.label)
-    return Weights(wanted.label, digest, kept, wanted.epochs, state_of(model))
+    return LoadedWeights(wanted.label, digest, kept, wanted.epochs, state_of(model))
 
 
 def check_weights(
@@ -249,11 +249,13 @@ def _recipe(model: Classifier, wanted: WeightsSpec, attacked: Dataset) -> Recipe
     return Recipe(learning_rate=rate, flips=(wanted.dataset or attacked.name) != "SVHN")
 
 
-def _from_checkpoint(model: Classifier, wanted: WeightsSpec, path: Path, dataset: Dataset, device: str) -> Weights:
+def _from_checkpoint(
+    model: Classifier, wanted: WeightsSpec, path: Path, dataset: Dataset, device: str
+) -> LoadedWeights:
     load_state(model, read_checkpoint(path), str(path))
     state = state_of(model)
     score = accuracy(model, dataset, _SCORED_OF_A_CHECKPOINT, device)
-    return Weights(wanted.label, digest_of_state(state), score, 0, state)
+    return LoadedWeights(wanted.label, digest_of_state(state), score, 0, state)
 
 
 def _training_set(wanted: WeightsSpec, attacked: Dataset) -> Dataset:

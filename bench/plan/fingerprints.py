@@ -54,7 +54,7 @@ def block_fingerprints(
         paths = [registry.sources("attack", (cell.borrows or cell).attack.name)]
         parts = [*cell.defense, *(part for own in cell.setting.preparers for part in own)]
         paths += [registry.sources("defense", part.name) for part in parts]
-        facts = clients.facts(cell.setting)
+        facts = clients.data_digests(cell.setting)
         also = [facts.task, facts.trained, checkpoints[cell.setting] or ""]
         also += [str([part.canonical for own in cell.setting.preparers for part in own])]
         if precision != "float32" and not (cell.borrows or cell).control:
@@ -78,7 +78,7 @@ def job_fingerprints(
     for job in jobs:
         preparers = [part for own in job.setting.preparers for part in own]
         sources = [registry.sources("defense", part.name) for part in (*job.defense, *preparers)]
-        facts, made = clients.facts(job.setting), code_digest(type(clients).architecture)
+        facts, made = clients.data_digests(job.setting), code_digest(type(clients).architecture)
         if job.kind == "certificate":
             sources.extend(file(candidates))
             data = [attacked(job.setting), facts.trained, checkpoints[job.setting] or ""]

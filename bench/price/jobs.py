@@ -20,7 +20,7 @@ UNUSED_DELTA = 0.5
 
 
 def figures_of(job: Job, clients: Clients, kept: Path, progress: Progress) -> dict[str, Any]:
-    """What a training or certificate found.
+    """The figures of a training or certificate, which is computed here.
 
     An unfinished training is kept in the file `kept`; `progress` is of trainings. Raises `TrainingDiverged` and
     `DefenseFault`.

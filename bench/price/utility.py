@@ -1,4 +1,4 @@
-"""What a defense costs, and what it proves: accuracy after federated training, bytes, time and epsilon."""
+"""The price of a defense and its proof: accuracy after federated training, bytes, time and epsilon."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def _take_statistics(model: Classifier, pixels: Tensor, seed: int) -> None:
 
 
 def proven(chain: Chain, client: Schedule, rounds: Rounds, delta: float) -> dict[str, Any]:
-    """What the defense proves of an image of a client that takes part as often as in `rounds`; nulls with a reason.
+    """The guarantee of an image of a client that takes part as often as in `rounds`, as columns; nulls with a reason.
 
     Against this server, which sees the client's own updates, and in `epsilon_central` against whoever sees the sum of
     all clients of a round alone.

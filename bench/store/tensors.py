@@ -103,7 +103,7 @@ def write_state(path: Path, state: StateDict, metadata: dict[str, str]) -> None:
 
 
 def read_state(path: Path) -> tuple[StateDict, dict[str, str]]:
-    """What `write_state` wrote: the tensors and the metadata; raises ValueError when the file is damaged."""
+    """The tensors and the metadata that `write_state` wrote; raises ValueError when the file is damaged."""
     try:
         with safe_open(path, "pt") as file:
             metadata = dict(file.metadata() or {})

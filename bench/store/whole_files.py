@@ -96,7 +96,7 @@ def read_arrays(path: Path, digest: str | None = None) -> dict[str, np.ndarray]:
 
 
 def damaged(path: Path, reason: str) -> ConfigurationError:
-    """What is said about a file that changed after it was published."""
+    """The error about a file that changed after it was published."""
     return ConfigurationError(f"{path} is damaged: {reason}; delete it and give the run's command again")
 
 

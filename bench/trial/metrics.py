@@ -11,7 +11,6 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from bench.trial.identification import identification as identification
 from bench.trial.identification import identify_in_pool
 
 LPIPS_SMALLEST = 64

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.columns import KEYS, names
+from bench.columns import KEYS, column_names
 from bench.errors import ConfigurationError
 from bench.grid.config import Config
 from bench.registry.specs import ChainSpec, MethodSpec
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 KEY = [name for name in KEYS if name not in ("dataset", "defense")]
 """Columns that tell the cells of one defense apart."""
-OF_THE_DEFENSE = names("id", "defense", "claim", "schedule")
+OF_THE_DEFENSE = column_names("id", "defense", "claim", "schedule")
 """Columns that only a plan with the defense itself knows."""
 Key = tuple[Any, ...]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from bench.columns import OF_ONE_GRID, QUESTION, names
+from bench.columns import OF_ONE_GRID, QUESTION, column_names
 from leaderboards.ranking.comparison import ratio, shared_units, significantly_lower
 from leaderboards.ranking.costs import BROKEN, COLUMNS, TEXTS, Costs
 from leaderboards.ranking.evidence import METRICS, Evidence, Question
@@ -17,7 +17,7 @@ from leaderboards.ranking.verdicts import Rule, audited, missing, problems, soun
 
 RANKS = ["rank", "rank_low", "rank_high"]
 ADAPTING = {"not_adapting": False, "adapting": True}
-IDENTITY = sorted(names("defense"), key=lambda name: name in OF_ONE_GRID) + names("schedule")
+IDENTITY = sorted(column_names("defense"), key=lambda name: name in OF_ONE_GRID) + column_names("schedule")
 """A defense, then its place in the grid and the client's work."""
 
 

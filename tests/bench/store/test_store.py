@@ -267,8 +267,8 @@ def test_the_frame_has_one_type_a_column_with_and_without_failures(store):
     assert frame["device"].tolist()[0] == "cpu"
     assert "position" not in frame  # where the store keeps an image is its own affair
     whole = frame[frame["status"] == "ok"]
-    for column in (*frames.COUNTS, *frames.FIGURES):
-        wanted = pd.Int64Dtype() if column in frames.COUNTS else np.dtype("float64")
+    for column in (*frames.IMAGE_COUNTS, *frames.IMAGE_FIGURES):
+        wanted = pd.Int64Dtype() if column in frames.IMAGE_COUNTS else np.dtype("float64")
         assert frame[column].dtype == whole[column].dtype == wanted, column
     assert frame["control"].dtype == bool
 
