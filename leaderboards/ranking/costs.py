@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import pandas as pd
@@ -66,18 +66,79 @@ PLAIN = (
     *PROVEN, "delta", "guarantee_steps", "noise_multiplier", "test_images", "rounds", "clients", "population",
     "participations", "learning_rate", "least_accuracy", "bytes_sent", "update_ms",
 )  # fmt: skip
-"""Figures of training whose column has their own name."""
-NUMBERS = (
-    "accuracy", "accuracy_low", "accuracy_high", "accuracy_lost", "accuracy_lost_low", "accuracy_lost_high",
-    "accuracy_of_chance", *PLAIN, "training_seconds", "certificate", "certificate_measured", "certificate_trials",
-    "certificate_candidates",
-)  # fmt: skip
-TEXTS = (
-    "accuracy_reason", "accuracy_lost_reason", "at_chance", "accountant", "unit", "relation", "no_epsilon", "conflicts",
-    "optimizer", "certificate_broken", "certificate_reason",
-)  # fmt: skip
-COLUMNS = (*NUMBERS, "accuracy_seeds", *TEXTS)
-"""What `Costs.of` says of a defense: accuracies are fractions, losses percentage points."""
+"""Figures of training that `Price` has under their own name."""
+
+
+@dataclass(frozen=True)
+class Price:
+    """What a defense costs and proves, as tables export it: accuracies are fractions, losses percentage points.
+
+    A number that is not known is NaN, a text or a claim None. A figure with `low` and `high` has a 95% interval.
+    """
+
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+    accuracy_lost: float
+    accuracy_lost_low: float
+    accuracy_lost_high: float
+    accuracy_of_chance: float
+    epsilon: float
+    """Against the server that is attacked; NaN where nothing is proven, or `doubt` is cast on the proof."""
+    epsilon_rdp: float
+    epsilon_prv: float
+    epsilon_central: float
+    """Against whoever sees the mean of a round's updates alone."""
+    delta: float
+    guarantee_steps: float
+    noise_multiplier: float
+    test_images: float
+    rounds: float
+    clients: float
+    population: float
+    participations: float
+    learning_rate: float
+    least_accuracy: float
+    """What undefended training has to reach for anybody to be ranked."""
+    bytes_sent: float
+    update_ms: float
+    training_seconds: float
+    certificate: float
+    """The share of trials that the best possible attack can win."""
+    certificate_measured: float
+    certificate_trials: float
+    certificate_candidates: float
+    accuracy_seeds: int
+    accuracy_reason: str | None
+    """Why there is no accuracy."""
+    accuracy_lost_reason: str | None
+    at_chance: bool | None
+    """Whether the accuracy may be that of guessing."""
+    accountant: str | None
+    unit: str | None
+    """Whose privacy epsilon is about."""
+    relation: str | None
+    """Which datasets epsilon calls neighbours."""
+    no_epsilon: str | None
+    conflicts: str | None
+    """What the seeds should share and do not."""
+    optimizer: str | None
+    certificate_broken: bool | None
+    certificate_reason: str | None
+    """Why the certificate was not measured."""
+    was_trained: bool
+    """Whether anybody tried to measure the accuracy."""
+    doubt: str | None
+    """Why its proof, if it has one, is not believed."""
+
+    @property
+    def is_heuristic(self) -> bool:
+        """Whether training says that nothing is proven, which is no failure."""
+        return self.no_epsilon is not None and self.doubt is None
+
+
+COLUMNS = tuple(own.name for own in fields(Price) if own.name not in ("was_trained", "doubt"))
+"""What tables export of a price, in order."""
 NOT_MEASURED = "accuracy not measured"
 _UNKNOWN = Training(Estimate(), Estimate(), False, {}, NOT_MEASURED, NOT_MEASURED, "")
 
@@ -93,38 +154,44 @@ class Costs:
     certified: Mapping[Certified, Certificate] = field(default_factory=dict)
     entries: Mapping[str, str] = field(default_factory=dict)
 
-    def of(self, row: Row) -> Row:
-        """`COLUMNS` for the defense of a row with dataset, model, weights and defense; null where not measured."""
-        training = self._training(row)
-        facts = training.facts
+    def of(self, row: Row) -> Price:
+        """The price of the defense of a row with dataset, model, weights and defense."""
+        key = row["dataset"], row["model"], row["defense"]
+        training, facts = self._training(row), self._training(row).facts
         certificate = self.certified.get((row["dataset"], row["model"], row["weights"], row["defense"]))
-        found: Row = {name: facts.get(name, np.nan) for name in PLAIN}
+        plain: Row = {name: facts.get(name, np.nan) for name in PLAIN}
         # An infinite epsilon proves nothing.
         doubt = BROKEN if self.broken(row) else self.untested(row)
-        found |= {name: np.nan for name in PROVEN if not np.isfinite(found[name]) or doubt}
-        no_epsilon = doubt or facts.get("no_epsilon")
-        for name, figures in (("accuracy", training.accuracy), ("accuracy_lost", training.lost)):
-            found |= {name: figures.mean, f"{name}_low": figures.low, f"{name}_high": figures.high}
-        return found | {
-            "accuracy_of_chance": facts.get("chance", np.nan),
-            "accuracy_seeds": training.accuracy.n,
-            "accuracy_reason": training.reason or None,
-            "accuracy_lost_reason": training.lost_reason or None,
-            "at_chance": None if training.reason else training.at_chance,
-            "training_seconds": facts.get("seconds", np.nan),
-            "accountant": facts.get("accountant"),
-            "unit": facts.get("guarantee_unit"),
-            "relation": facts.get("guarantee_relation"),
-            "no_epsilon": no_epsilon,
-            "conflicts": training.conflicts or None,
-            "optimizer": facts.get("optimizer"),
-            "certificate": certificate.bound if certificate else np.nan,
-            "certificate_measured": certificate.measured if certificate else np.nan,
-            "certificate_trials": certificate.trials if certificate else np.nan,
-            "certificate_candidates": certificate.candidates if certificate else np.nan,
-            "certificate_broken": certificate.broken if certificate else None,
-            "certificate_reason": certificate.reason or None if certificate else None,
-        }
+        plain |= {name: np.nan for name in PROVEN if not np.isfinite(plain[name]) or doubt}
+        return Price(
+            **plain,
+            accuracy=training.accuracy.mean,
+            accuracy_low=training.accuracy.low,
+            accuracy_high=training.accuracy.high,
+            accuracy_lost=training.lost.mean,
+            accuracy_lost_low=training.lost.low,
+            accuracy_lost_high=training.lost.high,
+            accuracy_of_chance=facts.get("chance", np.nan),
+            training_seconds=facts.get("seconds", np.nan),
+            certificate=certificate.bound if certificate else np.nan,
+            certificate_measured=certificate.measured if certificate else np.nan,
+            certificate_trials=certificate.trials if certificate else np.nan,
+            certificate_candidates=certificate.candidates if certificate else np.nan,
+            accuracy_seeds=training.accuracy.n,
+            accuracy_reason=training.reason or None,
+            accuracy_lost_reason=training.lost_reason or None,
+            at_chance=None if training.reason else training.at_chance,
+            accountant=facts.get("accountant"),
+            unit=facts.get("guarantee_unit"),
+            relation=facts.get("guarantee_relation"),
+            no_epsilon=doubt or facts.get("no_epsilon"),
+            conflicts=training.conflicts or None,
+            optimizer=facts.get("optimizer"),
+            certificate_broken=certificate.broken if certificate else None,
+            certificate_reason=certificate.reason or None if certificate else None,
+            was_trained=key in self.trained,
+            doubt=doubt,
+        )
 
     def lost(self, dataset: str, model: str, defense: str) -> LostAccuracy | None:
         return self.trained.get((dataset, model, defense), _UNKNOWN).cost
@@ -183,9 +250,3 @@ def costs_of(jobs: pd.DataFrame | None) -> Costs:
         return Costs()
     entries = dict(zip(jobs["defense"], jobs["entry"], strict=True)) if "entry" in jobs else {}
     return Costs(trainings(jobs), certificates(jobs), entries)
-
-
-def priced(rows: pd.DataFrame, costs: Costs) -> pd.DataFrame:
-    """The rows of a summary, each with what is known of its defense behind it."""
-    known = pd.DataFrame([costs.of(row) for row in records(rows)], rows.index, COLUMNS)
-    return pd.concat([rows, known], axis=1)

@@ -20,7 +20,7 @@ from leaderboards.ranking.summary import Row, records
 
 METRICS = ("ssim", "identified")
 """What leakage is computed for; the first is the headline, by which defenses are ranked."""
-FIGURES = (*METRICS, "underpowered", "label_accuracy")
+EVIDENCE_FIGURES = (*METRICS, "underpowered", "label_accuracy")
 """What evidence is made of, image by image."""
 Variant = tuple[str, *tuple[bool, ...]]
 """An attack's label, and whether it was granted each of the published facts (`bench.columns.FACTS`)."""
@@ -58,8 +58,7 @@ class Attempt:
 
     @property
     def label(self) -> str:
-        label, *granted = self.variant
-        return label + granted_text(*granted)
+        return variant_text(self.variant)
 
 
 @dataclass(frozen=True)
@@ -181,12 +180,12 @@ class Evidence:
         return weak > strong
 
     @property
-    def strongest(self) -> str | None:
+    def strongest(self) -> Variant | None:
         """The attempt that is strongest on most images."""
         there = ~np.isnan(self.gain(METRICS[0]))
-        return (
-            self.of_images[int(np.bincount(self._winners(METRICS[0])[there]).argmax())].label if there.any() else None
-        )
+        if not there.any():
+            return None
+        return self.of_images[int(np.bincount(self._winners(METRICS[0])[there]).argmax())].variant
 
     def _winners(self, metric: str, adaptive: bool | None = None) -> np.ndarray:
         gains = np.stack([a.gain(metric) for a in self.among(adaptive)])
@@ -242,6 +241,12 @@ def granted_text(*granted: bool) -> str:
     return "".join(f", {fact.short}{'' if has else ' not'} known" for fact, has in told if has != fact.default)
 
 
+def variant_text(variant: Variant) -> str:
+    """An attack's label, and behind it what was granted."""
+    label, *granted = variant
+    return label + granted_text(*granted)
+
+
 def _largest(values: list[np.ndarray], n: int) -> np.ndarray:
     return np.fmax.reduce(values) if values else np.full(n, np.nan)
 
@@ -253,7 +258,7 @@ def questions(frame: pd.DataFrame) -> list[Question]:
     number = lambda name: frame[name].to_numpy(dtype=np.float64, na_value=np.nan)  # noqa: E731
     seeds, images, trials = frame["seed"].to_numpy(dtype=np.int64), number("image"), number("trial")
     statuses, reasons = (frame[name].to_numpy(dtype=object) for name in ("status", "reason"))
-    figures = {name: number(name) for name in FIGURES}
+    figures = {name: number(name) for name in EVIDENCE_FIGURES}
     keys = [*QUESTION, "defense_order", "defense", "attack", *FACTS]
     groups = frame.groupby(keys, sort=False, dropna=False).ngroup().to_numpy()
     _, firsts = np.unique(groups, return_index=True)
@@ -306,7 +311,7 @@ def _evidence(row: Row, own: tuple[Record, ...], images: np.ndarray, seeds: np.n
 
 
 def _cells(record: Record, images: np.ndarray, seeds: np.ndarray) -> _Cells:
-    means = {name: _by_image(record, name, images, seeds) for name in FIGURES}
+    means = {name: _by_image(record, name, images, seeds) for name in EVIDENCE_FIGURES}
     return _Cells(record, means, _is_whole(record, images, seeds))
 
 

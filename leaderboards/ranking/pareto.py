@@ -55,7 +55,7 @@ def points_of(question: Question, costs: Costs, rule: Rule | None = None) -> dic
         broken = costs.broken(row)
         powered = float(finished.underpowered.mean()) <= rule.underpowered_share
         whole = not (missing(question, evidence, rule) or costs.untested(row)) and training.lost.n >= LEAST_SEEDS
-        epsilon = costs.of(row)["epsilon"]
+        epsilon = costs.of(row).epsilon
         found[row["defense"]] = Point(
             row["defense"], training.lost, gain, epsilon, whole and powered and not broken, broken
         )

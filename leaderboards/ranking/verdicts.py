@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from enum import Enum, auto
 
 import numpy as np
 
 from leaderboards.ranking.costs import Costs
 from leaderboards.ranking.evidence import METRICS, Attempt, Evidence, Question, Variant
+
+
+class Verdict(Enum):
+    """What limits a defense's claim to protect, in the order in which it is told."""
+
+    INCOMPLETE = auto()
+    """Something that the rules ask for has no result."""
+    UNAUDITED = auto()
+    """No attack that simulates the defense, and works undefended, has finished."""
+    UNDERPOWERED = auto()
+    """On too many images the strongest attack ended above its objective at the truth."""
+    BROKEN_CERTIFICATE = auto()
+    """An attack was right more often than the proof allows."""
 
 
 @dataclass(frozen=True)

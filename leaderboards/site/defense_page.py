@@ -11,6 +11,7 @@ import numpy as np
 from leaderboards.entries.entry import Entry
 from leaderboards.ranking.evidence import METRICS, Attempt, Evidence, granted_text
 from leaderboards.ranking.families import Family, families
+from leaderboards.ranking.standing import Standing
 from leaderboards.ranking.summary import Row, status_text
 from leaderboards.site.axes import Tick, linear_scale, place, round_ticks
 from leaderboards.site.heat import cell_page
@@ -54,34 +55,33 @@ class Curve:
     inside: tuple[float, float, float, float] = (LEFT, TOP, RIGHT, BOTTOM)
 
 
-def curves(rows: list[Row], labels: Collection[str]) -> list[Curve]:
-    """One drawing for every family among the defenses of these labels; `rows` are those of a question."""
-    undefended = next((row["ssim_gain"] for row in rows if row["defense_name"] == "none"), np.nan)
-    several, _ = families([row for row in rows if row["defense"] in labels])
-    known = {row["defense"]: row for row in rows}
+def curves(standings: list[Standing], labels: Collection[str]) -> list[Curve]:
+    """One drawing for every family among the defenses of these labels; `standings` are those of a question."""
+    undefended = next((own.gain.mean for own in standings if own.is_undefended), np.nan)
+    several, _ = families([own.evidence.row for own in standings if own.defense in labels])
+    known = {own.defense: own for own in standings}
     return [made for family in several if (made := _curve(family, known, undefended)) is not None]
 
 
-def _curve(family: Family, rows: Mapping[str, Row], undefended: float) -> Curve | None:
-    own = {strength: rows[found[0]["defense"]] for strength, found in family.strengths.items()}
-    shown = [row for row in own.values() if not np.isnan(_gain(row))]
+def _curve(family: Family, standings: Mapping[str, Standing], undefended: float) -> Curve | None:
+    own = {strength: standings[found[0]["defense"]] for strength, found in family.strengths.items()}
+    shown = {strength: standing for strength, standing in own.items() if not np.isnan(standing.shown_gain)}
     if not shown:
         return None
-    highest = [_gain(row) for row in shown] + [row["ssim_gain_high"] for row in shown] + [undefended, 0.1]
-    top = float(np.nanmax(highest)) * 1.06
+    highest = [one.shown_gain for one in shown.values()] + [one.gain.high for one in shown.values()]
+    top = float(np.nanmax([*highest, undefended, 0.1])) * 1.06
     places = family.places
     low, high = min(places.values()), max(places.values())
     x, y = linear_scale(low, high, LEFT + 24, RIGHT - 24), linear_scale(0, top, BOTTOM, TOP)
     dots = []
-    for strength, row in own.items():
-        if np.isnan(gain := _gain(row)):
-            continue
-        ends = [gain if np.isnan(end) else end for end in (row["ssim_gain_low"], row["ssim_gain_high"])]
-        words = f"{family.parameter} {strength:g}: SSIM gain {bound_sign(row)}{gain:.3f}"
+    for strength, standing in shown.items():
+        gain = standing.shown_gain
+        ends = [gain if np.isnan(end) else end for end in (standing.gain.low, standing.gain.high)]
+        words = f"{family.parameter} {strength:g}: SSIM gain {bound_sign(standing)}{gain:.3f}"
         at = place(x(places[strength])), place(y(gain))
-        dots.append(Dot(*at, place(y(ends[0])), place(y(ends[1])), words, anchor_of(row["defense"])))
+        dots.append(Dot(*at, place(y(ends[0])), place(y(ends[1])), words, anchor_of(standing.defense)))
     step = ceil(len(own) / 7)
-    published = [(x(places[s]), y(row["not_adapting"])) for s, row in own.items() if not np.isnan(row["not_adapting"])]
+    published = [(x(places[s]), y(one.not_adapting)) for s, one in own.items() if not np.isnan(one.not_adapting)]
     return Curve(
         title=family.title,
         by=family.parameter,
@@ -89,14 +89,10 @@ def _curve(family: Family, rows: Mapping[str, Row], undefended: float) -> Curve 
         ticks_x=[Tick(place(x(places[s])), f"{s:g}") for s in list(own)[::step]],
         ticks_y=[Tick(place(y(value)), f"{value:g}") for value in round_ticks(0, top, 5)],
         dots=dots,
-        worst=_path([(x(places[s]), y(_gain(row))) for s, row in own.items() if not np.isnan(_gain(row))]),
+        worst=_path([(x(places[s]), y(one.shown_gain)) for s, one in shown.items()]),
         published=_path([(a, min(b, BOTTOM)) for a, b in published]),
         undefended="" if np.isnan(undefended) else place(y(undefended)),
     )
-
-
-def _gain(row: Row) -> float:
-    return row["ssim_at_least"] if np.isnan(row["ssim_gain"]) else row["ssim_gain"]
 
 
 def _path(points: list[tuple[float, float]]) -> str:
@@ -169,32 +165,32 @@ def part(
     choice: Choice | None, pictures: Pictures,
 ) -> Part:  # fmt: skip
     """What a question says of the strengths of a defense; `own` are the question's lines by defense."""
-    rows = {row["defense"]: row for row in results.rows[asked]}
-    labels = [label for label in labels if label in rows]
+    standings = {standing.defense: standing for standing in results.standings[asked]}
+    labels = [label for label in labels if label in standings]
     return Part(
         title,
         anchor,
-        [_strength(results, asked, rows[label], own[label]) for label in labels],
-        curves(results.rows[asked], labels),
+        [_strength(results, asked, standings[label], own[label]) for label in labels],
+        curves(results.standings[asked], labels),
         choice,
         gallery(results, asked, choice, labels, pictures) if choice else [],
     )
 
 
-def _strength(results: Results, asked: Asked, row: Row, line: Line) -> Strength:
-    evidence = results.evidence(asked, line.defense)
-    told = {"rank": why_no_rank(results, asked, row), "incomplete": row["incomplete"], "accuracy": row["conflicts"]}
-    told |= {"training": row["accuracy_reason"], "points lost": row["accuracy_lost_reason"]}
-    told |= {"certificate": row["certificate_reason"]}
+def _strength(results: Results, asked: Asked, standing: Standing, line: Line) -> Strength:
+    price = standing.price
+    told = {"rank": why_no_rank(results, asked, standing), "incomplete": standing.incomplete}
+    told |= {"accuracy": price.conflicts, "training": price.accuracy_reason}
+    told |= {"points lost": price.accuracy_lost_reason, "certificate": price.certificate_reason}
     # One reason is told once, as what it limits first.
     first = {why: what for what, why in reversed(told.items()) if why}
     limits = [f"{what}: {why}" for what, why in told.items() if why and first[why] == what]
-    if line.state != "re-run" and row["unranked"]:
-        limits.append(f"beside all entries: {row['unranked']}")
+    if line.state != "re-run" and standing.unranked:
+        limits.append(f"beside all entries: {standing.unranked}")
     own = results.summary[asked]
     controls = [(faced, other) for faced, other in own.items() if faced[0] == line.defense and other["control"]]
     floors = [_floor(results, asked, faced, other) for faced, other in controls]
-    attacks = [_attack(results, asked, evidence, attempt) for attempt in evidence.attempts]
+    attacks = [_attack(results, asked, standing.evidence, attempt) for attempt in standing.evidence.attempts]
     return Strength(line.defense, anchor_of(line.defense), line, limits, attacks, floors)
 
 

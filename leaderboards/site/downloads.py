@@ -12,6 +12,7 @@ from leaderboards.entries.published import Published
 from leaderboards.site.board_page import BoardView, QuestionView
 from leaderboards.site.lines import Line, attack_seconds, strongest_cell
 from leaderboards.site.text import one_line
+from leaderboards.tables.exports import standing_row
 from leaderboards.tables.formats import Section, Table, to_latex
 from leaderboards.tables.labels import slug
 
@@ -78,19 +79,19 @@ def downloads(board: BoardView) -> dict[str, bytes]:
 
 
 def figures(board: BoardView) -> pd.DataFrame:
-    """Every figure of `leaderboards.ranking.ranking` for every line, with the board, the entry and its state.
+    """Every figure of a standing for every line, with the board, the entry and its state.
 
     `ssim` and `psnr_db` are means of the strongest attack, `attack_seconds` those of all attacks, floors aside.
     """
     rows = []
     for asked, view in board.questions.items():
         ranked = {line.defense: line for line in view.lines}
-        for row in board.results.rows[asked]:
-            line = ranked[row["defense"]]
+        for standing in board.results.standings[asked]:
+            line, row = ranked[standing.defense], standing_row(standing)
             why = {"no_rank": line.rank.note if not line.rank.sort else None}
-            strongest = strongest_cell(board.results, asked, row) or {}
+            strongest = strongest_cell(board.results, asked, standing) or {}
             shown = {name: strongest.get(f"{name}_mean") for name in ("ssim", "psnr_db")}
-            shown |= {"attack_seconds": attack_seconds(board.results, asked, row)}
+            shown |= {"attack_seconds": attack_seconds(board.results, asked, standing.defense)}
             rows.append({"board": board.name, "entry": line.entry, "state": line.state, **row, **shown, **why})
     frame = pd.DataFrame(rows).convert_dtypes()
     texts = [str(column) for column in frame.columns if bool(frame[column].isna().to_numpy().all())]

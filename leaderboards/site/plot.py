@@ -25,11 +25,12 @@ SHAPES = ("disc", "square", "diamond", "up", "down", "cross", "hexagon", "bow")
 
 @dataclass(frozen=True)
 class Name:
-    """A defense's entry and family, its strength as "parameter=value" ("" for one alone), and its look."""
+    """A defense's entry and family, the parameter of its strength and the value ("" for one alone), and its look."""
 
     entry: str
     family: str
-    strength: str
+    parameter: str
+    value: str
     look: int
     shape: str
 
@@ -43,17 +44,17 @@ def names(results: Results, asked: Asked) -> Mapping[str, Name]:
         entry = results.owners[row["defense"]].name
         by_entry.setdefault(entry, []).append(row)
         if row["defense_name"] == "none":
-            found[row["defense"]] = Name(entry, row["defense"], "", LOOKS, UNDEFENDED)
-    groups: list[tuple[str, str, dict[str, str]]] = []
+            found[row["defense"]] = Name(entry, row["defense"], "", "", LOOKS, UNDEFENDED)
+    groups: list[tuple[str, str, str, dict[str, str]]] = []
     for entry, rows in by_entry.items():
         several, single = families(rows)
         for f in several:
-            own = {rows[0]["defense"]: f"{f.parameter}={x:g}" for x, rows in f.strengths.items()}
-            groups.append((entry, f.title, own))
-        groups += [(entry, label, {label: ""}) for label in single]
-    for i, (entry, title, own) in enumerate(groups):
+            values = {rows[0]["defense"]: f"{x:g}" for x, rows in f.strengths.items()}
+            groups.append((entry, f.title, f.parameter, values))
+        groups += [(entry, label, "", {label: ""}) for label in single]
+    for i, (entry, title, parameter, own) in enumerate(groups):
         look = i % LOOKS
-        found |= {label: Name(entry, title, strength, look, SHAPES[look]) for label, strength in own.items()}
+        found |= {label: Name(entry, title, parameter, value, look, SHAPES[look]) for label, value in own.items()}
     return found
 
 
@@ -120,7 +121,7 @@ def plot(results: Results, asked: Asked, ranked: set[str]) -> Plot | None:
     x = lost_scale(low, high, left, right)
     y = linear_scale(-0.035 * top, top, lower, upper)
     named = names(results, asked)
-    signs = {row["defense"]: bound_sign(row) for row in results.rows[asked]}
+    signs = {standing.defense: bound_sign(standing) for standing in results.standings[asked]}
     order = [name for name in named if name in points]
     texts = [(x(points[n].lost.mean), y(points[n].gain.mean), _texts(named[n], points[n])) for n in order]
     bars: list[Box] = []
@@ -158,8 +159,7 @@ def _points(results: Results, asked: Asked) -> dict[str, Point]:
 
 def _texts(name: Name, point: Point) -> list[str]:
     epsilon = "" if np.isnan(point.epsilon) else f"ε {epsilon_text(point.epsilon)}"
-    value = name.strength.partition("=")[2]
-    whole, short = f"{name.family} {value}".strip(), value or name.family.partition("(")[0]
+    whole, short = f"{name.family} {name.value}".strip(), name.value or name.family.partition("(")[0]
     return [f"{whole}, {epsilon}", whole, short] if epsilon else [whole, short]
 
 
@@ -200,8 +200,7 @@ def _members(named: Mapping[str, Name], points: Mapping[str, Point], x, y) -> li
         there = [points[label] for label in own if label in points]
         path = " L".join(f"{place(x(p.lost.mean))} {place(y(p.gain.mean))}" for p in there)
         first = named[own[0]]
-        parameter = first.strength.partition("=")[0]
-        title = f"{family}: {parameter}" if parameter else family
+        title = f"{family}: {first.parameter}" if first.parameter else family
         title += f" ({entry})" if titles.count(family) > 1 else ""
         if there:
             found.append(Member(title, first.look, first.shape, f"M{path}" if len(there) > 1 else ""))

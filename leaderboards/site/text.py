@@ -16,6 +16,8 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from leaderboards.ranking.verdicts import Verdict
+from leaderboards.tables.exports import VERDICTS
 from leaderboards.tables.labels import slug
 
 ABSENT = "\N{EN DASH}"
@@ -94,11 +96,11 @@ STATES = {
     "artefact-checked": "every score was computed again from the submitted images",
     "re-run": "attacks drawn at random, and one training, were run again and agree",
 }
-VERDICTS = {
-    "incomplete": "something that the board asks for has no result",
-    "unaudited": "no attack that simulates the defense, and works undefended, has finished",
-    "underpowered": "attacks ended above their objective at the truth: a lower bound",
-    "broken certificate": "an attack was right more often than the proof allows",
+EXPLAINED = {
+    Verdict.INCOMPLETE: "something that the board asks for has no result",
+    Verdict.UNAUDITED: "no attack that simulates the defense, and works undefended, has finished",
+    Verdict.UNDERPOWERED: "attacks ended above their objective at the truth: a lower bound",
+    Verdict.BROKEN_CERTIFICATE: "an attack was right more often than the proof allows",
 }
 
 
@@ -122,7 +124,11 @@ def environment() -> Environment:
         keep_trailing_newline=True,
     )
     made.filters |= {"one_line": one_line, "pieces": pieces, "json": _json, "plain": plain}
-    made.globals |= {"states": STATES, "verdict_words": VERDICTS, "version": _version()}
+    made.globals |= {
+        "states": STATES,
+        "verdict_words": {VERDICTS[own]: text for own, text in EXPLAINED.items()},
+        "version": _version(),
+    }
     return made
 
 

@@ -9,9 +9,10 @@ import pandas as pd
 from rich.console import Console
 
 from bench.errors import ConfigurationError, suggest
-from leaderboards.ranking.costs import costs_of, priced
+from leaderboards.ranking.costs import costs_of
 from leaderboards.ranking.summary import Row, records, scored, settings, summarise
 from leaderboards.ranking.summary import expectation as expectation
+from leaderboards.tables.exports import priced
 from leaderboards.tables.formats import Section, Table, to_latex, to_markdown
 from leaderboards.tables.notes import Footnotes, explanations, extent, threat
 from leaderboards.tables.terminal import to_text

@@ -21,6 +21,7 @@ from leaderboards.ranking.evidence import METRICS, questions
 from leaderboards.ranking.ranking import ranking
 from leaderboards.ranking.summary import records
 from leaderboards.ranking.verdicts import Rule
+from leaderboards.tables.exports import standings_frame
 from leaderboards.tables.standings import render
 
 FEW = sizes(max_examples=10, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
@@ -87,7 +88,7 @@ def some(frame: pd.DataFrame, column: str, text: str) -> pd.DataFrame:
 
 
 def ranked(frame: pd.DataFrame, rule: Rule = ANY) -> pd.DataFrame:
-    return ranking(questions(frame), rule, Costs())
+    return standings_frame(ranking(questions(frame), rule, Costs()))
 
 
 def ranks(frame: pd.DataFrame, rule: Rule = ANY) -> dict[str, int | None]:

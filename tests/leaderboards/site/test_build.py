@@ -15,7 +15,6 @@ from urllib.parse import unquote
 from urllib.request import urlopen
 
 import made_entries
-import pandas as pd
 import pytest
 from made_entries import NONE, board_of, make_entry, make_published
 
@@ -188,12 +187,10 @@ def test_ranks_are_those_of_the_entries_that_were_run_again_alone(made_site):
     with board_of(made_site / "boards"):
         own = published("made-up", made_site / "published")
     found = results(own)
-    for rows in found.rows.values():
-        ranks = {row["defense"]: row["rank"] for row in rows}
-        assert {defense for defense, rank in ranks.items() if pd.notna(rank)} == {
-            "none", *(label for label, *_ in made_entries.NOISE)
-        }  # fmt: skip
-        assert min(rank for rank in ranks.values() if pd.notna(rank)) == 1
+    for standings in found.standings.values():
+        ranks = {own.defense: own.rank.lowest for own in standings if own.rank is not None}
+        assert ranks.keys() == {"none", *(label for label, *_ in made_entries.NOISE)}
+        assert min(ranks.values()) == 1
     frames, ranked = own.frames(), own.frames(ranked=True)
     for whole, part in zip(frames, ranked, strict=True):
         kept = whole[whole["entry"].isin({entry.name for entry in own.ranked})]

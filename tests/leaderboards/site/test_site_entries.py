@@ -7,6 +7,7 @@ import re
 import shlex
 import signal
 import time
+from dataclasses import replace
 
 import pytest
 from made_entries import NONE, board_of, make_entry
@@ -66,8 +67,8 @@ def test_a_self_reported_entry_changes_no_mark_front_or_figure_of_one_that_was_r
     assert after.plot.front
     assert len(before.plot.front.split("H")) == len(after.plot.front.split("H"))
     assert {line.defense: line for line in before.lines}.items() <= {line.defense: line for line in after.lines}.items()
-    [asked] = found.questions
-    assert found.evidence(asked, MINE[0][0]).strongest is not None
+    [standings] = found.standings.values()
+    assert next(own for own in standings if own.defense == MINE[0][0]).strongest is not None
 
 
 def test_evidence_is_made_once_for_all_that_a_board_s_page_shows(made, monkeypatch):
@@ -83,22 +84,22 @@ def test_strengths_of_two_entries_are_not_joined_whatever_they_are_called(made):
     found, view = view_of(made)
     joined = {member.title: member.path.count("L") for member in view.plot.members}
     assert joined == {"none": 0, "zeros: part (mine)": 1, "zeros: part (zzz)": 1}
-    [rows] = found.rows.values()
+    [standings] = found.standings.values()
     for own in (MINE, THEIRS):
-        [curve] = curves(rows, [label for label, *_ in own])
+        [curve] = curves(standings, [label for label, *_ in own])
         assert len(curve.dots) == 2
         assert curve.by == "part"
 
 
 def test_a_lower_bound_is_one_in_the_table_the_plot_and_the_curves(made):
     found, view = view_of(made)
-    [rows] = found.rows.values()
-    weak = [row | {"underpowered": 0.01} for row in rows]
-    assert all(gain_figure(row).text.startswith("≥ ") for row in weak)
+    [standings] = found.standings.values()
+    weak = [replace(standing, underpowered=0.01) for standing in standings]
+    assert all(gain_figure(standing).text.startswith("≥ ") for standing in weak)
     [curve] = curves(weak, [label for label, *_ in MINE])
     assert all("SSIM gain ≥ 0." in dot.words for dot in curve.dots)
     assert not any("≥" in mark.words for mark in view.plot.marks)
-    next(iter(found.rows.values()))[:] = weak
+    standings[:] = weak
     [view] = board_view(found).questions.values()
     assert all("SSIM gain ≥ 0." in mark.words for mark in view.plot.marks)
 

@@ -18,6 +18,7 @@ from leaderboards.ranking.ranking import ranking
 from leaderboards.ranking.summary import Row, records
 from leaderboards.ranking.verdicts import Rule
 from leaderboards.tables import scores, standings
+from leaderboards.tables.exports import standings_frame
 from leaderboards.tables.prices import epsilon_text
 
 Make = Callable[..., pd.DataFrame]
@@ -56,7 +57,7 @@ def jobs(make: SimpleNamespace) -> Callable[..., pd.DataFrame]:
 
 
 def ranked(frame: pd.DataFrame, rule: Rule, jobs: pd.DataFrame | None = None) -> pd.DataFrame:
-    return ranking(questions(frame), rule, costs_of(jobs))
+    return standings_frame(ranking(questions(frame), rule, costs_of(jobs)))
 
 
 def of(rows: pd.DataFrame, defense: str) -> Row:
