@@ -113,7 +113,7 @@ class AttackCase:
 
 @cache
 def release(setting: str, defense: str) -> tuple[Release, Tensor | None]:
-    """What two clients of two images, or four of one, send under a defense, and the class means."""
+    """The updates of two clients of two images, or four of one, under a defense, and the class means."""
     dataset, model = SETTINGS[setting]
     config = from_toml(_GRID.format(dataset=dataset, model=model, defense=defense))
     _, _, clients, plan = prepare(config)
@@ -122,7 +122,7 @@ def release(setting: str, defense: str) -> tuple[Release, Tensor | None]:
 
 
 def observation(setting: str, defense: str = "none", **threat: Any) -> tuple[Observation, list[int]]:
-    """What a server sees of a setting's clients, in float64, and one seed per trial."""
+    """A server's observation of a setting's clients, in float64, and one seed per trial."""
     seen = observe(release(setting, defense)[0], ThreatModel(**threat), release(setting, defense)[1])
     return seen.to("cpu", torch.float64), [11 + trial for trial in range(seen.trials)]
 

@@ -1,4 +1,4 @@
-"""What every method promises: that it says what it is, has parameters a grid file can name, and runs as a cell."""
+"""Rules for every method: it says what it is, has parameters that a grid file can name, and runs as a cell."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def is_documented(subject: Subject) -> None:
 
 
 def has_typed_parameters(subject: Subject) -> None:
-    """What a user may want to set is an annotated field; capitals and names of the base class are no parameters."""
+    """Everything that a user may set is an annotated field; capitals and names of the base class are no parameters."""
     cls = type(subject.method)
     known = {parameter.name for parameter in parameters_of(cls)} | set(inspect.get_annotations(cls))
     for name in [name for name in vars(cls) if not name.startswith("_") and not name.isupper() and name not in known]:

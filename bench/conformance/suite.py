@@ -1,4 +1,4 @@
-"""What every attack and every defense promises, as one table, and a method held to it."""
+"""The promises of every attack and every defense, as one table, and a method held to it."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def kinds_of(call: str, registry: Registry) -> list[str]:
 
 
 def title_of(kind: str, call: str, registry: Registry) -> str:
-    """What is checked: the method with all its parameters, as far as it can be constructed, and its origin."""
+    """The checked method in words: with all its parameters, as far as it can be constructed, and its origin."""
     [(name, _)] = parse(call)
     name = unfolded((name, {}))[0] if kind == "attack" else name
     [origin] = [entry.origin for entry in registry.descriptions(kind) if entry.name == name]
