@@ -24,13 +24,13 @@ from bench.errors import ConfigurationError, suggest
 from bench.grid.reading import GridSource, add_methods, apply_override, list_mistakes, read_grid
 from bench.grid.sections import (
     BoardRules,
-    Certificate,
+    CertificateTest,
     Client,
     DatasetSpec,
     Engine,
     Expect,
+    GridSection,
     Positive,
-    Section,
     Seeds,
     Threat,
     Utility,
@@ -62,7 +62,7 @@ def models(value: object) -> list[MethodSpec]:
 _Spec = InstanceOf[MethodSpec]
 
 
-class Grid(Section):
+class Grid(GridSection):
     """The methods that meet and the images they meet on: the cells are the product of all lists.
 
     Attacks and the parts of defenses hold all their parameters; models hold those that were written.
@@ -122,7 +122,7 @@ class Grid(Section):
         return [" | ".join(part.call for part in chain) for chain in defenses]
 
 
-class Config(Section):
+class Config(GridSection):
     """A whole run; `name` is the preset's or the file's, and the run's folder unless another is asked for.
 
     Without `utility` nothing is trained, without `certificate` no proof is put to a test. `board` is there when the
@@ -133,7 +133,7 @@ class Config(Section):
     board: BoardRules | None = None
     grid: Grid
     utility: Utility | None = None
-    certificate: Certificate | None = None
+    certificate: CertificateTest | None = None
     engine: Engine = Engine()
     expect: Expect | None = None
 

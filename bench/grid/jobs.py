@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from bench.grid.cells import Setting
-from bench.grid.sections import Certificate, Utility
+from bench.grid.sections import CertificateTest, Utility
 from bench.registry.specs import ChainSpec, chain_label, chain_name
 from defenses.schedule import Schedule
 
@@ -32,7 +32,7 @@ class Job:
     """The client's work after the defense."""
     seed: int
     """The number from which all chance of the job is drawn."""
-    section: Utility | Certificate
+    section: Utility | CertificateTest
     """The section of the grid file that asks for the job."""
 
     @property

@@ -56,13 +56,13 @@ def _check_dataset(name: str, parameters: dict[str, object]) -> None:
         raise ValueError(f": {error}") from error
 
 
-class Section(BaseModel):
+class GridSection(BaseModel):
     """A table of the grid file: unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class DatasetSpec(Section):
+class DatasetSpec(GridSection):
     """The images: a name of `leakboard list datasets`, and for datasets on disk where they are."""
 
     name: StrictStr
@@ -81,7 +81,7 @@ class DatasetSpec(Section):
         return self
 
 
-class Weights(Section):
+class Weights(GridSection):
     """The model's weights: untrained (all None), trained here for `epochs` on `dataset`, or a checkpoint.
 
     `dataset` None is the training half of the grid's own dataset; `root`, `download` and `size` are of `dataset`.
@@ -137,7 +137,7 @@ def _axis(switch: Switch) -> Any:
     return Annotated[tuple[value, ...], BeforeValidator(as_list), AfterValidator(without_duplicates)], (switch.default,)
 
 
-_Axes: Any = create_model("_Axes", __base__=Section, **{switch.name: _axis(switch) for switch in switches()})
+_Axes: Any = create_model("_Axes", __base__=GridSection, **{switch.name: _axis(switch) for switch in switches()})
 
 
 class Threat(_Axes):
@@ -150,7 +150,7 @@ class Threat(_Axes):
         return [ThreatModel(*combination) for combination in itertools.product(*axes)]
 
 
-class Client(Section):
+class Client(GridSection):
     """The client's published work before any defense changes it, as in `defenses.schedule.Schedule`.
 
     `mode` is an axis: by which statistics the client's batch-norm layers normalise, and with them the attacker's.
@@ -167,7 +167,7 @@ class Client(Section):
         return Schedule(**self.model_dump(exclude={"mode"}))
 
 
-class Engine(Section):
+class Engine(GridSection):
     """The way in which a run is computed: no key changes which result is asked for, so none enters a cell's id.
 
     `chunk`: trials in one tensor program; `timeout`: seconds a block may take; `threads`: of the CPU. None leaves
@@ -183,7 +183,7 @@ class Engine(Section):
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
 
 
-class Expect(Section):
+class Expect(GridSection):
     """The run fails unless `attack`, undefended, beats the strongest control by `gain_db` in mean PSNR.
 
     Not judged in a grid without that attack.
@@ -196,7 +196,7 @@ class Expect(Section):
 Metric = Literal["psnr_db", "ssim", "identified", "label_accuracy", "accuracy", "epsilon", "certificate"]
 
 
-class EntryLimits(Section):
+class EntryLimits(GridSection):
     """The most that an entry may hold: defenses in one entry, images of one update, local steps of one client."""
 
     defenses: Positive = 20
@@ -204,7 +204,7 @@ class EntryLimits(Section):
     local_steps: Positive = 100
 
 
-class BoardRules(Section):
+class BoardRules(GridSection):
     """A board's rules; its questions are those of the grid beside it.
 
     `summary` is one sentence. `required` are the labels of the grid's attacks, all of which every defense must face.
@@ -222,7 +222,7 @@ class BoardRules(Section):
     limits: EntryLimits = EntryLimits()
 
 
-class Utility(Section):
+class Utility(GridSection):
     """Federated training with every defense: its rounds, its server (`bench.price.federated.Server`), what is asked of
     it.
 
@@ -250,7 +250,7 @@ class Utility(Section):
         return self.model_dump(exclude={"seeds", "least_accuracy", "delta"})
 
 
-class Certificate(Section):
+class CertificateTest(GridSection):
     """A test of every defense that proves something: among so many `candidates`, so many `trials`.
 
     See `bench.price.certificates`.

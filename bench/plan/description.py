@@ -1,4 +1,4 @@
-"""What a run's folder holds from the start: the resolved configuration, the attacked images and the plan."""
+"""The description of a run in its folder: the resolved configuration, the attacked images and the plan."""
 
 from __future__ import annotations
 

@@ -133,16 +133,23 @@ class Cost:
     """Adds up the seconds of blocks; every attack, and every defense's client, is measured once."""
 
     registry: Registry
+    """The methods by name."""
     clients: Clients
+    """The clients' datasets, models and updates."""
     chunk: int | None
+    """Trials in one tensor program; None for as many as memory holds."""
     device: torch.device
+    """The device on which attacks are measured."""
     blocks: int = 0
+    """Blocks to run."""
     training: float = 0.0
+    """Seconds in which weights are trained, each once."""
     shares: float = 0.0
+    """Seconds in which clients compute their updates."""
     attacks: dict[str, float] = field(default_factory=dict)
-    """By label."""
+    """An attack's label -> seconds of it."""
     unknown: dict[str, None] = field(default_factory=dict)
-    """Why some could not be estimated."""
+    """Reasons for which blocks could not be estimated, in order."""
     _seen: set[Any] = field(default_factory=set)
     _measured: dict[Any, float] = field(default_factory=dict)
 
@@ -193,7 +200,7 @@ class Cost:
             fits = min(fits, trials_that_fit(released.task, released.params, attack.restarts, self.device))
         trials = min(fits, len(seeds))
         with executing(Execution(mode="eager", memory=budget(self.device))):
-            return attack_seconds(attack, seen[:trials], seeds[:trials]) * len(seeds) / trials
+            return estimate_seconds(attack, seen[:trials], seeds[:trials]) * len(seeds) / trials
 
     def _once(self, key: Any, measure: Callable[[], float]) -> float:
         if key not in self._measured:
@@ -211,8 +218,8 @@ class _Enough(BaseException):
     """No plugin may catch it."""
 
 
-def attack_seconds(attack: Attack, seen: Observation, seeds: list[int]) -> float:
-    """What `reconstruct` would take; an attack that reports its iterations is stopped after a few of them."""
+def estimate_seconds(attack: Attack, seen: Observation, seeds: list[int]) -> float:
+    """Seconds that `reconstruct` would take; an attack that reports its iterations is stopped after a few of them."""
     started = time.perf_counter()
     marks: list[tuple[int, float]] = []
     left = 0

@@ -31,15 +31,20 @@ from bench.trial.clients import Clients
 
 @dataclass(frozen=True)
 class Plan:
-    """All cells of a run over the first `images` images, in the order in which they run, and notes for the reader."""
+    """All cells and jobs of a run."""
 
     config: Config
+    """The grid that is planned."""
     cells: tuple[Cell, ...]
+    """The cells in the order in which they run."""
     images: int
+    """Images that are attacked, the first of the dataset."""
     notes: tuple[str, ...]
+    """Sentences for the reader about what the plan leaves out."""
     fingerprints: dict[str, str]
     """Id of a block or job -> fingerprint of the method that it is to be made by."""
     jobs: tuple[Job, ...] = ()
+    """The trainings and certificates, which run after the cells."""
 
     def blocks(self) -> Iterator[Block]:
         for cell in self.cells:
@@ -122,7 +127,7 @@ def _row(
 
 
 def _is_left_out(attack: PlannedAttack, setting: Setting, threat: ThreatModel, clients: Clients) -> bool:
-    """Whether an attack has no cells, not even skipped ones: `class_mean` without labels or other images to average."""
+    """True if an attack has no cells, not even skipped ones: `class_mean` without labels or other images to average."""
     has_means = threat.labels == "known" and clients.dataset(setting).read_training is not None
     return attack.spec.name == "class_mean" and not has_means
 

@@ -19,11 +19,14 @@ from defenses.task import Classifier, Task
 
 @dataclass(frozen=True)
 class PlannedSetting:
-    """A setting, its undefended task, and the SHA-256 of the checkpoint that its weights come from, if any."""
+    """A setting that the grid's methods can run in."""
 
     setting: Setting
+    """The setting with the defenses that changed its architecture."""
     task: Task
+    """Its undefended task."""
     checkpoint: str | None
+    """SHA-256 of the checkpoint that its weights come from; None without one."""
 
 
 def planned_settings(config: Config, defenses: list[PlannedDefense], clients: Clients) -> Iterator[PlannedSetting]:

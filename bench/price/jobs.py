@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.grid.jobs import Job
-from bench.grid.sections import Certificate, Utility
+from bench.grid.sections import CertificateTest, Utility
 from bench.models.training import Progress
 from bench.price.certificate_trials import Pool, measure
 from bench.price.utility import trained_figures
@@ -44,7 +44,7 @@ def _trained(job: Job, section: Utility, clients: Clients, kept: Path, progress:
     )
 
 
-def _certified(job: Job, section: Certificate, clients: Clients) -> dict[str, Any]:
+def _certified(job: Job, section: CertificateTest, clients: Clients) -> dict[str, Any]:
     dataset, chain = clients.dataset(job.setting), clients.chain(job.defense)
     model, _ = clients.model(job.setting, job.seed)
     params = {name: p.detach() for name, p in model.named_parameters()}

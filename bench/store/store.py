@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 
 from bench.columns import EARLIER
 from bench.errors import ConfigurationError, Unwritable
-from bench.store.in_flight import Flights
+from bench.store.block_marks import BlockMarks
 from bench.store.whole_files import damaged, finite, publish, read_arrays, read_json, sweep
 
 if TYPE_CHECKING:
@@ -41,12 +41,12 @@ def record_columns(record: dict[str, Any]) -> dict[str, Any]:
     return {"device": record["provenance"]["device"], "chunk": choice.get("chunk", cost["chunk"]), **columns}
 
 
-IMAGE_FIGURES = (
+RESULT_FIGURES = (
     "update_norm", "identification_chance", "mse", "psnr_db", "ssim", "lpips", "label_accuracy", "identified",
     "recovered", "feature_error", "objective_start", "objective_found", "objective_truth", "seconds",
 )  # fmt: skip
 """Columns of numbers, null where not measured."""
-IMAGE_COUNTS = ("image", "trial", "true_label", "identification_pool", "chunk")
+RESULT_COUNTS = ("image", "trial", "true_label", "identification_pool", "chunk")
 """Columns of whole numbers, null in rows without results."""
 JOB_FIGURES = (
     "accuracy", "chance", "learning_rate", "least_accuracy", "epsilon", "delta", "epsilon_rdp", "epsilon_prv",
@@ -73,7 +73,7 @@ def image_frame(store: Store) -> DataFrame:
                 rows.append({**identity, "status": status, "reason": "", **figures, **columns})
             continue
         rows.append({**identity, "status": status, "reason": store.reason(cell, block["id"], status)})
-    frame = typed(pd.DataFrame(rows), IMAGE_FIGURES, IMAGE_COUNTS)
+    frame = typed(pd.DataFrame(rows), RESULT_FIGURES, RESULT_COUNTS)
     return frame.assign(underpowered=underpowered(frame["objective_found"], frame["objective_truth"]))
 
 
@@ -132,7 +132,7 @@ class Store:
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
         self.blocks = self.folder / "blocks"
-        self.flights = Flights(self.blocks)
+        self.marks = BlockMarks(self.blocks)
 
     @classmethod
     def existing(cls, folder: Path | str) -> Store:

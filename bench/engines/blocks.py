@@ -1,4 +1,4 @@
-"""Blocks tried: attack what their clients released, or take what was found for others, and score what came back."""
+"""Work on blocks: attack the releases of their clients, or take another client's reconstructions, and score them."""
 
 from __future__ import annotations
 
@@ -47,6 +47,7 @@ class GroupWork(BlockWork):
     """
 
     group: Group
+    """The blocks, and how they were run before, if they were begun."""
 
     @property
     def items(self) -> Sequence[Block]:
@@ -63,7 +64,7 @@ class GroupWork(BlockWork):
     def wants(self, item: Item) -> bool:
         return item.id not in self.group.done
 
-    def attempt(self, tools: Tools, on_start: OnStart, watch: Watch) -> Iterator[Outcome]:
+    def outcomes(self, tools: Tools, on_start: OnStart, watch: Watch) -> Iterator[Outcome]:
         start = partial(on_start, self.group)
         if len(self.items) > 1:
             try:
@@ -107,54 +108,56 @@ class GroupWork(BlockWork):
 
 @dataclass(frozen=True)
 class WrongImageWork(BlockWork):
-    """A block of the control `wrong_image`; `lent` is what was found for another client, or why there is nothing."""
+    """The work on a block of the control `wrong_image`."""
 
     block: Block
-    lent: BlockReconstruction | Exception
+    """The control's block."""
+    source: BlockReconstruction | Exception
+    """The reconstruction of another client, or the reason for which there is none."""
 
     @property
     def items(self) -> Sequence[Block]:
         return (self.block,)
 
-    def attempt(self, tools: Tools, on_start: OnStart, watch: Watch) -> Iterator[Outcome]:
+    def outcomes(self, tools: Tools, on_start: OnStart, watch: Watch) -> Iterator[Outcome]:
         yield self.guarded(self.block, lambda: self._compared(tools, watch))
 
     def _compared(self, tools: Tools, watch: Watch) -> Outcome:
         released = tools.clients.release(self.block, partial(watch.training, self.block))
-        if isinstance(self.lent, Exception):
-            raise self.lent
-        return _scored(self.block, released, self.lent, {"chunk": None, "seconds": 0.0}, tools)
+        if isinstance(self.source, Exception):
+            raise self.source
+        return _scored(self.block, released, self.source, {"chunk": None, "seconds": 0.0}, tools)
 
 
 def scores(
-    block: Block, released: Release, attacked: BlockReconstruction, seconds: float, tools: Tools
+    block: Block, released: Release, reconstruction: BlockReconstruction, seconds: float, tools: Tools
 ) -> dict[str, Any]:
     """The rows of the block's images, and what belongs to all of them."""
     cell = block.cell
     attack = None if cell.borrows else tools.registry.build("attack", cell.attack)
-    rows, shared = rows_of(block, released, attacked, attack, tools.clients.dataset(cell.setting))
+    rows, shared = rows_of(block, released, reconstruction, attack, tools.clients.dataset(cell.setting))
     return {"images": [{**row, "seconds": seconds / len(rows)} for row in rows], **shared}
 
 
 def _scored(
-    block: Block, released: Release, attacked: BlockReconstruction, cost: dict[str, Any], tools: Tools
+    block: Block, released: Release, reconstruction: BlockReconstruction, cost: dict[str, Any], tools: Tools
 ) -> Outcome:
     started = time.perf_counter()
     result = {
         "status": "ok",
         "reason": None,
-        **scores(block, released, attacked, cost["seconds"], tools),
+        **scores(block, released, reconstruction, cost["seconds"], tools),
         "update_sha256": released.digest,
         "weights": {"accuracy": released.weights.accuracy, "recipe": released.weights.recipe_digest},
         "cost": {**cost, "scoring_seconds": time.perf_counter() - started},
     }
-    return Outcome(block, result, stored_arrays(attacked))
+    return Outcome(block, result, stored_arrays(reconstruction))
 
 
 def _in_fitting_chunks(
     blocks: Sequence[Block], attack: Attack, released: list[Release], tools: Tools
 ) -> tuple[list[BlockReconstruction], int]:
-    """What the attack made of every block, and how many trials it was shown at a time: as many as memory holds."""
+    """The attack's reconstruction of every block, and the number of trials at a time: as many as memory holds."""
     cell = blocks[0].cell
     means = tools.clients.class_means(cell.setting) if cell.control else None
     seen = joined([observe(sent, cell.threat, means) for sent in released]).to(tools.device)
