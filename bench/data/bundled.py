@@ -23,6 +23,7 @@ from bench.data.image_files import read_image, stack
 from bench.errors import ConfigurationError
 
 _DIGITS_FOR_TRAINING = 1437
+"""The first of scikit-learn's 1,797 digits are to train on; the other 360, a fifth, are attacked."""
 _SAMPLES: dict[str, tuple[str, str, Statistics]] = {
     "cifar10-samples": ("cifar10", "CIFAR-10, the first 20 test images", CIFAR10_STATISTICS),
     "cifar100-samples": ("cifar100", "CIFAR-100, the first 20 test images", CIFAR100_STATISTICS),

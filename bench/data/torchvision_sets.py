@@ -78,18 +78,22 @@ def _numbers(count: int) -> Callable[[Any], Iterable[Any]]:
 
 @dataclass(frozen=True)
 class TorchvisionSet:
-    """Arguments of the attacked split and of the training split (None: none, or too large to hold).
-
-    `labels` reads all labels without decoding images; `classes` the names, in the order of the labels.
-    """
+    """The way in which a class of torchvision.datasets is opened and read."""
 
     test: Arguments
+    """Arguments of the attacked split."""
     train: Arguments | None
+    """Arguments of the training split; None without one, or where it is too large to hold."""
     labels: Callable[[Any], Iterable[Any]]
+    """Reads all labels without decoding images."""
     classes: Callable[[Any], Iterable[Any]] = _own_names
+    """Reads the names of the classes, in the order of the labels."""
     gray: bool = False
+    """True if images have one channel."""
     statistics: Statistics | None = None
+    """Published statistics of the channels; without them ImageNet's are taken, or halves for grey images."""
     downloadable: bool = True
+    """True if torchvision can download it."""
 
     @property
     def split(self) -> str:
@@ -157,6 +161,7 @@ SETS: dict[str, TorchvisionSet] = {
 
 
 _MOST_BYTES = 8 * 2**30
+"""Bytes of training images, uint8, that are held in memory at once."""
 
 
 def torchvision_set(

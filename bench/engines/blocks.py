@@ -81,7 +81,7 @@ class GroupWork(BlockWork):
     def _attacked(self, tools: Tools, on_start: Callable[[Choice], None], watch: Watch) -> list[Outcome]:
         blocks, settings = self.items, tools.settings
         # Neither training nor the clients' work counts as the attack's time.
-        released = [tools.clients.release(block, partial(watch.training, block)) for block in blocks]
+        releases = [tools.clients.release(block, partial(watch.training, block)) for block in blocks]
         started = time.perf_counter()
         limit = None if settings.timeout is None else settings.timeout * len(blocks)
 
@@ -93,7 +93,7 @@ class GroupWork(BlockWork):
         attack = tools.registry.build("attack", blocks[0].cell.attack)
         execution = _execution(self.group, attack.restarts, tools)
         with listening(on_iteration), executing(execution, on_start) as choices:
-            attacked, chunk = _in_fitting_chunks(blocks, attack, released, tools)
+            attacked, chunk = _in_fitting_chunks(blocks, attack, releases, tools)
         cost = {
             "chunk": chunk,
             "execution": [asdict(choice) for choice in choices],
@@ -102,7 +102,7 @@ class GroupWork(BlockWork):
         }
         return [
             _scored(block, sent, found, cost, tools)
-            for block, sent, found in zip(blocks, released, attacked, strict=True)
+            for block, sent, found in zip(blocks, releases, attacked, strict=True)
         ]
 
 
@@ -123,50 +123,50 @@ class WrongImageWork(BlockWork):
         yield self.guarded(self.block, lambda: self._compared(tools, watch))
 
     def _compared(self, tools: Tools, watch: Watch) -> Outcome:
-        released = tools.clients.release(self.block, partial(watch.training, self.block))
+        release = tools.clients.release(self.block, partial(watch.training, self.block))
         if isinstance(self.source, Exception):
             raise self.source
-        return _scored(self.block, released, self.source, {"chunk": None, "seconds": 0.0}, tools)
+        return _scored(self.block, release, self.source, {"chunk": None, "seconds": 0.0}, tools)
 
 
 def scores(
-    block: Block, released: Release, reconstruction: BlockReconstruction, seconds: float, tools: Tools
+    block: Block, release: Release, reconstruction: BlockReconstruction, seconds: float, tools: Tools
 ) -> dict[str, Any]:
     """The rows of the block's images, and what belongs to all of them."""
     cell = block.cell
     attack = None if cell.borrows else tools.registry.build("attack", cell.attack)
-    rows, shared = rows_of(block, released, reconstruction, attack, tools.clients.dataset(cell.setting))
+    rows, shared = rows_of(block, release, reconstruction, attack, tools.clients.dataset(cell.setting))
     return {"images": [{**row, "seconds": seconds / len(rows)} for row in rows], **shared}
 
 
 def _scored(
-    block: Block, released: Release, reconstruction: BlockReconstruction, cost: dict[str, Any], tools: Tools
+    block: Block, release: Release, reconstruction: BlockReconstruction, cost: dict[str, Any], tools: Tools
 ) -> Outcome:
     started = time.perf_counter()
     result = {
         "status": "ok",
         "reason": None,
-        **scores(block, released, reconstruction, cost["seconds"], tools),
-        "update_sha256": released.digest,
-        "weights": {"accuracy": released.weights.accuracy, "recipe": released.weights.recipe_digest},
+        **scores(block, release, reconstruction, cost["seconds"], tools),
+        "update_sha256": release.digest,
+        "weights": {"accuracy": release.weights.accuracy, "recipe": release.weights.recipe_digest},
         "cost": {**cost, "scoring_seconds": time.perf_counter() - started},
     }
     return Outcome(block, result, stored_arrays(reconstruction))
 
 
 def _in_fitting_chunks(
-    blocks: Sequence[Block], attack: Attack, released: list[Release], tools: Tools
+    blocks: Sequence[Block], attack: Attack, releases: list[Release], tools: Tools
 ) -> tuple[list[BlockReconstruction], int]:
     """The attack's reconstruction of every block, and the number of trials at a time: as many as memory holds."""
     cell = blocks[0].cell
     means = tools.clients.class_means(cell.setting) if cell.control else None
-    seen = joined([observe(sent, cell.threat, means) for sent in released]).to(tools.device)
-    truth = torch.cat([sent.truth for sent in released])
-    labels = torch.cat([sent.labels for sent in released])
+    seen = joined([observe(sent, cell.threat, means) for sent in releases]).to(tools.device)
+    truth = torch.cat([sent.truth for sent in releases])
+    labels = torch.cat([sent.labels for sent in releases])
     seeds = [seed for block in blocks for seed in attack_seeds(block)]
     chunk = len(seeds)
     if not attack.joint:  # The engine cuts the lanes of the others, all with one program.
-        fits = trials_that_fit(released[0].task, released[0].params, attack.restarts, tools.device)
+        fits = trials_that_fit(releases[0].task, releases[0].params, attack.restarts, tools.device)
         chunk = min(chunk, fits, tools.settings.chunk or fits)
     while True:
         try:
@@ -181,7 +181,7 @@ def _in_fitting_chunks(
         if tools.device.type == "cuda":
             torch.cuda.empty_cache()
         chunk = -(-chunk // 2)
-    sizes = [len(sent.truth) for sent in released]
+    sizes = [len(sent.truth) for sent in releases]
     return [attacked.at(slice(end - size, end)) for end, size in zip(accumulate(sizes), sizes, strict=True)], chunk
 
 

@@ -148,7 +148,9 @@ def _refusal(value: object) -> ConfigurationError:
 
 
 _SCORED_WHEN_TRAINED = 10_000
+"""The most images over which the accuracy of weights trained here is measured, once, since it is kept with them."""
 _SCORED_OF_A_CHECKPOINT = 1_000
+"""The most images over which the accuracy of a checkpoint is measured, in every run anew."""
 
 
 @dataclass(frozen=True)

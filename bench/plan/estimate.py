@@ -189,15 +189,15 @@ class Cost:
         """Seconds of a group of so many blocks like this one."""
         cell = block.cell
         attack: Attack = self.registry.build("attack", cell.attack)
-        released = self.clients.release(block)
+        release = self.clients.release(block)
         means = self.clients.class_means(cell.setting) if cell.control else None
-        seen = observe(released, cell.threat, means).to(self.device)
+        seen = observe(release, cell.threat, means).to(self.device)
         seeds = attack_seeds(block) * blocks
         fits = self.chunk or len(seeds)
         if attack.joint:
             seen = joined([seen] * blocks)
         else:
-            fits = min(fits, trials_that_fit(released.task, released.params, attack.restarts, self.device))
+            fits = min(fits, trials_that_fit(release.task, release.params, attack.restarts, self.device))
         trials = min(fits, len(seeds))
         with executing(Execution(mode="eager", memory=budget(self.device))):
             return estimate_seconds(attack, seen[:trials], seeds[:trials]) * len(seeds) / trials

@@ -17,12 +17,16 @@ from bench.errors import ConfigurationError
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of a method; `type` is the annotation's text, `default` is None when `required`."""
+    """One parameter of a method."""
 
     name: str
+    """The name by which grids set it."""
     type: str
+    """The annotation's text."""
     default: Any = None
+    """The value where none is given; None when `required`."""
     required: bool = False
+    """True if a grid must set it."""
 
 
 def subclasses_in(tree: ast.Module, base: str) -> list[ast.ClassDef]:

@@ -34,6 +34,7 @@ BASES = {"attack": "Attack", "defense": "Defense"}
 HOMES = {"attack": "attacks.attack", "defense": "defenses.defense"}
 """Kind -> the module that has it."""
 _VERIFY_SECONDS = 120
+"""Seconds that the import of a package's method may take before it is called broken."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,12 @@ class MethodDescription:
 
 @dataclass(frozen=True)
 class ImportableMethod:
-    """A method that can be imported: its description, and the function that returns its class."""
+    """A method that can be imported."""
 
     description: MethodDescription
+    """The method as far as it is known before."""
     load: Callable[[], type]
+    """Imports and returns its class; raises ConfigurationError where it cannot."""
 
 
 def built_in(kind: str) -> Iterator[ImportableMethod]:

@@ -20,15 +20,14 @@ Call = tuple[str, dict[str, Any]]
 
 @dataclass(frozen=True, eq=False)
 class MethodSpec:
-    """A method's name and parameters; equal when both are equal.
-
-    `items` are (parameter, value) pairs sorted by name: all of them once the registry has resolved the spec; then
-    `defaults` holds the pairs that the class itself supplies.
-    """
+    """A method's name and parameters; equal when both are equal."""
 
     name: str
+    """The method's name."""
     items: tuple[tuple[str, Value], ...] = ()
+    """(parameter, value) pairs sorted by name: all of them once the registry has resolved the spec."""
     defaults: tuple[tuple[str, Value], ...] = ()
+    """The pairs that the class itself supplies, once the registry has resolved the spec."""
 
     @classmethod
     def of(cls, name: str, parameters: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> MethodSpec:

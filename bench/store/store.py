@@ -118,6 +118,7 @@ def underpowered(found: ArrayLike, truth: ArrayLike) -> np.ndarray:
 
 
 VERSION = 1
+"""The version of plans and records; a plan of another one is refused."""
 FAILURES = ("diverged", "error", "oom", "timeout", "crashed")
 STATUSES = ("ok", *FAILURES, "skipped")
 

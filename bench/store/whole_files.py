@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _OF_A_PROCESS = re.compile(r"\.(\d+)@(.+)\.(?:tmp|running)$")
 _DAY = 24 * 3600
+"""Seconds after which a mark or half file of another machine is swept away: no write takes a day."""
 
 
 def process_name(pid: int | None = None) -> str:

@@ -189,19 +189,19 @@ def partition(block: Block, dataset_name: str) -> Tensor:
     return block.start + torch.randperm(block.stop - block.start, generator=rng).view(-1, b)
 
 
-def observe(released: Release, threat: ThreatModel, class_means: Tensor | None = None) -> Observation:
+def observe(release: Release, threat: ThreatModel, class_means: Tensor | None = None) -> Observation:
     """The observation that the threat model grants of a release: no image, no image number, no order of labels."""
-    schedule = released.task.schedule
-    task, scale = released.task, schedule.update_scale
+    schedule = release.task.schedule
+    task, scale = release.task, schedule.update_scale
     if not threat.schedule_known and not schedule.sends_gradient:
         task, scale = replace(task, schedule=Schedule(images=schedule.images)), None  # all that is left to assume
-    labels = released.labels.sort(dim=1).values if threat.labels == "known" else None
+    labels = release.labels.sort(dim=1).values if threat.labels == "known" else None
     # A simulation of local steps gives their schedule away.
-    known = released.defense if threat.defense_known and task is released.task else None
+    known = release.defense if threat.defense_known and task is release.task else None
     sent = None
     if threat.batch_norm == "batch":
-        sent = batch_statistics(released.task, released.params, released.truth.float() / 255)
-    common = task, released.params, released.updates, labels, threat, scale, class_means
+        sent = batch_statistics(release.task, release.params, release.truth.float() / 255)
+    common = task, release.params, release.updates, labels, threat, scale, class_means
     return Observation(*common, defense=known, batch_statistics=sent)
 
 

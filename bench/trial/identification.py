@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 TIE = 1e-9
+"""Squared distances of unit images that differ by no more are a tie: rounding may change their last digits."""
 
 
 def identification(guess: Tensor, truth: Tensor, pool: Tensor) -> Tensor:

@@ -85,30 +85,30 @@ def attack_in_chunks(
 
 
 def rows_of(
-    block: Block, released: Release, reconstruction: BlockReconstruction, attack: Attack | None, dataset: Dataset
+    block: Block, release: Release, reconstruction: BlockReconstruction, attack: Attack | None, dataset: Dataset
 ) -> Any:
     """The block's scores, one dict per image in the order of image numbers, and what belongs to all of them."""
     pool = dataset.pool()
     place = {image: i for i, image in enumerate(pool)}
-    own = torch.tensor([[place.get(image, -1) for image in ids] for ids in released.image_ids.tolist()])
-    guessed, true = reconstruction.labels, released.labels
-    scores = score(reconstruction.images, released.truth, guessed, true, dataset.pixels(pool), own)
+    own = torch.tensor([[place.get(image, -1) for image in ids] for ids in release.image_ids.tolist()])
+    guessed, true = reconstruction.labels, release.labels
+    scores = score(reconstruction.images, release.truth, guessed, true, dataset.pixels(pool), own)
     if block.cell.threat.labels == "known" and not (attack is not None and attack.recovers_labels):
         scores["label_accuracy"].fill(np.nan)
         scores["nulls"]["label_accuracy"] = "the labels were given"
     error = None
     if reconstruction.features is not None and attack is not None:
-        error = _feature_error(released, reconstruction.features, attack)
-    norms = released.norms
+        error = _feature_error(release, reconstruction.features, attack)
+    norms = release.norms
     rows: list[dict[str, Any]] = []
-    for trial in range(len(released.truth)):
-        for slot in range(released.truth.shape[1]):
+    for trial in range(len(release.truth)):
+        for slot in range(release.truth.shape[1]):
             row: dict[str, Any] = {
-                "image": int(released.image_ids[trial, slot]),
-                "trial": block.start // released.truth.shape[1] + trial,
+                "image": int(release.image_ids[trial, slot]),
+                "trial": block.start // release.truth.shape[1] + trial,
                 # Where the stored reconstructions hold this image, after matching.
                 "position": [trial, int(scores["matched"][trial, slot])],
-                "true_label": int(released.labels[trial, slot]),
+                "true_label": int(release.labels[trial, slot]),
                 "update_norm": float(norms[trial]),
                 "identification_pool": scores["identification_pool"],
                 "identification_chance": scores["identification_chance"],
@@ -152,12 +152,12 @@ def from_arrays(arrays: dict[str, np.ndarray]) -> BlockReconstruction:
     )  # pyright: ignore[reportArgumentType]
 
 
-def _feature_error(released: Release, features: Tensor, attack: Attack) -> Tensor:
+def _feature_error(release: Release, features: Tensor, attack: Attack) -> Tensor:
     """Relative error (t b) of the recovered features of each private image, matched by their own distance."""
-    truth = released.truth.flatten(0, 1).float() / 255
+    truth = release.truth.flatten(0, 1).float() / 255
     with torch.no_grad():
-        own = attack.features(released.task, released.params, truth)
-    own = own.view(*released.truth.shape[:2], -1)
+        own = attack.features(release.task, release.params, truth)
+    own = own.view(*release.truth.shape[:2], -1)
     return torch.stack([relative_error(f[assign(f, o)], o) for f, o in zip(features, own, strict=True)])
 
 

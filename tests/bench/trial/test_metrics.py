@@ -141,7 +141,7 @@ def test_small_images_have_no_ssim_and_the_reason_is_given() -> None:
 
 
 def test_recovery_needs_both_similarity_and_decibels() -> None:
-    found = metrics.recovered(torch.tensor([0.5, 0.49, 0.9, torch.nan]), torch.tensor([20.0, 30.0, 19.9, 30.0]))
+    found = metrics.is_recovered(torch.tensor([0.5, 0.49, 0.9, torch.nan]), torch.tensor([20.0, 30.0, 19.9, 30.0]))
     assert found[:3].tolist() == [1, 0, 0]
     assert found[3].isnan()
 
