@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 
 from leaderboards.figures.curves import COLUMNS, name_family, name_single
 from leaderboards.figures.style import WIDTH, empty_figure
-from leaderboards.ranking.evidence import METRICS, Evidence, Question
+from leaderboards.ranking.evidence import LEAKAGE_METRICS, Evidence, Question
 from leaderboards.ranking.families import families
 from leaderboards.ranking.statistics import Summary
 from leaderboards.ranking.verdicts import Rule, missing
@@ -95,13 +95,13 @@ def _hollow(colour: str, marker: str) -> dict[str, Any]:
 def _draw_references(ax: Axes, undefended: Evidence | None) -> None:
     if undefended is None or np.isnan(undefended.floor):
         return
-    ax.axhline(float(undefended.score(METRICS[0]).mean()), color="0.45", ls=(0, (5, 2)), lw=1)
+    ax.axhline(float(undefended.score(LEAKAGE_METRICS[0]).mean()), color="0.45", ls=(0, (5, 2)), lw=1)
     ax.axhline(undefended.floor, color="0.25", ls=":", lw=1.5)
 
 
 def _reached(evidence: Evidence, adaptive: bool | None) -> Summary | None:
     """The strongest attack's mean SSIM; None unless every image has one."""
-    return evidence.summarised(evidence.score(METRICS[0], adaptive))
+    return evidence.summarised(evidence.score(LEAKAGE_METRICS[0], adaptive))
 
 
 def _legend(question: Question, by_label: Mapping[str, Evidence]) -> list[Line2D]:

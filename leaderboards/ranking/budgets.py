@@ -1,4 +1,4 @@
-"""Who leaks least among those that cost no more than so much accuracy: one strength stands for each defense."""
+"""Rankings of the defenses that cost no more than a budget of accuracy: one strength stands for each family."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from leaderboards.ranking.accuracy import LostAccuracy
 from leaderboards.ranking.costs import Costs
-from leaderboards.ranking.evidence import METRICS, Evidence, Question
+from leaderboards.ranking.evidence import LEAKAGE_METRICS, Evidence, Question
 from leaderboards.ranking.families import families
 from leaderboards.ranking.ranking import ranking
 from leaderboards.ranking.standing import Standing
@@ -23,7 +23,7 @@ SELECTION = 0.2
 
 
 class Absence(Enum):
-    """Why no strength of a family stands for it at a budget."""
+    """A reason for which no strength of a family stands for it at a budget."""
 
     TOO_COSTLY = auto()
     """No strength is within the budget, or has an accuracy above chance."""
@@ -39,26 +39,32 @@ class Absence(Enum):
 
 @dataclass(frozen=True)
 class FamilyStrength:
-    """A defense as one of a family: the parameter by which the family's defenses differ, and its value."""
+    """A defense as one of a family."""
 
     defense: str
+    """The defense's label."""
     parameter: str = ""
+    """The parameter by which the family's defenses differ."""
     value: float | None = None
     """None of a defense that is a family alone."""
 
 
 @dataclass(frozen=True)
 class Affordable:
-    """A family at a budget: its title, the strength that stands for it and how that stands, or why there is none."""
+    """A family at a budget, with the strength that stands for it, or the reason for which none does."""
 
     question: Question
     budget: float
+    """Percentage points of test accuracy."""
     family: str
+    """The family's title."""
     strength: FamilyStrength | None
+    """The strength that stands for the family; None where there is an `absence`."""
     standing: Standing | None
+    """The standing of that strength among those of the other families."""
     absence: Absence | None
     unranked: str
-    """Why nobody is ranked on this question, "" where somebody is."""
+    """The reason for which nobody is ranked on this question; "" where somebody is."""
 
 
 def ranking_at_budgets(
@@ -89,7 +95,7 @@ def ranking_at_budgets(
         leaks = {
             e.row["defense"]: np.nan
             if missing(whole, e, rule) or costs.untested(e.row)
-            else float(own.gain(METRICS[0]).mean())
+            else float(own.gain(LEAKAGE_METRICS[0]).mean())
             for e, own in zip(whole.defenses, chosen_on.defenses, strict=True)
         }
         lost = {label: _cost(whole, label, costs) for label in leaks}
@@ -194,7 +200,7 @@ def _chosen(
 
 
 def _unaffordable(measured: Collection[LostAccuracy]) -> Absence:
-    """Why no strength of a family is known to be within a budget."""
+    """The reason for which no strength of a family is known to be within a budget."""
     if not measured:
         return Absence.NOT_MEASURED
     few = any(np.isnan(cost.high) and not cost.at_chance for cost in measured)

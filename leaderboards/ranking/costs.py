@@ -13,23 +13,25 @@ from leaderboards.ranking.accuracy import Estimate, LostAccuracy, Trained, Train
 from leaderboards.ranking.summary import Row, records
 
 Certified = tuple[str, str, str, str]
-"""Dataset, model, weights and defense: what was attacked to test a certificate."""
+"""Dataset, model, weights and defense of the attack that tests a certificate."""
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """The share of `trials` that the best possible attack can win (`bound`), and what one did win (`measured`).
-
-    `broken` where it won more than the bound and luck explain: then noise or clipping are not what they claim. `reason`
-    says why it was not measured.
-    """
+    """The test of a guarantee by an adversary who picks the private image among candidates."""
 
     bound: float = np.nan
+    """Share of trials that the best possible attack can win."""
     measured: float = np.nan
+    """Share of trials that the attack won."""
     trials: float = np.nan
+    """Number of trials."""
     candidates: float = np.nan
+    """Number of images of which the adversary picks one."""
     broken: bool = False
+    """True if the attack won more than the bound and luck explain: noise or clipping are not what they claim."""
     reason: str = ""
+    """The reason for which it was not measured; "" where it was."""
     defense_name: str = ""
 
 
@@ -71,7 +73,7 @@ PLAIN = (
 
 @dataclass(frozen=True)
 class Price:
-    """What a defense costs and proves, as tables export it: accuracies are fractions, losses percentage points.
+    """The costs of a defense and its proof, as tables export them: accuracies are fractions, losses percentage points.
 
     A number that is not known is NaN, a text or a claim None. A figure with `low` and `high` has a 95% interval.
     """
@@ -99,7 +101,7 @@ class Price:
     participations: float
     learning_rate: float
     least_accuracy: float
-    """What undefended training has to reach for anybody to be ranked."""
+    """The accuracy that undefended training has to reach for anybody to be ranked."""
     bytes_sent: float
     update_ms: float
     training_seconds: float
@@ -110,49 +112,47 @@ class Price:
     certificate_candidates: float
     accuracy_seeds: int
     accuracy_reason: str | None
-    """Why there is no accuracy."""
+    """The reason for which there is no accuracy."""
     accuracy_lost_reason: str | None
     at_chance: bool | None
-    """Whether the accuracy may be that of guessing."""
+    """True if the accuracy may be that of guessing."""
     accountant: str | None
     unit: str | None
-    """Whose privacy epsilon is about."""
+    """The unit of privacy that epsilon is about: an image, or a client."""
     relation: str | None
-    """Which datasets epsilon calls neighbours."""
+    """The relation of datasets that epsilon calls neighbours."""
     no_epsilon: str | None
     conflicts: str | None
-    """What the seeds should share and do not."""
+    """Facts that the seeds should share and do not."""
     optimizer: str | None
     certificate_broken: bool | None
     certificate_reason: str | None
-    """Why the certificate was not measured."""
+    """The reason for which the certificate was not measured."""
     was_trained: bool
-    """Whether anybody tried to measure the accuracy."""
+    """True if anybody tried to measure the accuracy."""
     doubt: str | None
-    """Why its proof, if it has one, is not believed."""
+    """The reason for which its proof, if it has one, is not believed."""
 
     @property
     def is_heuristic(self) -> bool:
-        """Whether training says that nothing is proven, which is no failure."""
+        """True if training says that nothing is proven, which is no failure."""
         return self.no_epsilon is not None and self.doubt is None
 
 
-COLUMNS = tuple(own.name for own in fields(Price) if own.name not in ("was_trained", "doubt"))
-"""What tables export of a price, in order."""
+PRICE_COLUMNS = tuple(own.name for own in fields(Price) if own.name not in ("was_trained", "doubt"))
+"""The fields of a price that tables export, in order."""
 NOT_MEASURED = "accuracy not measured"
 _UNKNOWN = Training(Estimate(), Estimate(), False, {}, NOT_MEASURED, NOT_MEASURED, "")
 
 
 @dataclass(frozen=True)
 class Costs:
-    """The trainings and certificates of a run, each under what it belongs to; both empty where it has none.
-
-    `entries` says which entry of a board each defense's label is of; of a run it is empty.
-    """
+    """The trainings and certificates of a run; both empty where it has none."""
 
     trained: Mapping[Trained, Training] = field(default_factory=dict)
     certified: Mapping[Certified, Certificate] = field(default_factory=dict)
     entries: Mapping[str, str] = field(default_factory=dict)
+    """Label of a defense -> the entry of a board that it is of; empty of a run."""
 
     def of(self, row: Row) -> Price:
         """The price of the defense of a row with dataset, model, weights and defense."""
@@ -197,7 +197,7 @@ class Costs:
         return self.trained.get((dataset, model, defense), _UNKNOWN).cost
 
     def broken(self, row: Row) -> bool:
-        """Whether a proof of the defense, or of a part of it, is broken, at any strength and on any model.
+        """True if a proof of the defense, or of a part of it, is broken, at any strength and on any model.
 
         The code is the same everywhere in a run, and in an entry of a board: another entry's parts of the same name
         may be other code. A heuristic that shares a part with a broken proof claims nothing itself.
@@ -211,13 +211,13 @@ class Costs:
         return proves and any(parts & set(own.defense_name.split(" | ")) for own in broken)
 
     def untested(self, row: Row) -> str | None:
-        """Why a proof that was to be put to a test was not, under any weights: a test that fails must not help."""
+        """The reason for which a test of the proof has no result, under any weights: a failed test must not help."""
         key = row["dataset"], row["model"], row["defense"]
         why = [own.reason for (*setting, _, defense), own in self.certified.items() if (*setting, defense) == key]
         return next((f"certificate not measured: {reason}" for reason in why if reason), None)
 
     def shortfall(self, dataset: str, model: str, undefended: str = "none") -> str | None:
-        """Why accuracies of this model are evidence of nothing: undefended training misses what the run asks of it."""
+        """A message if undefended training of this model misses what the run asks: its accuracies show nothing then."""
         asked = {key: training.facts["least_accuracy"] for key, training in self.trained.items()}
         own = [least for key, least in asked.items() if key[:2] == (dataset, model)] or list(asked.values())
         least = float(np.nanmax(own)) if own and not np.isnan(own).all() else np.nan

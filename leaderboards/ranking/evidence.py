@@ -15,43 +15,52 @@ from bench.columns import FACTS, QUESTION, facts_of
 from bench.grid.cells import PRIOR_SETTINGS
 from bench.trial import wrong_image
 from leaderboards.ranking.comparison import independent
-from leaderboards.ranking.statistics import Summary, summary_of
+from leaderboards.ranking.statistics import Summary, summarise_units
 from leaderboards.ranking.summary import Row, records
 
-METRICS = ("ssim", "identified")
-"""What leakage is computed for; the first is the headline, by which defenses are ranked."""
-EVIDENCE_FIGURES = (*METRICS, "underpowered", "label_accuracy")
-"""What evidence is made of, image by image."""
+LEAKAGE_METRICS = ("ssim", "identified")
+"""Metrics in which leakage is computed; the first is the headline, by which defenses are ranked."""
+EVIDENCE_FIGURES = (*LEAKAGE_METRICS, "underpowered", "label_accuracy")
+"""Columns of figures that evidence is made of, image by image."""
 Variant = tuple[str, *tuple[bool, ...]]
 """An attack's label, and whether it was granted each of the published facts (`bench.columns.FACTS`)."""
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attack, with one knowledge, on one defense: figures per image (n,) in the question's order of images.
+    """One attack, granted one set of facts, on one defense.
 
-    `score` and `floor` by metric: means over the seeds, NaN unless all of them are there; `floor` is the strongest of
-    the controls that belong to the attack. `chance` is the SSIM of the attack's reconstructions of other images above
-    its other controls. `underpowered` is above 0 where a seed's objective ended worse than at the truth, NaN without an
-    objective. `whole` says whether every image of every seed has an SSIM, `controls` which floors belong to it and
-    whether they are whole. `adapts` says whether it simulates all of the defense, `recovers_labels` that it is about
-    labels alone; `labels` (n,) is how many of them it found, NaN where they were granted.
+    Arrays hold a figure per image (n,), in the question's order of images: a mean over the seeds, NaN unless all of
+    them have it.
     """
 
     variant: Variant
     name: str
+    """The attack's name."""
     parameters: str
+    """The attack's parameters as JSON."""
     score: dict[str, np.ndarray]
+    """Metric -> the attack's score."""
     floor: dict[str, np.ndarray]
+    """Metric -> the score of the strongest control that belongs to the attack."""
     chance: np.ndarray
+    """SSIM of the attack's reconstructions of other images, minus that of its other controls."""
     underpowered: np.ndarray
+    """Above 0 where a seed's objective ended worse than at the truth; NaN without an objective."""
     skipped: bool
+    """True if every seed was skipped."""
     reason: str
+    """Reasons of what failed; "" without one."""
     whole: bool
+    """True if every image of every seed has an SSIM."""
     controls: dict[str, bool]
+    """Label of a control that belongs to the attack -> True if it is whole."""
     adapts: bool
+    """True if the attack simulates all of the defense."""
     recovers_labels: bool
+    """True if the attack is about labels alone."""
     labels: np.ndarray
+    """Share of the labels that the attack found; NaN where they were granted."""
 
     def gain(self, metric: str) -> np.ndarray:
         return self.score[metric] - self.floor[metric]
@@ -63,18 +72,21 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Record:
-    """Everything stored of one attack or control, with one knowledge, on one defense; `row` says of which.
+    """Everything stored of one attack or control, granted one set of facts, on one defense.
 
-    The arrays hold one value per stored row (k,): of an image under a seed, or of a failure, whose image is NaN.
+    Arrays hold one value per stored row (k,): of an image under a seed, or of a failure.
     """
 
     row: Row
+    """The columns that all stored rows share."""
     seeds: np.ndarray
     images: np.ndarray
+    """Number of the image; NaN of a failure."""
     trials: np.ndarray
     statuses: np.ndarray
     reasons: np.ndarray
     figures: Mapping[str, np.ndarray]
+    """Figures by their columns (`EVIDENCE_FIGURES`)."""
 
     @property
     def knowledge(self) -> tuple[bool, ...]:
@@ -93,15 +105,15 @@ class Record:
 
 @dataclass(frozen=True)
 class Evidence:
-    """All attempts on one defense. `row` identifies it; `groups` (s n) names each image's batch in each seed.
-
-    `records` are what all of this was made of.
-    """
+    """All attempts on one defense in one question."""
 
     row: Row
+    """The columns that identify the defense."""
     attempts: tuple[Attempt, ...]
     groups: np.ndarray
+    """The client's batch of each image in each seed (s n)."""
     records: tuple[Record, ...]
+    """The stored rows of all attempts and controls."""
 
     @cached_property
     def of_images(self) -> list[Attempt]:
@@ -124,11 +136,11 @@ class Evidence:
     def gain(self, metric: str, adaptive: bool | None = None) -> np.ndarray:
         """Per image (n,) the `excess`, of the headline metric at least 0; NaN without.
 
-        Whoever gets less from an update than from no update at all submits that: a reconstruction below its floor is
-        no gain, and one further below is no better protected. Rates are left as they are: some tries succeed by luck.
+        A real attacker would fall back to the control, so negative gains are clipped to 0: a reconstruction far below
+        its floor is no better protected than one at the floor. Rates are left as they are: some tries succeed by luck.
         """
         excess = self.excess(metric, adaptive)
-        return np.maximum(excess, 0) if metric == METRICS[0] else excess
+        return np.maximum(excess, 0) if metric == LEAKAGE_METRICS[0] else excess
 
     def score(self, metric: str, adaptive: bool | None = None) -> np.ndarray:
         """Per image (n,) the score of the attempt with the largest gain."""
@@ -138,12 +150,14 @@ class Evidence:
         """Mean and interval of one value per image (n,), over what is independent; None unless every image has one."""
         if not len(values) or np.isnan(values).any():
             return None
-        return summary_of(values, independent(values, self.groups), rate)
+        return summarise_units(values, independent(values, self.groups), rate)
 
     @property
     def floor(self) -> float:
         """The mean headline score of the controls that the strongest attempts stand above; NaN without."""
-        return float(self._of_strongest(METRICS[0], [a.floor[METRICS[0]] for a in self.of_images]).mean())
+        return float(
+            self._of_strongest(LEAKAGE_METRICS[0], [a.floor[LEAKAGE_METRICS[0]] for a in self.of_images]).mean()
+        )
 
     def among(self, adaptive: bool | None) -> list[Attempt]:
         """All attempts (None); each attack as published, with the least that it was granted; or with the most.
@@ -172,7 +186,9 @@ class Evidence:
         An attempt without an objective says nothing of this.
         """
         n = self.groups.shape[1]
-        gains = [np.where(np.isnan(a.gain(METRICS[0])), -np.inf, a.gain(METRICS[0])) for a in self.of_images]
+        gains = [
+            np.where(np.isnan(a.gain(LEAKAGE_METRICS[0])), -np.inf, a.gain(LEAKAGE_METRICS[0])) for a in self.of_images
+        ]
         weak, strong = np.full(n, -np.inf), np.full(n, -np.inf)
         for attempt, gain in zip(self.of_images, gains, strict=True):
             weak = np.where(attempt.underpowered > 0, np.maximum(weak, gain), weak)
@@ -182,10 +198,10 @@ class Evidence:
     @property
     def strongest(self) -> Variant | None:
         """The attempt that is strongest on most images."""
-        there = ~np.isnan(self.gain(METRICS[0]))
+        there = ~np.isnan(self.gain(LEAKAGE_METRICS[0]))
         if not there.any():
             return None
-        return self.of_images[int(np.bincount(self._winners(METRICS[0])[there]).argmax())].variant
+        return self.of_images[int(np.bincount(self._winners(LEAKAGE_METRICS[0])[there]).argmax())].variant
 
     def _winners(self, metric: str, adaptive: bool | None = None) -> np.ndarray:
         gains = np.stack([a.gain(metric) for a in self.among(adaptive)])
@@ -200,12 +216,16 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Question:
-    """One question of a run (its `QUESTION` columns): images asked about and seeds, by number, and the evidence."""
+    """One setting with the secrets that are granted, and the evidence about every defense in it."""
 
     row: Row
+    """The columns `QUESTION`, which all its results share."""
     images: np.ndarray
+    """Numbers of the attacked images (n,), rising."""
     seeds: np.ndarray
+    """Seeds (s,), rising."""
     defenses: tuple[Evidence, ...]
+    """In the order of the grid."""
 
     @cached_property
     def attempts(self) -> dict[Variant, list[Attempt]]:
@@ -236,7 +256,7 @@ class Question:
 
 
 def granted_text(*granted: bool) -> str:
-    """What to write behind an attack's name: the published facts (`bench.columns.FACTS`) that are not as usual."""
+    """Words behind an attack's name about the published facts (`bench.columns.FACTS`) that are not as usual."""
     told = zip((switch for switch in switches() if switch.subject), granted, strict=True)
     return "".join(f", {fact.short}{'' if has else ' not'} known" for fact, has in told if has != fact.default)
 
@@ -324,9 +344,9 @@ def _attempt(attack: _Cells, controls: list[_Cells], n: int) -> Attempt:
         variant=(row["attack"], *record.knowledge),
         name=row["attack_name"],
         parameters=row["attack_parameters"],
-        score={metric: attack.means[metric] for metric in METRICS},
-        floor={metric: _strongest(own, metric, n) for metric in METRICS},
-        chance=_strongest(wrong, METRICS[0], n) - _strongest(others, METRICS[0], n),
+        score={metric: attack.means[metric] for metric in LEAKAGE_METRICS},
+        floor={metric: _strongest(own, metric, n) for metric in LEAKAGE_METRICS},
+        chance=_strongest(wrong, LEAKAGE_METRICS[0], n) - _strongest(others, LEAKAGE_METRICS[0], n),
         underpowered=attack.means["underpowered"],
         skipped=bool((record.statuses == "skipped").all()),
         reason=_reason(record),
@@ -345,7 +365,7 @@ def _reason(record: Record) -> str:
 
 
 def _is_floor_of(attack: Row, control: Row) -> bool:
-    """Whether a control belongs to this attack: `wrong_image` and `prior_only` if they were made from it, any other.
+    """True if a control belongs to this attack: `wrong_image` and `prior_only` if they were made from it, any other.
 
     So an attack that joins a grid brings its own floors and raises nobody else's: it can only add leakage.
     """
@@ -381,7 +401,7 @@ def _is_whole(record: Record, images: np.ndarray, seeds: np.ndarray) -> bool:
 
 
 def _has_nulls(record: Record) -> bool:
-    return bool(np.isnan(record.figures[METRICS[0]]).any())
+    return bool(np.isnan(record.figures[LEAKAGE_METRICS[0]]).any())
 
 
 def _groups(own: tuple[Record, ...], images: np.ndarray, seeds: np.ndarray) -> np.ndarray:

@@ -9,25 +9,28 @@ import numpy as np
 
 from leaderboards.ranking.accuracy import LEAST_SEEDS, Estimate
 from leaderboards.ranking.costs import Costs
-from leaderboards.ranking.evidence import METRICS, Question
+from leaderboards.ranking.evidence import LEAKAGE_METRICS, Question
 from leaderboards.ranking.statistics import Summary
 from leaderboards.ranking.verdicts import Rule, missing, sound
 
 
 @dataclass(frozen=True)
 class Point:
-    """A defense with its accuracy lost (percentage points) and the SSIM gain of the strongest attack.
-
-    `epsilon` is NaN without a proof. `claims` says whether the evidence can speak for the defense: whole, mostly not
-    underpowered, of at least three seeds, and without a broken certificate (`broken`).
-    """
+    """A defense as a point in the plane of accuracy lost and leakage."""
 
     defense: str
+    """The defense's label."""
     lost: Estimate
+    """Test accuracy lost, in percentage points."""
     gain: Summary
+    """SSIM gain of the strongest attack."""
     epsilon: float
+    """NaN without a proof."""
     claims: bool
+    """True if the evidence speaks for the defense: it is whole, of at least three seeds, mostly not underpowered, and
+    no certificate is broken."""
     broken: bool
+    """True if the certificate is broken."""
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -48,7 +51,7 @@ def points_of(question: Question, costs: Costs, rule: Rule | None = None) -> dic
     for evidence in question.defenses:
         row = question.row | evidence.row
         finished = sound(question, evidence)
-        gain = finished.summarised(finished.gain(METRICS[0]))
+        gain = finished.summarised(finished.gain(LEAKAGE_METRICS[0]))
         training = costs.trained.get((row["dataset"], row["model"], row["defense"]))
         if gain is None or training is None or training.lost_reason:
             continue

@@ -1,4 +1,4 @@
-"""Who leaks least: leakage with its intervals, and ranks where the evidence supports them."""
+"""The ranking of defenses by leakage: gains with their intervals, and ranks where the evidence supports them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from leaderboards.ranking.comparison import ratio, shared_units, significantly_lower
 from leaderboards.ranking.costs import Costs
-from leaderboards.ranking.evidence import METRICS, Evidence, Question
+from leaderboards.ranking.evidence import LEAKAGE_METRICS, Evidence, Question
 from leaderboards.ranking.standing import UNKNOWN, Rank, Standing
 from leaderboards.ranking.statistics import LEAST_UNITS
 from leaderboards.ranking.verdicts import Rule, Verdict, audited, missing, problems, sound
@@ -52,7 +52,7 @@ def _ranks(chosen: list[Evidence], weak: np.ndarray, alpha: float) -> list[tuple
     1 + those significantly better to m - those significantly worse. Weak evidence bounds leakage from below: it is
     better than nobody whose evidence is not weak, and ranks above none of them; `weak` (m,) is whose is.
     """
-    scores, groups = np.stack([e.gain(METRICS[0]) for e in chosen]), np.stack([e.groups for e in chosen])
+    scores, groups = np.stack([e.gain(LEAKAGE_METRICS[0]) for e in chosen]), np.stack([e.groups for e in chosen])
     better = significantly_lower(scores, groups, alpha)
     better[np.ix_(weak, ~weak)] = False
     low, high = 1 + better.sum(axis=0), len(chosen) - better.sum(axis=1)
@@ -67,7 +67,7 @@ def _standing(question: Question, evidence: Evidence, rule: Rule, unranked: str,
     undefended = question.undefended
     comparable = not absent and undefended is not None and not missing(question, undefended, rule)
     is_whole = not absent
-    if is_whole and np.isnan(finished.gain(METRICS[0])).any():
+    if is_whole and np.isnan(finished.gain(LEAKAGE_METRICS[0])).any():
         absent = "no SSIM, or no floor"
     price, absent = costs.of(row), absent or costs.untested(row) or ""
     underpowered = float(finished.underpowered.mean()) if finished.of_images else np.nan
@@ -87,13 +87,13 @@ def _standing(question: Question, evidence: Evidence, rule: Rule, unranked: str,
         verdicts=frozenset(verdict for verdict, holds in limits.items() if holds),
         incomparable=None,
         strongest=finished.strongest,
-        finished={m: evidence.summarised(finished.gain(m), rate=m == "identified") or UNKNOWN for m in METRICS},
+        finished={m: evidence.summarised(finished.gain(m), rate=m == "identified") or UNKNOWN for m in LEAKAGE_METRICS},
         is_whole=is_whole,
-        excess=finished.summarised(finished.excess(METRICS[0])) or UNKNOWN,
+        excess=finished.summarised(finished.excess(LEAKAGE_METRICS[0])) or UNKNOWN,
         chance=_mean(finished.chance),
         of_undefended=_of_undefended(evidence, undefended) if comparable and undefended else (),
-        not_adapting=_mean(finished.gain(METRICS[0], adaptive=False)),
-        adapting=_mean(finished.gain(METRICS[0], adaptive=True)),
+        not_adapting=_mean(finished.gain(LEAKAGE_METRICS[0], adaptive=False)),
+        adapting=_mean(finished.gain(LEAKAGE_METRICS[0], adaptive=True)),
         underpowered=underpowered,
         identified=_mean(finished.score("identified")),
         labels_found=finished.labels_found,
@@ -101,10 +101,10 @@ def _standing(question: Question, evidence: Evidence, rule: Rule, unranked: str,
 
 
 def _of_undefended(evidence: Evidence, undefended: Evidence) -> tuple[float, ...]:
-    mine, whole = evidence.gain(METRICS[0]), undefended.gain(METRICS[0])
+    mine, whole = evidence.gain(LEAKAGE_METRICS[0]), undefended.gain(LEAKAGE_METRICS[0])
     if not len(mine) or np.isnan(mine).any() or np.isnan(whole).any():
         return ()
-    beyond = undefended.summarised(undefended.excess(METRICS[0]))
+    beyond = undefended.summarised(undefended.excess(LEAKAGE_METRICS[0]))
     if beyond is None or not beyond.low > 0:
         return ()
     return ratio(mine, whole, evidence.groups, undefended.groups) or ()

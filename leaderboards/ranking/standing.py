@@ -8,17 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from leaderboards.ranking.costs import Price
-from leaderboards.ranking.evidence import METRICS, Evidence, Question, Variant
+from leaderboards.ranking.evidence import LEAKAGE_METRICS, Evidence, Question, Variant
 from leaderboards.ranking.statistics import Summary
 from leaderboards.ranking.verdicts import Verdict
 
 
 @dataclass(frozen=True)
 class Rank:
-    """1 + the defenses that leak significantly less, and the highest rank that the comparisons leave open."""
+    """A rank, with the ranks that the comparisons leave open."""
 
     lowest: int
+    """1 + the defenses that leak significantly less."""
     highest: int
+    """The highest rank that the comparisons leave open."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,9 @@ class Standing:
     rank: Rank | None
     """None where `unranked`, `incomplete` or a verdict says why."""
     unranked: str
-    """Why nobody is ranked on this question, "" where somebody is."""
+    """The reason for which nobody is ranked on this question; "" where somebody is."""
     incomplete: str
-    """What is missing of this defense's own evidence, "" where nothing is."""
+    """The results that this defense's own evidence lacks, in words; "" where nothing is missing."""
     verdicts: frozenset[Verdict]
     """Everything that limits what its evidence claims."""
     incomparable: int | None
@@ -43,11 +45,11 @@ class Standing:
     finished: Mapping[str, Summary]
     """By metric the gain of the attacks that finished: a lower bound of the gain of all."""
     is_whole: bool
-    """Whether these are all attacks that the rules ask for."""
+    """True if these are all attacks that the rules ask for."""
     excess: Summary
     """The headline gain with images under their floor counted as they are."""
     chance: float
-    """What as many attacks gain with reconstructions of other images."""
+    """The gain of as many attacks with reconstructions of other images: luck alone."""
     of_undefended: tuple[float, ...]
     """Ratio to the undefended gain with its interval, empty where that may be 0."""
     not_adapting: float
@@ -57,7 +59,7 @@ class Standing:
     underpowered: float
     """Share of images whose strongest attack ended above its objective at the truth."""
     identified: float
-    """How often a reconstruction by the strongest attack is nearest to its own image."""
+    """Share of images that are the nearest to their reconstruction by the strongest attack."""
     labels_found: float
     """Share of the labels that the best attack on them found."""
 
@@ -76,16 +78,16 @@ class Standing:
     @property
     def gain(self) -> Summary:
         """The headline gain, by which defenses are ranked."""
-        return self.gain_in(METRICS[0])
+        return self.gain_in(LEAKAGE_METRICS[0])
 
     @property
     def shown_gain(self) -> float:
         """The headline gain, or what the attacks that finished show of it."""
-        return self.finished[METRICS[0]].mean
+        return self.finished[LEAKAGE_METRICS[0]].mean
 
     @property
     def is_lower_bound(self) -> bool:
-        """Whether a better optimiser, or an attack that did not finish, might get more than `shown_gain`."""
+        """True if a better optimiser, or an attack that did not finish, might get more than `shown_gain`."""
         return self.underpowered > 0 or np.isnan(self.gain.mean)
 
 

@@ -1,4 +1,4 @@
-"""What a ranking asks of the evidence, and where it falls short: only claims of protection are ever limited by it."""
+"""The rules that a ranking holds evidence to; evidence that falls short limits claims of protection, never of leaks."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from enum import Enum, auto
 import numpy as np
 
 from leaderboards.ranking.costs import Costs
-from leaderboards.ranking.evidence import METRICS, Attempt, Evidence, Question, Variant
+from leaderboards.ranking.evidence import LEAKAGE_METRICS, Attempt, Evidence, Question, Variant
 
 
 class Verdict(Enum):
-    """What limits a defense's claim to protect, in the order in which it is told."""
+    """A limit of a defense's claim to protect; they are listed in this order."""
 
     INCOMPLETE = auto()
     """Something that the rules ask for has no result."""
@@ -26,22 +26,22 @@ class Verdict(Enum):
 
 @dataclass(frozen=True)
 class Rule:
-    """What a ranking asks for.
-
-    `required` names the attacks (by name or label) that every defense must face, None: all of the run that can run
-    undefended. `margin` is the SSIM by which an undefended attack must beat its floor, lower 95% limit, to be any
-    evidence of protection. Fewer than `minimum_images` are not ranked. Evidence is underpowered where it is for more
-    than `underpowered_share` of the images. `alpha` is the level of all comparisons together.
+    """The rule by which a ranking judges evidence.
 
     A required attack that fails on the undefended client unranks the question, on another only that defense: else one
     broken plugin would unrank everybody.
     """
 
     required: tuple[str, ...] | None = None
+    """Names or labels of the attacks that every defense must face; None: all of the run that can run undefended."""
     margin: float = 0.05
+    """SSIM that an undefended attack must gain, by its lower 95% limit, to be any evidence of protection."""
     minimum_images: int = 100
+    """Images of a question, at least."""
     underpowered_share: float = 0.5
+    """Share of the images that may be underpowered before the whole evidence is called so."""
     alpha: float = 0.05
+    """Level of all comparisons of a question together."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.margin < 1:
@@ -56,7 +56,7 @@ class Rule:
 
 
 def problems(question: Question, rule: Rule, costs: Costs) -> list[str]:
-    """Why nobody is ranked on this question; empty where somebody can be."""
+    """The reasons for which nobody is ranked on this question; empty where somebody can be."""
     undefended = question.undefended
     if undefended is None:
         return ['there is no undefended control: add the defense "none"']
@@ -78,7 +78,7 @@ def problems(question: Question, rule: Rule, costs: Costs) -> list[str]:
 
 
 def missing(question: Question, evidence: Evidence, rule: Rule) -> str:
-    """What the defense did not face, or not on every image: each with its reason; "" where nothing is missing.
+    """Attacks that the defense did not face on every image, each with its reason; "" where nothing is missing.
 
     A skip of a required attack counts wherever it runs undefended: then the defense has caused it. Of the other attacks
     counts what was tried and failed: it might have shown more.
@@ -95,7 +95,7 @@ def sound(question: Question, evidence: Evidence) -> Evidence:
 
 
 def audited(question: Question, evidence: Evidence, rule: Rule) -> bool:
-    """Whether an attack finished that simulates all of the defense, and that gets something where there is none."""
+    """True if an attack has finished that simulates all of the defense and is valid on the undefended client."""
     undefended = question.undefended
     able = [a.variant for a in sound(question, evidence).attempts if a.adapts]
     return any(
@@ -117,7 +117,7 @@ def _required(question: Question, rule: Rule) -> list[Variant]:
 
 
 def lacking(question: Question, evidence: Evidence, variant: Variant) -> str | None:
-    """What is not there of an attack and of its controls, in words."""
+    """The results of an attack and of its controls that are not whole, in words; None where all are."""
     attempt = evidence.attempt(variant)
     if attempt is None or not attempt.whole:
         why = f" ({attempt.reason})" if attempt is not None and attempt.reason else ""
@@ -128,16 +128,16 @@ def lacking(question: Question, evidence: Evidence, variant: Variant) -> str | N
 
 
 def _of_labels(undefended: Evidence, variant: Variant) -> bool:
-    """Whether the attack is about labels: then it stands above no floor of images."""
+    """True if the attack is about labels: then it stands above no floor of images."""
     attempt = undefended.attempt(variant)
     return attempt is not None and attempt.recovers_labels
 
 
 def _invalid(undefended: Evidence, variant: Variant, rule: Rule) -> str | None:
-    """Why an attack is no evidence of protection: on an undefended client it gets nothing beyond its floor."""
+    """A message if an attack is no evidence of protection, as it gains nothing on an undefended client; else None."""
     attempt = undefended.attempt(variant)
     assert attempt is not None, "what is not there is missing, not invalid"
-    found = undefended.summarised(attempt.gain(METRICS[0]))
+    found = undefended.summarised(attempt.gain(LEAKAGE_METRICS[0]))
     if found is None:
         return f"invalid: {variant[0]} has no SSIM or no floor on the undefended client"
     if found.low >= rule.margin:

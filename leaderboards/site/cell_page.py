@@ -11,7 +11,7 @@ import numpy as np
 from leaderboards.entries.entry import Entry
 from leaderboards.entries.schema import CellFile, Columns
 from leaderboards.ranking.statistics import Summary, summarise_metric
-from leaderboards.ranking.summary import METRICS, Row
+from leaderboards.ranking.summary import SUMMARY_METRICS, Row
 from leaderboards.site.pictures import Picture, Pictures
 from leaderboards.site.text import ABSENT, PERCENT, span
 
@@ -70,7 +70,7 @@ def cell_view(entry: Entry, cell: CellFile, rows: DataFrame, summary: Row | None
     """`rows` are the cell's own of `image_rows`; `summary` that of `summarise` if it covers this cell alone."""
     if cell.columns is None:
         return CellView([], None, None, [], [], ABSENT, 0)
-    found = {name: _known(summary, name) if summary else summarise_metric(rows, name) for name in METRICS}
+    found = {name: _known(summary, name) if summary else summarise_metric(rows, name) for name in SUMMARY_METRICS}
     count = len(cell.columns.image)
     shown = {name: how for name, how in PER_IMAGE.items() if getattr(cell.columns, name) is not None}
     ssim = found["ssim"].mean

@@ -9,8 +9,8 @@ import pandas as pd
 
 from bench.columns import OF_ONE_GRID, QUESTION, column_names
 from leaderboards.ranking.budgets import BUDGETS, Affordable
-from leaderboards.ranking.costs import COLUMNS, Costs, Price
-from leaderboards.ranking.evidence import METRICS, variant_text
+from leaderboards.ranking.costs import PRICE_COLUMNS, Costs, Price
+from leaderboards.ranking.evidence import LEAKAGE_METRICS, variant_text
 from leaderboards.ranking.standing import Standing
 from leaderboards.ranking.statistics import Summary
 from leaderboards.ranking.summary import Row, records
@@ -40,7 +40,7 @@ def standing_row(standing: Standing) -> Row:
     """
     rank, row = standing.rank, {name: standing.question.row[name] for name in QUESTION}
     row |= {name: standing.evidence.row[name] for name in IDENTITY}
-    units = standing.finished[METRICS[0]].units
+    units = standing.finished[LEAKAGE_METRICS[0]].units
     row |= {
         "rank": pd.NA if rank is None else rank.lowest,
         "rank_low": pd.NA if rank is None else rank.lowest,
@@ -53,7 +53,7 @@ def standing_row(standing: Standing) -> Row:
         "verdicts": ", ".join(verdict_words(standing.verdicts)),
         "strongest": None if standing.strongest is None else variant_text(standing.strongest),
     }
-    for metric in METRICS:
+    for metric in LEAKAGE_METRICS:
         row |= _interval(f"{metric}_gain", standing.gain_in(metric))
         row[f"{metric}_at_least"] = standing.finished[metric].mean
     ratio = dict(zip(_ends("of_undefended"), standing.of_undefended or (np.nan,) * 3, strict=True))
@@ -90,12 +90,12 @@ def with_budgets(frame: pd.DataFrame, affordable: Sequence[Affordable]) -> pd.Da
 
 def price_row(price: Price) -> Row:
     """Every figure of a price under its name."""
-    return {name: getattr(price, name) for name in COLUMNS}
+    return {name: getattr(price, name) for name in PRICE_COLUMNS}
 
 
 def priced(rows: pd.DataFrame, costs: Costs) -> pd.DataFrame:
     """The rows of a summary, each with what is known of its defense behind it."""
-    known = pd.DataFrame([price_row(costs.of(row)) for row in records(rows)], rows.index, COLUMNS)
+    known = pd.DataFrame([price_row(costs.of(row)) for row in records(rows)], rows.index, PRICE_COLUMNS)
     return pd.concat([rows, known], axis=1)
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from attacks.threat import ThreatModel
 from leaderboards.ranking.costs import Costs
-from leaderboards.ranking.evidence import METRICS, questions
+from leaderboards.ranking.evidence import LEAKAGE_METRICS, questions
 from leaderboards.ranking.ranking import ranking
 from leaderboards.ranking.summary import records
 from leaderboards.ranking.verdicts import Rule
@@ -360,7 +360,7 @@ def test_adding_an_attack_never_lowers_any_gain(old: list[float], new: list[floa
     added = board(dict(zip(NAMES, new, strict=True)), attack="new", known=known)
     (before,), (after,) = (questions(rows) for rows in (frame, pd.concat([frame, some(added, "attack", "new")])))
     for poorer, richer in zip(before.defenses, after.defenses, strict=True):
-        for metric in METRICS:
+        for metric in LEAKAGE_METRICS:
             assert (richer.gain(metric) >= poorer.gain(metric)).all()
 
 

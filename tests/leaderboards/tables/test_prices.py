@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from leaderboards.ranking.costs import COLUMNS, Certificate, Costs, costs_of
+from leaderboards.ranking.costs import PRICE_COLUMNS, Certificate, Costs, costs_of
 from leaderboards.ranking.evidence import questions
 from leaderboards.ranking.ranking import ranking
 from leaderboards.ranking.summary import Row, records
@@ -86,7 +86,7 @@ def test_every_figure_of_a_defense_stands_beside_its_leakage(frame: pd.DataFrame
 def test_without_jobs_everything_is_null_and_ranks_are_as_before(frame: pd.DataFrame, jobs: Callable) -> None:
     without, priced = ranked(frame, ANY), ranked(frame, ANY, jobs())
     assert without["rank"].tolist() == priced["rank"].tolist()
-    numbers = [name for name in COLUMNS if not name.endswith("reason") and name != "accuracy_seeds"]
+    numbers = [name for name in PRICE_COLUMNS if not name.endswith("reason") and name != "accuracy_seeds"]
     assert without[numbers].isna().all(axis=None)
     assert without["accuracy_reason"].eq("accuracy not measured").all()
     pd.testing.assert_frame_equal(without, ranked(frame, ANY, jobs().iloc[:0]))
