@@ -19,7 +19,7 @@ from leaderboards.ranking.evidence import questions
 from leaderboards.ranking.ranking import ranking
 from leaderboards.ranking.standing import Standing
 from leaderboards.tables.prices import bound_sign, epsilon_text, rank_text
-from leaderboards.tables.standings import render
+from leaderboards.tables.standings import render_standings
 from tools.rooms import REPOSITORY
 
 README = REPOSITORY / "README.md"
@@ -30,7 +30,7 @@ def put_quick(run: Path) -> None:
     for kind, name in {"leakage": "leakage-*.png", "gallery": "gallery-*-defense-known.png"}.items():
         [picture] = (run / "plots").glob(name)
         shutil.copy(picture, REPOSITORY / "docs" / "quick" / f"{kind}.png")
-    table = render(Store.existing(run).frame(), "markdown")
+    table = render_standings(Store.existing(run).frame(), "markdown")
     first = table.split("\n- ")[0]
     put("table", first.strip(), REPOSITORY / "docs" / "quickstart.md")
 

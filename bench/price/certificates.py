@@ -53,7 +53,7 @@ def lower_limit(successes: int, trials: int, levels: int = 1) -> float:
     return 0.0 if successes == 0 else float(beta.ppf(SIGNIFICANCE / levels, successes, trials - successes + 1))
 
 
-def broken(successes: int, trials: int, bound: float, levels: int = 1) -> bool:
+def is_broken(successes: int, trials: int, bound: float, levels: int = 1) -> bool:
     """True if so many successes show a true rate above the `bound`: a bug, or a side channel.
 
     A rate that is merely above the bound shows nothing. The best guess comes close to the bound (20 candidates with
@@ -111,4 +111,4 @@ class Identification:
 
     def broken(self, levels: int = 1) -> bool:
         """True if the certificate is refuted, which one without a proof cannot be."""
-        return self.bound is not None and broken(self.successes, self.trials, self.bound, levels)
+        return self.bound is not None and is_broken(self.successes, self.trials, self.bound, levels)

@@ -198,7 +198,7 @@ def _summaries(kind: str) -> Mapping[str, str]:
 
         grids = {name: text.partition("\n")[0].lstrip("# ") for name, text in presets().items()}
         return grids | {name: f"{preset.summary} [an attack]" for name, preset in attack_presets().items()}
-    from bench.data import catalogue
-    from bench.models import catalogue as models_catalogue
+    from bench.data.catalogue import DATASETS
+    from bench.models.catalogue import MODELS
 
-    return catalogue.DATASETS if kind == "datasets" else models_catalogue.MODELS
+    return DATASETS if kind == "datasets" else MODELS

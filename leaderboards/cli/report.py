@@ -26,13 +26,13 @@ def report_run(folder: Path, quiet: bool) -> bool:
     jobs = store.jobs_frame()
     if not quiet:
         from leaderboards.entries.board import rule_of_run
-        from leaderboards.tables.scores import render
-        from leaderboards.tables.standings import render as render_ranking
+        from leaderboards.tables.scores import render_scores
+        from leaderboards.tables.standings import render_standings
 
         frame = store.frame()
         console = terminal()
-        typer.echo(render(frame, "text", console=console))
-        typer.echo(render_ranking(frame, "text", rule_of_run(folder), jobs, console))
+        typer.echo(render_scores(frame, "text", console=console))
+        typer.echo(render_standings(frame, "text", rule_of_run(folder), jobs, console))
     counts = store.counts()
     bad = {status: counts[status] for status in (*FAILURES, "stale", "pending") if counts[status]}
     if bad:

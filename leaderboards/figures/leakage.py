@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from leaderboards.figures.curves import COLUMNS, name_family, name_single
-from leaderboards.figures.style import WIDTH, empty_figure
+from leaderboards.figures.curves import PANELS_ACROSS, name_family, name_single
+from leaderboards.figures.style import FIGURE_WIDTH, empty_figure
 from leaderboards.ranking.evidence import LEAKAGE_METRICS, Evidence, Question
 from leaderboards.ranking.families import families
 from leaderboards.ranking.statistics import Summary
@@ -36,9 +36,9 @@ def leakage_curves(question: Question, title: str) -> Figure | None:
     if not (several or single) or all(_reached(e, None) is None for e in question.defenses):
         return None
     panels = len(several) + bool(single)
-    columns = min(COLUMNS, panels)
+    columns = min(PANELS_ACROSS, panels)
     lines = ceil(panels / columns)
-    figure = empty_figure(WIDTH if columns > 1 else 0.62 * WIDTH, 0.9 + 2.6 * lines, "constrained")
+    figure = empty_figure(FIGURE_WIDTH if columns > 1 else 0.62 * FIGURE_WIDTH, 0.9 + 2.6 * lines, "constrained")
     figure.suptitle(title, x=0.01, ha="left")
     axes = figure.subplots(lines, columns, sharey=True, squeeze=False).ravel()
     for ax, family in zip(axes, several, strict=False):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 import pandas as pd
 
-from bench.price.certificates import broken as is_broken
+from bench.price.certificates import is_broken
 from leaderboards.ranking.accuracy import Estimate, LostAccuracy, Trained, Training, trainings
 from leaderboards.ranking.summary import Row, records
 
@@ -118,7 +118,7 @@ class Price:
     """True if the accuracy may be that of guessing."""
     accountant: str | None
     unit: str | None
-    """The unit of privacy that epsilon is about: an image, or a client."""
+    """The unit of privacy that epsilon is about, such as an image."""
     relation: str | None
     """The relation of datasets that epsilon calls neighbours."""
     no_epsilon: str | None

@@ -13,6 +13,9 @@ from leaderboards.ranking.evidence import LEAKAGE_METRICS, Question
 from leaderboards.ranking.statistics import Summary
 from leaderboards.ranking.verdicts import Rule, missing, sound
 
+LINEAR_LOSS = 5.0
+"""Points of accuracy lost up to which an axis is linear, then logarithmic: updates of zeros or noise lose fifty."""
+
 
 @dataclass(frozen=True)
 class Point:

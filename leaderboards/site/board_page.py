@@ -12,25 +12,27 @@ from bench.grid.sections import Weights
 from leaderboards.entries.board import Board
 from leaderboards.site.defense_page import pages_of
 from leaderboards.site.heat import Heat, heat
-from leaderboards.site.lines import Line, lines
+from leaderboards.site.lines import LeaderboardLine, lines
 from leaderboards.site.plot import Plot, plot
 from leaderboards.site.results import Asked, Results
-from leaderboards.site.text import distinct, one_line
+from leaderboards.site.text import distinct_names, one_line
 from leaderboards.tables.formats import Table
 from leaderboards.tables.labels import slug
 from leaderboards.tables.notes import batch_norm_text
 from leaderboards.tables.prices import at_budgets
 
-LABELS = {"known": "labels known", "recovered": "labels recovered", "joint": "labels optimised with the image"}
+LABEL_KNOWLEDGE = {"known": "labels known", "recovered": "labels recovered", "joint": "labels optimised with the image"}
 
 
 @dataclass(frozen=True)
 class Budgets:
-    """Ranks at accuracy budgets: the table, or why there is none, and its notes by number."""
+    """Ranks at accuracy budgets."""
 
     table: Table | None
     why: str
+    """The reason for which there is no table; "" where there is one."""
     notes: list[str]
+    """Notes of the table, with their numbers."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class QuestionView:
     pool: str
     images: int
     unranked: str
-    lines: list[Line]
+    lines: list[LeaderboardLine]
     has_accuracy: bool
     has_proofs: bool
     plot: Plot | None
@@ -63,8 +65,8 @@ class QuestionView:
         return {verdict for line in self.lines for verdict in line.verdicts}
 
     @property
-    def leaders(self) -> list[Line]:
-        """Who is not beaten by anybody; several where the comparisons leave it open."""
+    def leaders(self) -> list[LeaderboardLine]:
+        """The lines of rank 1: several where the comparisons leave it open."""
         return [line for line in self.lines if line.rank.sort == "1"]
 
 
@@ -95,7 +97,7 @@ def board_view(results: Results) -> BoardView:
     board, pages = results.published.board, pages_of(results)
     epochs = _epochs(board)
     order = sorted(results.standings, key=lambda asked: _place(asked, board.grid["grid"]["models"], epochs))
-    anchors = distinct(_anchor(asked) for asked in order)
+    anchors = distinct_names(_anchor(asked) for asked in order)
     views = {
         asked: _question(results, asked, anchor, pages, epochs) for asked, anchor in zip(order, anchors, strict=True)
     }
@@ -111,7 +113,7 @@ def _question(
     # Of entries that were run again the question is that of their likes alone.
     question = results.standings[asked][0].question
     row, n = question.row, len(question.images)
-    labels = LABELS.get(row["labels"], row["labels"])
+    labels = LABEL_KNOWLEDGE.get(row["labels"], row["labels"])
     facts = f"{row['dataset']}, {n} images, {labels}{batch_norm_text(row['batch_norm'])}"
     pool = _pool(results, asked)
     return QuestionView(
@@ -151,7 +153,7 @@ def _pool(results: Results, asked: Asked) -> str:
 
 
 def _epochs(board: Board) -> dict[str, int]:
-    """How long the board's weights are trained on its own dataset, by their labels."""
+    """Label of weights -> their epochs, for those that are trained on the board's own dataset."""
     every = [Weights.model_validate(own) for own in board.grid["grid"].get("weights", [])]
     return {own.label: own.epochs for own in every if own.epochs and own.dataset is None}
 
@@ -165,7 +167,7 @@ def _place(asked: Asked, models: list[str], epochs: Mapping[str, int]) -> tuple[
 
 
 def _weights(weights: str, epochs: Mapping[str, int]) -> str:
-    """What is attacked in words."""
+    """The attacked weights in words."""
     if weights in epochs:
         return f"trained for {epochs[weights]} epoch{'s' * (epochs[weights] != 1)}"
     return weights if weights == "untrained" else f"{weights} weights"

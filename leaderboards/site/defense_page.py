@@ -13,29 +13,33 @@ from leaderboards.ranking.evidence import LEAKAGE_METRICS, Attempt, Evidence, gr
 from leaderboards.ranking.families import Family, families
 from leaderboards.ranking.standing import Standing
 from leaderboards.ranking.summary import Row, status_text
-from leaderboards.site.axes import Tick, linear_scale, place, round_ticks
+from leaderboards.site.axes import Tick, coordinate, linear_scale, round_ticks
 from leaderboards.site.heat import cell_page
-from leaderboards.site.lines import Line, anchor_of, why_no_rank
-from leaderboards.site.pictures import Choice, GalleryRow, Pictures, gallery
+from leaderboards.site.lines import LeaderboardLine, anchor_of, why_no_rank
+from leaderboards.site.pictures import GalleryRow, ImageChoice, Pictures, gallery_rows
 from leaderboards.site.results import Asked, Faced, Results
-from leaderboards.site.text import ABSENT, PERCENT, Figure, number, page_name, significant, span
+from leaderboards.site.text import DASH, PERCENT, Figure, number_figure, page_name, significant, span
 from leaderboards.tables.prices import bound_sign
 
-WIDTH, HEIGHT = 620.0, 300.0
+CURVE_WIDTH, CURVE_HEIGHT = 620.0, 300.0
 LEFT, TOP, RIGHT, BOTTOM = 52.0, 14.0, 606.0, 250.0
 SCALES = {"linear": "", "logarithmic": ", logarithmic", "even": ", evenly spaced"}
 
 
 @dataclass(frozen=True)
 class Dot:
-    """A strength: where its mean and the ends of its interval are, and what it says in words."""
+    """A strength in the drawing of its family."""
 
     x: str
     y: str
+    """Coordinate of the mean."""
     low: str
+    """Coordinate of the lower end of the interval."""
     high: str
     words: str
+    """The figures, for readers who do not see the drawing."""
     anchor: str
+    """The place of the strength on the page."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ class Curve:
     worst: str
     published: str
     undefended: str
-    size: tuple[float, float] = (WIDTH, HEIGHT)
+    size: tuple[float, float] = (CURVE_WIDTH, CURVE_HEIGHT)
     inside: tuple[float, float, float, float] = (LEFT, TOP, RIGHT, BOTTOM)
 
 
@@ -78,61 +82,65 @@ def _curve(family: Family, standings: Mapping[str, Standing], undefended: float)
         gain = standing.shown_gain
         ends = [gain if np.isnan(end) else end for end in (standing.gain.low, standing.gain.high)]
         words = f"{family.parameter} {strength:g}: SSIM gain {bound_sign(standing)}{gain:.3f}"
-        at = place(x(places[strength])), place(y(gain))
-        dots.append(Dot(*at, place(y(ends[0])), place(y(ends[1])), words, anchor_of(standing.defense)))
+        at = coordinate(x(places[strength])), coordinate(y(gain))
+        dots.append(Dot(*at, coordinate(y(ends[0])), coordinate(y(ends[1])), words, anchor_of(standing.defense)))
     step = ceil(len(own) / 7)
     published = [(x(places[s]), y(one.not_adapting)) for s, one in own.items() if not np.isnan(one.not_adapting)]
     return Curve(
         title=family.title,
         by=family.parameter,
         parameter=family.parameter + SCALES[family.scale],
-        ticks_x=[Tick(place(x(places[s])), f"{s:g}") for s in list(own)[::step]],
-        ticks_y=[Tick(place(y(value)), f"{value:g}") for value in round_ticks(0, top, 5)],
+        ticks_x=[Tick(coordinate(x(places[s])), f"{s:g}") for s in list(own)[::step]],
+        ticks_y=[Tick(coordinate(y(value)), f"{value:g}") for value in round_ticks(0, top, 5)],
         dots=dots,
         worst=_path([(x(places[s]), y(one.shown_gain)) for s, one in shown.items()]),
         published=_path([(a, min(b, BOTTOM)) for a, b in published]),
-        undefended="" if np.isnan(undefended) else place(y(undefended)),
+        undefended="" if np.isnan(undefended) else coordinate(y(undefended)),
     )
 
 
 def _path(points: list[tuple[float, float]]) -> str:
-    return "M" + " L".join(f"{place(x)} {place(y)}" for x, y in points) if len(points) > 1 else ""
+    return "M" + " L".join(f"{coordinate(x)} {coordinate(y)}" for x, y in points) if len(points) > 1 else ""
 
 
 @dataclass(frozen=True)
 class AttackLine:
-    """An attack or a floor against a strength: its seeds with their pages, why it has no result, and its figures."""
+    """An attack or a floor against a strength."""
 
     attack: str
     knowledge: str
+    """The facts that it was granted, in words."""
     adapts: bool
     pages: list[tuple[int, str]]
+    """Every seed with the page of its cell."""
     status: str
     reason: str
+    """The reason for which it has no result; "" where it has one."""
     figures: list[Figure]
 
 
 @dataclass(frozen=True)
 class Strength:
-    """A strength of the defense: its line of the leaderboard, what limits it, its attacks, its floors."""
+    """A strength of the defense, with its line of the leaderboard."""
 
     defense: str
     anchor: str
-    line: Line
+    line: LeaderboardLine
     limits: list[str]
+    """Sentences about what limits its evidence."""
     attacks: list[AttackLine]
     floors: list[AttackLine]
 
 
 @dataclass(frozen=True)
 class Part:
-    """What one question says of the defense."""
+    """The part of a defense's page that is about one question."""
 
     title: str
     anchor: str
     strengths: list[Strength]
     curves: list[Curve]
-    choice: Choice | None
+    choice: ImageChoice | None
     gallery: list[GalleryRow]
 
 
@@ -161,10 +169,10 @@ def strengths_of(entry: Entry) -> dict[str, list[str]]:
 
 
 def part(
-    results: Results, asked: Asked, title: str, anchor: str, labels: list[str], own: dict[str, Line],
-    choice: Choice | None, pictures: Pictures,
+    results: Results, asked: Asked, title: str, anchor: str, labels: list[str], own: dict[str, LeaderboardLine],
+    choice: ImageChoice | None, pictures: Pictures,
 ) -> Part:  # fmt: skip
-    """What a question says of the strengths of a defense; `own` are the question's lines by defense."""
+    """The part of a page about the strengths of a defense in a question; `own` are the question's lines by defense."""
     standings = {standing.defense: standing for standing in results.standings[asked]}
     labels = [label for label in labels if label in standings]
     return Part(
@@ -173,11 +181,11 @@ def part(
         [_strength(results, asked, standings[label], own[label]) for label in labels],
         curves(results.standings[asked], labels),
         choice,
-        gallery(results, asked, choice, labels, pictures) if choice else [],
+        gallery_rows(results, asked, choice, labels, pictures) if choice else [],
     )
 
 
-def _strength(results: Results, asked: Asked, standing: Standing, line: Line) -> Strength:
+def _strength(results: Results, asked: Asked, standing: Standing, line: LeaderboardLine) -> Strength:
     price = standing.price
     told = {"rank": why_no_rank(results, asked, standing), "incomplete": standing.incomplete}
     told |= {"accuracy": price.conflicts, "training": price.accuracy_reason}
@@ -199,19 +207,25 @@ def _attack(results: Results, asked: Asked, evidence: Evidence, attempt: Attempt
     row = results.summary[asked][faced]
     gain = evidence.summarised(attempt.gain(LEAKAGE_METRICS[0]))
     floor = float(attempt.floor[LEAKAGE_METRICS[0]].mean())
-    figures = [_psnr(row), number(_of(row, "ssim_mean"), ".3f")]
+    figures = [_psnr(row), number_figure(_of(row, "ssim_mean"), ".3f")]
     if gain is None or attempt.recovers_labels:
-        figures += [Figure(ABSENT), Figure(ABSENT)]
+        figures += [Figure(DASH), Figure(DASH)]
     else:
         interval = span(gain.low, gain.high, ".3f")
-        figures += [number(floor, ".3f"), Figure(f"{gain.mean:+.3f}", f"{gain.mean:.9g}", interval)]
-    figures += [number(_of(row, f"{name}_mean"), PERCENT) for name in ("identified", "label_accuracy", "underpowered")]
+        figures += [number_figure(floor, ".3f"), Figure(f"{gain.mean:+.3f}", f"{gain.mean:.9g}", interval)]
+    figures += [
+        number_figure(_of(row, f"{name}_mean"), PERCENT) for name in ("identified", "label_accuracy", "underpowered")
+    ]
     figures += [Figure(str(row["n"]), str(row["n"])), significant(_seconds(results, asked, faced))]
     return _line(results, asked, faced, row, attempt.adapts, figures)
 
 
 def _floor(results: Results, asked: Asked, faced: Faced, row: Row) -> AttackLine:
-    figures = [_psnr(row), number(_of(row, "ssim_mean"), ".3f"), number(_of(row, "identified_mean"), PERCENT)]
+    figures = [
+        _psnr(row),
+        number_figure(_of(row, "ssim_mean"), ".3f"),
+        number_figure(_of(row, "identified_mean"), PERCENT),
+    ]
     return _line(results, asked, faced, row, False, [*figures, Figure(str(row["n"]), str(row["n"]))])
 
 
@@ -224,7 +238,7 @@ def _line(results: Results, asked: Asked, faced: Faced, row: Row, adapts: bool, 
 
 def _psnr(row: Row) -> Figure:
     sd = _of(row, "psnr_db_sd")
-    mean = number(_of(row, "psnr_db_mean"), ".2f")
+    mean = number_figure(_of(row, "psnr_db_mean"), ".2f")
     return Figure(mean.text, mean.sort, "" if np.isnan(sd) else f"SD {sd:.2f}")
 
 

@@ -14,7 +14,7 @@ from leaderboards.ranking.statistics import Summary
 from leaderboards.ranking.summary import Row
 from leaderboards.ranking.verdicts import Verdict
 from leaderboards.site.results import Asked, Results
-from leaderboards.site.text import ABSENT, PERCENT, POINTS, Figure, number, short_hash, significant, span
+from leaderboards.site.text import DASH, PERCENT, POINTS, Figure, number_figure, short_hash, significant, span
 from leaderboards.tables.exports import verdict_words
 from leaderboards.tables.prices import bound_sign, epsilon_text, rank_text
 
@@ -30,7 +30,7 @@ class Bar:
 
 
 @dataclass(frozen=True)
-class Line:
+class LeaderboardLine:
     """One defense at one strength, as the leaderboard has it."""
 
     defense: str
@@ -46,7 +46,7 @@ class Line:
     figures: Mapping[str, Figure]
 
 
-def lines(results: Results, asked: Asked, pages: Mapping[str, str]) -> list[Line]:
+def lines(results: Results, asked: Asked, pages: Mapping[str, str]) -> list[LeaderboardLine]:
     """The lines of a question: the ranked by rank, then the others by what they leak; `pages` are those of defenses."""
     found = [_line(results, asked, standing, pages) for standing in results.standings[asked]]
     last = lambda figure: float(figure.sort) if figure.sort else np.inf  # noqa: E731
@@ -54,7 +54,7 @@ def lines(results: Results, asked: Asked, pages: Mapping[str, str]) -> list[Line
 
 
 def why_no_rank(results: Results, asked: Asked, standing: Standing) -> str:
-    """Why a defense has no rank; "" if it has one."""
+    """The reason for which a defense has no rank; "" if it has one."""
     if standing.rank is not None:
         return ""
     state = results.state(standing.defense)
@@ -65,7 +65,7 @@ def why_no_rank(results: Results, asked: Asked, standing: Standing) -> str:
 
 
 def anchor_of(defense: str) -> str:
-    """Where a defense stands on its page."""
+    """The anchor of a defense on its page."""
     return f"s-{short_hash(defense)}"
 
 
@@ -73,16 +73,16 @@ def gain_figure(standing: Standing) -> Figure:
     """The SSIM gain with its interval, as a lower bound where it is one."""
     gain = standing.shown_gain
     if np.isnan(gain):
-        return Figure(ABSENT)
+        return Figure(DASH)
     interval = span(standing.gain.low, standing.gain.high, ".3f")
     return Figure(f"{bound_sign(standing)}{gain:.3f}", f"{gain:.9g}", interval)
 
 
-def _line(results: Results, asked: Asked, standing: Standing, pages: Mapping[str, str]) -> Line:
+def _line(results: Results, asked: Asked, standing: Standing, pages: Mapping[str, str]) -> LeaderboardLine:
     defense = standing.defense
     entry = results.owners[defense]
-    effort = {"seconds": significant(attack_seconds(results, asked, defense))}
-    return Line(
+    effort = {"seconds": significant(seconds_of_attacks(results, asked, defense))}
+    return LeaderboardLine(
         defense=defense,
         page=pages[defense],
         anchor=anchor_of(defense),
@@ -99,7 +99,7 @@ def _line(results: Results, asked: Asked, standing: Standing, pages: Mapping[str
 
 def _rank(rank: Rank | None, reason: str) -> Figure:
     if rank is None:
-        return Figure(ABSENT, "", "", reason)
+        return Figure(DASH, "", "", reason)
     low, high = rank.lowest, rank.highest
     text = str(low) if low == high else f"{low}\N{EN DASH}{high}"
     return Figure(text, str(low), "", rank_text(rank))
@@ -117,10 +117,10 @@ def _strongest(results: Results, asked: Asked, standing: Standing) -> dict[str, 
     """Means of the attack that is strongest on most images, and what was identified and found of labels."""
     own = strongest_cell(results, asked, standing) or {"ssim_mean": np.nan, "psnr_db_mean": np.nan}
     return {
-        "ssim": number(own["ssim_mean"], ".3f"),
-        "psnr_db": number(own["psnr_db_mean"], ".1f"),
-        "identified": number(standing.identified, PERCENT),
-        "labels_found": number(standing.labels_found, PERCENT),
+        "ssim": number_figure(own["ssim_mean"], ".3f"),
+        "psnr_db": number_figure(own["psnr_db_mean"], ".1f"),
+        "identified": number_figure(standing.identified, PERCENT),
+        "labels_found": number_figure(standing.labels_found, PERCENT),
     }
 
 
@@ -132,14 +132,14 @@ def strongest_cell(results: Results, asked: Asked, standing: Standing) -> Row | 
 
 
 def _price(price: Price) -> dict[str, Figure]:
-    accuracy, lost = number(price.accuracy, ".1%"), number(price.accuracy_lost, POINTS)
+    accuracy, lost = number_figure(price.accuracy, ".1%"), number_figure(price.accuracy_lost, POINTS)
     few = f"of {price.accuracy_seeds} seeds" if 0 < price.accuracy_seeds < LEAST_SEEDS else ""
     why = (price.accuracy_reason or "") if price.was_trained else ""
     interval = span(price.accuracy_lost_low, price.accuracy_lost_high, POINTS)
     return {
         "accuracy": Figure(accuracy.text, accuracy.sort, "chance" if price.at_chance is True else few, why),
         "lost": Figure(lost.text, lost.sort, interval, why or price.accuracy_lost_reason or ""),
-        "kib": number(price.bytes_sent / 1024, ".1f" if price.bytes_sent < 102_400 else ",.0f"),
+        "kib": number_figure(price.bytes_sent / 1024, ".1f" if price.bytes_sent < 102_400 else ",.0f"),
         "ms": significant(price.update_ms),
     }
 
@@ -150,8 +150,8 @@ def _proof(standing: Standing) -> dict[str, Figure]:
         epsilon = Figure(epsilon_text(price.epsilon), f"{price.epsilon:.9g}", f"delta {price.delta:g}")
     else:
         is_heuristic = price.is_heuristic and not standing.is_undefended
-        epsilon = Figure("heuristic" if is_heuristic else ABSENT, "", "", price.no_epsilon or "")
-    certificate = Figure("broken" if price.certificate_broken else ABSENT, "", "", price.certificate_reason or "")
+        epsilon = Figure("heuristic" if is_heuristic else DASH, "", "", price.no_epsilon or "")
+    certificate = Figure("broken" if price.certificate_broken else DASH, "", "", price.certificate_reason or "")
     if not np.isnan(price.certificate):
         text = f"{price.certificate_measured:.3f} / {price.certificate:.3f}"
         trials = f"{price.certificate_trials:.0f} trials"
@@ -159,7 +159,7 @@ def _proof(standing: Standing) -> dict[str, Figure]:
     return {"epsilon": epsilon, "certificate": certificate}
 
 
-def attack_seconds(results: Results, asked: Asked, defense: str) -> float | None:
+def seconds_of_attacks(results: Results, asked: Asked, defense: str) -> float | None:
     """Seconds of all attacks on the defense, the floors aside."""
     own = [cell for (other, *_), cells in results.cells[asked].items() if other == defense for cell in cells]
     seconds = [cell.seconds for _, cell in own if cell.seconds is not None and not cell.identity.control]

@@ -20,15 +20,19 @@ from leaderboards.untrusted.strict_png import write_png
 TILE, SHEET = 96, 560
 """About so wide a tile and a sheet are shown; small pixels are enlarged by a whole factor."""
 RANDOM = 3
+"""Images that are drawn, beside the best and the median."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG file of the board: where it is, and how large it is shown."""
+    """A PNG file of the board."""
 
     name: str
+    """Its address within the board."""
     width: int
+    """Pixels on the page."""
     height: int
+    """Pixels on the page."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +55,17 @@ class GalleryRow:
 
 
 @dataclass(frozen=True)
-class Choice:
-    """The images that stand for a question: their numbers, what each stands for, and whose result decided."""
+class ImageChoice:
+    """The images that stand for a question."""
 
     images: list[int]
+    """Their numbers."""
     roles: list[str]
+    """The rule by which each was chosen: best, median, random."""
     variant: Variant
+    """The attack whose gains decided."""
     defense: str
+    """The defense on which they were measured."""
 
     @property
     def attack(self) -> str:
@@ -111,7 +119,7 @@ class Pictures:
         return self._decoded[key]
 
 
-def choose(results: Results, asked: Asked) -> Choice | None:
+def choose(results: Results, asked: Asked) -> ImageChoice | None:
     """Best and median image of the undefended client's strongest attack, by SSIM gain, and three drawn once.
 
     Where there is no undefended client the first defense with results decides. None where nobody has any.
@@ -128,11 +136,11 @@ def choose(results: Results, asked: Asked) -> Choice | None:
     drawn = [int(i) for i in np.random.default_rng(0).permutation(len(gains)) if int(i) not in roles]
     roles |= {i: "random" for i in drawn[:RANDOM]}
     numbers = [int(decides.question.images[i]) for i in roles]
-    return Choice(numbers, list(roles.values()), strongest, decides.defense)
+    return ImageChoice(numbers, list(roles.values()), strongest, decides.defense)
 
 
-def gallery(
-    results: Results, asked: Asked, choice: Choice, defenses: Sequence[str], pictures: Pictures
+def gallery_rows(
+    results: Results, asked: Asked, choice: ImageChoice, defenses: Sequence[str], pictures: Pictures
 ) -> list[GalleryRow]:
     """The chosen images: the truth, then the strongest attack on the client that decided, then on each defense."""
     standings = {standing.defense: standing for standing in results.standings[asked]}
@@ -148,7 +156,7 @@ def gallery(
     return found
 
 
-def _row(results: Results, asked: Asked, choice: Choice, standing: Standing, pictures: Pictures) -> GalleryRow:
+def _row(results: Results, asked: Asked, choice: ImageChoice, standing: Standing, pictures: Pictures) -> GalleryRow:
     defense, faced = standing.defense, results.strongest_of(standing)
     cells = [] if faced is None else results.cells[asked].get(faced, [])
     behind, several = cells[0] if cells else None, len(cells) > 1

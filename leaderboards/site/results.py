@@ -32,27 +32,30 @@ Faced = tuple[str, str, *tuple[bool, ...]]
 
 @dataclass(frozen=True)
 class Results:
-    """A board's results.
-
-    `images` are the rows of all entries, which `questions` and `standings` cover; entries that were run again stand
-    beside the likes of them alone. `unranked` says why nobody is ranked, "" where somebody is, `budgets` has the
-    families of what was run again at accuracy budgets, both by question. `summary` has one row per question, attack
-    and defense, `cells` what is behind it, in the order of seeds. `owners` names the entry of every defense.
-    `ranked_questions` and `ranked_costs` are those of the entries that were run again, which nobody else can change.
-    """
+    """The results of a board: of all its entries, and of those that were run again, which alone are ranked."""
 
     published: Published
     images: DataFrame
+    """Rows of the images of all entries."""
     questions: Mapping[Asked, Question]
+    """The questions of all entries."""
     standings: Mapping[Asked, list[Standing]]
+    """Standings of all entries; those that were run again stand beside the likes of them alone."""
     unranked: Mapping[Asked, str]
+    """The reason for which nobody is ranked on a question; "" where somebody is."""
     budgets: Mapping[Asked, list[Affordable]]
+    """The families of the entries that were run again, at accuracy budgets."""
     summary: Mapping[Asked, Mapping[Faced, Row]]
+    """One row for each question, attack and defense."""
     cells: Mapping[Asked, Mapping[Faced, list[tuple[Entry, CellFile]]]]
+    """The cells behind each row of the summary, in the order of seeds."""
     costs: Costs
     owners: Mapping[str, Entry]
+    """The entry of every defense, by the defense's label."""
     ranked_questions: Mapping[Asked, Question]
+    """The questions of the entries that were run again, which no other entry can change."""
     ranked_costs: Costs
+    """The costs of the entries that were run again."""
 
     def state(self, defense: str) -> str:
         return self.published.state(self.owners[defense].name)

@@ -46,12 +46,12 @@ class Footnotes:
 
 
 def marked(reasons: dict[str, int], why: str | None) -> str:
-    """What to write behind a figure that is limited by `why`: its number among the reasons; "" without one."""
+    """The mark behind a figure that is limited by `why`: its number among the reasons; "" without one."""
     return f" [{reasons.setdefault(why, len(reasons) + 1)}]" if why else ""
 
 
 def extent(rows: list[Row]) -> str:
-    """How many images and seeds stand behind the figures of a setting."""
+    """The numbers of images and seeds behind the figures of a setting, in words."""
     counts = sorted({row["n"] for row in rows if row["n"]}) or [0]
     images = f"{counts[0]} image{'s' * (counts[0] != 1)}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} images"
     seeds = max(row["seeds"] for row in rows)
@@ -59,7 +59,7 @@ def extent(rows: list[Row]) -> str:
 
 
 def threat(rows: list[Row]) -> str:
-    """What the server knows, and the SoK's class (USENIX Security 2025) of each defense's protocol."""
+    """The server's knowledge, and the SoK's class (USENIX Security 2025) of each defense's protocol."""
     first = rows[0]
     classes: dict[str, list[str]] = {}
     for row in rows:
@@ -73,20 +73,20 @@ def threat(rows: list[Row]) -> str:
 
 
 def known_text(switch: Switch, value: object) -> str:
-    """What the server knows of one thing, in words."""
+    """The server's knowledge of one thing, in words."""
     if switch.subject:
         return f"{switch.subject} {'known' if value else 'not known'}"
     return f"{switch.name.replace('_', ' ')} {value}"
 
 
 def batch_norm_text(granted: str) -> str:
-    """What to write of the batch-norm statistics that the server is granted, behind what it knows else."""
+    """Words about the batch-norm statistics that the server is granted, behind those about its other knowledge."""
     # The running statistics are buffers of the model, which every server has: not worth a word.
     return {"batch": ", batch statistics known", "unknown": ", batch norm's statistics not used"}.get(granted, "")
 
 
 def explanations(rows: list[Row]) -> list[str]:
-    """How the tables of a setting are to be read."""
+    """The notes of a setting's tables, for their readers."""
     several = any(row["images_per_update"] > 1 for row in rows)
     units = "images, or over client batches where an update holds several images" if several else "images"
     chances = sorted({row["identification_chance"] for row in rows if not np.isnan(row["identification_chance"])})
@@ -114,7 +114,7 @@ def explanations(rows: list[Row]) -> list[str]:
     return notes
 
 
-def explain(standings: list[Standing], affordable: list[Affordable]) -> list[str]:
+def question_notes(standings: list[Standing], affordable: list[Affordable]) -> list[str]:
     """The notes of one question: its standings, and its families at accuracy budgets."""
     prices = [standing.price for standing in standings]
     trained = [price for price in prices if not price.accuracy_reason]
@@ -143,7 +143,7 @@ def _not_measured(prices: list[Price]) -> str:
 
 
 def _accuracy(prices: list[Price]) -> list[str]:
-    """How accuracy was measured."""
+    """The notes about the measurement of accuracy."""
     values = lambda name: [getattr(price, name) for price in prices]  # noqa: E731
     optimizers = " or ".join(dict.fromkeys(price.optimizer for price in prices if price.optimizer))
     rates = _range(values("learning_rate"))
@@ -172,12 +172,12 @@ def _budgets(standings: list[Standing], affordable: list[Affordable]) -> list[st
 
 
 def _why(own: Affordable) -> str:
-    """Why no strength stands for a family, in words."""
+    """The reason for which no strength stands for a family, in words."""
     return own.unranked if own.absence is None else ABSENCES[own.absence]
 
 
 def _epsilon(prices: list[Price]) -> list[str]:
-    """What an epsilon is about."""
+    """The notes about epsilon."""
     values = lambda name: [getattr(price, name) for price in prices]  # noqa: E731
     each = lambda name: " or ".join(dict.fromkeys(own for own in values(name) if own))  # noqa: E731
     notes = [

@@ -14,7 +14,7 @@ from leaderboards.tables.formats import Table
 from leaderboards.tables.notes import marked
 from leaderboards.tables.scores import ABSENT, number
 
-SHORT = {
+SHORT_ABSENCES = {
     Absence.TOO_COSTLY: "too costly",
     Absence.FEW_SEEDS: "few seeds",
     Absence.NOT_MEASURED: "not measured",
@@ -24,7 +24,7 @@ SHORT = {
 
 
 def is_priced(standings: list[Standing]) -> bool:
-    """Whether the run has trained or certified anybody, be it in vain."""
+    """True if the run has trained or certified anybody, be it in vain."""
     prices = [standing.price for standing in standings]
     return any(p.was_trained or p.certificate_reason or not np.isnan(p.certificate) for p in prices)
 
@@ -84,7 +84,7 @@ def rank_text(rank: Rank | None) -> str:
 
 
 def bound_sign(standing: Standing) -> str:
-    """What stands before an SSIM gain that is a lower bound."""
+    """The sign before an SSIM gain: "≥ " if it is a lower bound, else ""."""
     return "≥ " if standing.is_lower_bound else ""
 
 
@@ -104,7 +104,7 @@ def _family(title: str, own: list[Affordable]) -> str:
 
 def _place(own: Affordable, reasons: dict[str, int]) -> str:
     if own.absence is not None:
-        return SHORT[own.absence]
+        return SHORT_ABSENCES[own.absence]
     if own.strength is None or own.standing is None:
         return ABSENT + marked(reasons, own.unranked)
     rank = rank_text(own.standing.rank) + (marked(reasons, own.unranked) if own.standing.rank is None else "")

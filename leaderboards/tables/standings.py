@@ -1,4 +1,4 @@
-"""What `leakboard rank` and the end of a run print: leakage, ranks and verdicts, one section per question."""
+"""Tables of leakage, ranks and verdicts, one section per question: `leakboard rank` and the end of a run print them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from leaderboards.ranking.ranking import ranking
 from leaderboards.ranking.standing import Standing
 from leaderboards.ranking.verdicts import Rule, Verdict
 from leaderboards.tables.exports import standings_frame, verdict_words, with_budgets
-from leaderboards.tables.formats import Section, Table
-from leaderboards.tables.notes import batch_norm_text, explain, marked
+from leaderboards.tables.formats import Table, TableSection
+from leaderboards.tables.notes import batch_norm_text, marked, question_notes
 from leaderboards.tables.prices import at_budgets, bound_sign, is_priced, overview, rank_text, what_it_costs
 from leaderboards.tables.scores import ABSENT, FORMATS, laid_out, number
 
 
-def render(
+def render_standings(
     frame: pd.DataFrame,
     format: str = "text",
     rule: Rule | None = None,
@@ -56,7 +56,7 @@ def render(
     return laid_out(sections, format, console)
 
 
-def _section(standings: list[Standing], affordable: list[Affordable], rule: Rule) -> Section:
+def _section(standings: list[Standing], affordable: list[Affordable], rule: Rule) -> TableSection:
     """`affordable` are the same question's families at budgets, none where no accuracy was measured."""
     question, unranked, priced = standings[0].question, standings[0].unranked, is_priced(standings)
     reasons: dict[str, int] = {}
@@ -72,13 +72,13 @@ def _section(standings: list[Standing], affordable: list[Affordable], rule: Rule
     row = question.row
     asked = {"known": "labels known", "recovered": "labels recovered", "joint": "labels optimised"}[row["labels"]]
     asked += batch_norm_text(row["batch_norm"])
-    return Section(
+    return TableSection(
         title=f"Leakage: {row['dataset']}, {row['model']}, {row['weights']} weights",
         facts=f"{len(question.images)} images, {asked}. {ranked}",
         tables=tables,
         notes=[f"[{number}] {shorten(reason, 300, placeholder=' ...')}" for reason, number in reasons.items()]
         + _explanations(standings, rule)
-        + explain(standings, affordable),
+        + question_notes(standings, affordable),
     )
 
 

@@ -22,7 +22,7 @@ from leaderboards.ranking.ranking import ranking
 from leaderboards.ranking.summary import records
 from leaderboards.ranking.verdicts import Rule
 from leaderboards.tables.exports import standings_frame
-from leaderboards.tables.standings import render
+from leaderboards.tables.standings import render_standings
 
 FEW = sizes(max_examples=10, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 """Without shrinking: every example is a whole ranking."""
@@ -126,7 +126,7 @@ def test_what_is_under_the_floor_is_still_told_beside_the_gain_and_has_no_interv
     assert far["ssim_excess"] == pytest.approx(-0.3, abs=0.02)
     assert far["ssim_excess_low"] < far["ssim_excess"] < far["ssim_excess_high"]
     assert of(frame, "leaking")["ssim_excess"] == pytest.approx(of(frame, "leaking")["ssim_gain"])
-    row = next(line for line in render(frame, "markdown", ANY).splitlines() if line.startswith("| `far`"))
+    row = next(line for line in render_standings(frame, "markdown", ANY).splitlines() if line.startswith("| `far`"))
     assert row.split(" | ")[2:4] == ["0.000", "-"]
 
 
@@ -315,7 +315,7 @@ def test_batches_that_cut_the_images_differently_are_not_compared_in_silence() -
 def test_a_table_shows_complete_and_incomplete_defenses_and_questions_side_by_side(format: str) -> None:
     unfinished = failing(board({"p": 0.2, "q": 0.3}), "cosine", "none").assign(model="other")
     frame = pd.concat([failing(board({"p": 0.2, "q": 0.3}), "cosine", "p"), unfinished], ignore_index=True)
-    text = render(frame, format, ANY)
+    text = render_standings(frame, format, ANY)
     assert "no whole result of cosine (it broke)" in " ".join(text.split())
     assert "nan" not in text.lower()
     if format == "markdown":

@@ -20,11 +20,11 @@ from leaderboards.entries.published import published
 from leaderboards.entries.reviews import Review, write_review
 from leaderboards.ranking.evidence import questions
 from leaderboards.site.board_page import board_view
-from leaderboards.site.build import build, command_of, write
+from leaderboards.site.build import command_of, write, write_site
 from leaderboards.site.defense_page import curves
 from leaderboards.site.lines import gain_figure
 from leaderboards.site.results import results
-from leaderboards.site.text import plain
+from leaderboards.site.text import significant_text
 
 MINE = [(f"zeros(part={part})", "zeros", [{"part": part}], share) for part, share in ((0.5, 0.3), (1.0, 0.0))]
 THEIRS = [(f"zeros(part={part})", "zeros", [{"part": part}], 0.2) for part in (0.6, 0.8)]
@@ -113,7 +113,7 @@ def test_no_figure_on_a_drawing_is_minus_nothing(made):
 def test_seeds_have_pages_that_are_linked_and_the_gallery_says_which_it_shows(tmp_path):
     with board_of(tmp_path / "boards"):
         make_entry(tmp_path / "published" / "made-up", "none", [NONE], seeds=2)
-        build(tmp_path / "site", tmp_path / "published")
+        write_site(tmp_path / "site", tmp_path / "published")
     own = tmp_path / "site" / "made-up"
     [defense] = own.glob("defenses/*.html")
     linked = set(re.findall(r'href="../(cells/[^"]+)"', defense.read_text()))
@@ -139,7 +139,7 @@ def test_epsilon_is_beside_its_delta_and_no_duration_has_an_exponent(made):
     proven = next(line for line in view.lines if line.figures["epsilon"].sort)
     assert proven.figures["epsilon"].beside == "delta 1e-05"
     assert view.facts.endswith("identified in a pool of 100, chance 1%")
-    texts = [plain(value) for value in (0, 0.00421, 1.5, 99.96, 1234.5, 3.2e9)]
+    texts = [significant_text(value) for value in (0, 0.00421, 1.5, 99.96, 1234.5, 3.2e9)]
     assert texts == ["0", "0.00421", "1.50", "100.0", "1,234", "3,200,000,000"]
 
 
