@@ -208,8 +208,8 @@ class BoardRules(GridSection):
     """A board's rules; its questions are those of the grid beside it.
 
     `summary` is one sentence. `required` are the labels of the grid's attacks, all of which every defense must face.
-    `margin`, `minimum_images` and `alpha` are those of `leaderboards.ranking.verdicts.Rule`. `metrics` are what an
-    entry must have measured wherever it can be.
+    `margin`, `minimum_images` and `alpha` are those of `leaderboards.ranking.verdicts.RankingRule`. `metrics` are what
+    an entry must have measured wherever it can be.
     """
 
     title: StrictStr

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from bench.errors import ConfigurationError, suggest
 from bench.grid.reading import GridSource, GridText, list_mistakes, presets
 from bench.grid.sections import BoardRules
-from leaderboards.ranking.verdicts import Rule
+from leaderboards.ranking.verdicts import RankingRule
 
 PREFIX = "board:"
 """`board:NAME` is the grid of a board."""
@@ -42,10 +42,10 @@ class Board:
         return hashlib.sha256(self.text.encode()).hexdigest()
 
     @property
-    def rule(self) -> Rule:
+    def rule(self) -> RankingRule:
         """The rule that its rankings follow."""
         rules = self.rules
-        return Rule(rules.required, rules.margin, rules.minimum_images, alpha=rules.alpha)
+        return RankingRule(rules.required, rules.margin, rules.minimum_images, alpha=rules.alpha)
 
 
 def boards() -> dict[str, str]:
@@ -98,7 +98,7 @@ def load_board(name: str) -> Board:
     return Board(name, known[name], _rules(name, table["board"]), grid)
 
 
-def rule_of_run(folder: Path) -> Rule | None:
+def rule_of_run(folder: Path) -> RankingRule | None:
     """The ranking rule of the board whose run is in this folder; None where the run is of no board."""
     try:
         table = tomllib.loads((folder / "run.toml").read_text(encoding="utf-8"))

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 
 from leaderboards.figures.curves import PANELS_ACROSS
 from leaderboards.figures.style import FIGURE_WIDTH, empty_figure
-from leaderboards.ranking.evidence import LEAKAGE_METRICS, Attempt, Evidence, Question, Variant, granted_text
+from leaderboards.ranking.evidence import HEADLINE, Attempt, Evidence, Question, Variant, granted_text
 from leaderboards.tables.labels import label_lines
 
 EffortGroup = tuple[str, *tuple[bool, ...]]
@@ -86,5 +86,5 @@ def _draw(ax: Axes, question: Question, variants: dict[int, Variant], colours: M
 
 
 def _bounds(evidence: Evidence, attempt: Attempt | None) -> tuple[float, float, float]:
-    found = None if attempt is None or not attempt.whole else evidence.summarised(attempt.score[LEAKAGE_METRICS[0]])
+    found = None if attempt is None or not attempt.whole else evidence.summarised(attempt.score[HEADLINE])
     return (np.nan, np.nan, np.nan) if found is None else (found.mean, found.low, found.high)

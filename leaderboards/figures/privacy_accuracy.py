@@ -15,7 +15,7 @@ from matplotlib.transforms import Bbox
 
 from leaderboards.figures.style import FIGURE_WIDTH, SMALL, empty_figure
 from leaderboards.ranking.budgets import BUDGETS
-from leaderboards.ranking.costs import Costs
+from leaderboards.ranking.costs import RunCosts
 from leaderboards.ranking.evidence import Question
 from leaderboards.ranking.families import families
 from leaderboards.ranking.pareto import LINEAR_LOSS, Point, pareto_front, points_of
@@ -87,7 +87,7 @@ PLANE_HEIGHT = 4.6
 """Inches, without the legend."""
 
 
-def pareto_plot(question: Question, costs: Costs, title: str) -> Figure | None:
+def pareto_plot(question: Question, costs: RunCosts, title: str) -> Figure | None:
     """Accuracy lost against the strongest attack's SSIM gain, both with 95% intervals: the lower left corner is best.
 
     A family is a colour, its strengths are joined by a line and written beside the points, with epsilon where there is
@@ -184,7 +184,7 @@ def _name_axes(ax: Axes, points: list[Point], chance: float) -> None:
     ax.set_ylabel("SSIM gain of the strongest attack [95% intervals]")
 
 
-def _chance(question: Question, costs: Costs) -> float:
+def _chance(question: Question, costs: RunCosts) -> float:
     """The points of accuracy that guessing loses; NaN where undefended training has no accuracy."""
     row, undefended = question.row, question.undefended
     if undefended is None:

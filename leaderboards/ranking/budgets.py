@@ -9,12 +9,12 @@ from enum import Enum, auto
 import numpy as np
 
 from leaderboards.ranking.accuracy import LostAccuracy
-from leaderboards.ranking.costs import Costs
-from leaderboards.ranking.evidence import LEAKAGE_METRICS, Evidence, Question
+from leaderboards.ranking.costs import RunCosts
+from leaderboards.ranking.evidence import HEADLINE, Evidence, Question
 from leaderboards.ranking.families import families
 from leaderboards.ranking.ranking import ranking
 from leaderboards.ranking.standing import Standing
-from leaderboards.ranking.verdicts import Rule, missing, problems
+from leaderboards.ranking.verdicts import RankingRule, missing, problems
 
 BUDGETS = (1.0, 3.0, 5.0, 10.0)
 """Percentage points of test accuracy that a defense may cost."""
@@ -68,7 +68,7 @@ class Affordable:
 
 
 def ranking_at_budgets(
-    questions: Sequence[Question], rule: Rule, costs: Costs, budgets: tuple[float, ...] = BUDGETS
+    questions: Sequence[Question], rule: RankingRule, costs: RunCosts, budgets: tuple[float, ...] = BUDGETS
 ) -> list[Affordable]:
     """Every family of strengths at every budget, question by question.
 
@@ -95,7 +95,7 @@ def ranking_at_budgets(
         leaks = {
             e.row["defense"]: np.nan
             if missing(whole, e, rule) or costs.untested(e.row)
-            else float(own.gain(LEAKAGE_METRICS[0]).mean())
+            else float(own.gain(HEADLINE).mean())
             for e, own in zip(whole.defenses, chosen_on.defenses, strict=True)
         }
         lost = {label: _cost(whole, label, costs) for label in leaks}
@@ -107,7 +107,7 @@ def ranking_at_budgets(
             chosen = [(title, _chosen(own, leaks, lost, broken, budget)) for title, own in _families(whole.defenses)]
             names = ("none", *(own.defense for _, own in chosen if isinstance(own, FamilyStrength)))
             if names not in known:
-                ranked = ranking([scored.among(names)], alike, Costs())
+                ranked = ranking([scored.among(names)], alike, RunCosts())
                 known[names] = {standing.defense: standing for standing in ranked}
             for title, own in chosen:
                 if isinstance(own, Absence):
@@ -173,7 +173,7 @@ def _families(defenses: tuple[Evidence, ...]) -> list[tuple[str, list[FamilyStre
     ]
 
 
-def _cost(question: Question, defense: str, costs: Costs) -> LostAccuracy | None:
+def _cost(question: Question, defense: str, costs: RunCosts) -> LostAccuracy | None:
     undefended = question.undefended
     if undefended is not None and defense == undefended.row["defense"]:
         return LostAccuracy(0.0, 0.0)

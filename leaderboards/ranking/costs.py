@@ -17,7 +17,7 @@ Certified = tuple[str, str, str, str]
 
 
 @dataclass(frozen=True)
-class Certificate:
+class CertificateResult:
     """The test of a guarantee by an adversary who picks the private image among candidates."""
 
     bound: float = np.nan
@@ -35,7 +35,7 @@ class Certificate:
     defense_name: str = ""
 
 
-def certificates(jobs: pd.DataFrame) -> dict[Certified, Certificate]:
+def certificates(jobs: pd.DataFrame) -> dict[Certified, CertificateResult]:
     """The certificate jobs of a run, by what was attacked; columns as in `bench.store.store`.
 
     All of a run are tested together: a run of honest ones calls none broken, but once in a thousand.
@@ -45,7 +45,7 @@ def certificates(jobs: pd.DataFrame) -> dict[Certified, Certificate]:
     return {tuple(map(str, key)): _certificate(records(own), len(rows)) for key, own in named}  # type: ignore[misc]
 
 
-def _certificate(rows: list[Row], levels: int) -> Certificate:
+def _certificate(rows: list[Row], levels: int) -> CertificateResult:
     """One certificate of several jobs: each is tested, their trials are added up."""
     done = [row for row in rows if row["status"] == "ok"]
     broken = any(is_broken(int(r["successes"]), int(r["trials"]), float(r["bound"]), levels) for r in done)
@@ -55,11 +55,13 @@ def _certificate(rows: list[Row], levels: int) -> Certificate:
     stated = {name: {float(row[name]) for row in done} for name in ("bound", "candidates")}
     why += [f"seeds disagree on the {name}" for name, values in stated.items() if len(values) > 1]
     if why:
-        return Certificate(broken=broken, reason="; ".join(dict.fromkeys(why)), defense_name=rows[0]["defense_name"])
+        return CertificateResult(
+            broken=broken, reason="; ".join(dict.fromkeys(why)), defense_name=rows[0]["defense_name"]
+        )
     trials = sum(int(row["trials"]) for row in rows)
     measured = sum(int(row["successes"]) for row in rows) / trials
     (bound,), (candidates,) = stated.values()
-    return Certificate(bound, measured, trials, candidates, broken, defense_name=rows[0]["defense_name"])
+    return CertificateResult(bound, measured, trials, candidates, broken, defense_name=rows[0]["defense_name"])
 
 
 BROKEN = "broken certificate"
@@ -146,11 +148,11 @@ _UNKNOWN = Training(Estimate(), Estimate(), False, {}, NOT_MEASURED, NOT_MEASURE
 
 
 @dataclass(frozen=True)
-class Costs:
+class RunCosts:
     """The trainings and certificates of a run; both empty where it has none."""
 
     trained: Mapping[Trained, Training] = field(default_factory=dict)
-    certified: Mapping[Certified, Certificate] = field(default_factory=dict)
+    certified: Mapping[Certified, CertificateResult] = field(default_factory=dict)
     entries: Mapping[str, str] = field(default_factory=dict)
     """Label of a defense -> the entry of a board that it is of; empty of a run."""
 
@@ -244,9 +246,9 @@ class Costs:
         return self.trained.get((row["dataset"], row["model"], row["defense"]), _UNKNOWN)
 
 
-def costs_of(jobs: pd.DataFrame | None) -> Costs:
+def costs_of(jobs: pd.DataFrame | None) -> RunCosts:
     """The costs in the jobs of `bench.store.store`; without jobs nothing was measured."""
     if jobs is None or jobs.empty:
-        return Costs()
+        return RunCosts()
     entries = dict(zip(jobs["defense"], jobs["entry"], strict=True)) if "entry" in jobs else {}
-    return Costs(trainings(jobs), certificates(jobs), entries)
+    return RunCosts(trainings(jobs), certificates(jobs), entries)

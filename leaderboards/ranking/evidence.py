@@ -18,8 +18,10 @@ from leaderboards.ranking.comparison import independent
 from leaderboards.ranking.statistics import Summary, summarise_units
 from leaderboards.ranking.summary import Row, records
 
-LEAKAGE_METRICS = ("ssim", "identified")
-"""Metrics in which leakage is computed; the first is the headline, by which defenses are ranked."""
+HEADLINE = "ssim"
+"""The metric by which defenses are ranked."""
+LEAKAGE_METRICS = (HEADLINE, "identified")
+"""Metrics in which leakage is computed."""
 EVIDENCE_FIGURES = (*LEAKAGE_METRICS, "underpowered", "label_accuracy")
 """Columns of figures that evidence is made of, image by image."""
 Variant = tuple[str, *tuple[bool, ...]]
@@ -30,17 +32,13 @@ Variant = tuple[str, *tuple[bool, ...]]
 class Attempt:
     """One attack, granted one set of facts, on one defense.
 
-    Arrays hold a figure per image (n,), in the question's order of images: a mean over the seeds, NaN unless all of
-    them have it.
+    Arrays hold a mean over the seeds per image (n,), in the question's order; NaN unless all seeds have it.
     """
 
     variant: Variant
     name: str
-    """The attack's name."""
     parameters: str
-    """The attack's parameters as JSON."""
     score: dict[str, np.ndarray]
-    """Metric -> the attack's score."""
     floor: dict[str, np.ndarray]
     """Metric -> the score of the strongest control that belongs to the attack."""
     chance: np.ndarray
@@ -48,9 +46,7 @@ class Attempt:
     underpowered: np.ndarray
     """Above 0 where a seed's objective ended worse than at the truth; NaN without an objective."""
     skipped: bool
-    """True if every seed was skipped."""
     reason: str
-    """Reasons of what failed; "" without one."""
     whole: bool
     """True if every image of every seed has an SSIM."""
     controls: dict[str, bool]
@@ -78,7 +74,6 @@ class Record:
     """
 
     row: Row
-    """The columns that all stored rows share."""
     seeds: np.ndarray
     images: np.ndarray
     """Number of the image; NaN of a failure."""
@@ -86,7 +81,6 @@ class Record:
     statuses: np.ndarray
     reasons: np.ndarray
     figures: Mapping[str, np.ndarray]
-    """Figures by their columns (`EVIDENCE_FIGURES`)."""
 
     @property
     def knowledge(self) -> tuple[bool, ...]:
@@ -108,12 +102,10 @@ class Evidence:
     """All attempts on one defense in one question."""
 
     row: Row
-    """The columns that identify the defense."""
     attempts: tuple[Attempt, ...]
     groups: np.ndarray
     """The client's batch of each image in each seed (s n)."""
     records: tuple[Record, ...]
-    """The stored rows of all attempts and controls."""
 
     @cached_property
     def of_images(self) -> list[Attempt]:
@@ -140,7 +132,7 @@ class Evidence:
         its floor is no better protected than one at the floor. Rates are left as they are: some tries succeed by luck.
         """
         excess = self.excess(metric, adaptive)
-        return np.maximum(excess, 0) if metric == LEAKAGE_METRICS[0] else excess
+        return np.maximum(excess, 0) if metric == HEADLINE else excess
 
     def score(self, metric: str, adaptive: bool | None = None) -> np.ndarray:
         """Per image (n,) the score of the attempt with the largest gain."""
@@ -155,9 +147,7 @@ class Evidence:
     @property
     def floor(self) -> float:
         """The mean headline score of the controls that the strongest attempts stand above; NaN without."""
-        return float(
-            self._of_strongest(LEAKAGE_METRICS[0], [a.floor[LEAKAGE_METRICS[0]] for a in self.of_images]).mean()
-        )
+        return float(self._of_strongest(HEADLINE, [a.floor[HEADLINE] for a in self.of_images]).mean())
 
     def among(self, adaptive: bool | None) -> list[Attempt]:
         """All attempts (None); each attack as published, with the least that it was granted; or with the most.
@@ -186,9 +176,7 @@ class Evidence:
         An attempt without an objective says nothing of this.
         """
         n = self.groups.shape[1]
-        gains = [
-            np.where(np.isnan(a.gain(LEAKAGE_METRICS[0])), -np.inf, a.gain(LEAKAGE_METRICS[0])) for a in self.of_images
-        ]
+        gains = [np.where(np.isnan(a.gain(HEADLINE)), -np.inf, a.gain(HEADLINE)) for a in self.of_images]
         weak, strong = np.full(n, -np.inf), np.full(n, -np.inf)
         for attempt, gain in zip(self.of_images, gains, strict=True):
             weak = np.where(attempt.underpowered > 0, np.maximum(weak, gain), weak)
@@ -198,10 +186,10 @@ class Evidence:
     @property
     def strongest(self) -> Variant | None:
         """The attempt that is strongest on most images."""
-        there = ~np.isnan(self.gain(LEAKAGE_METRICS[0]))
+        there = ~np.isnan(self.gain(HEADLINE))
         if not there.any():
             return None
-        return self.of_images[int(np.bincount(self._winners(LEAKAGE_METRICS[0])[there]).argmax())].variant
+        return self.of_images[int(np.bincount(self._winners(HEADLINE)[there]).argmax())].variant
 
     def _winners(self, metric: str, adaptive: bool | None = None) -> np.ndarray:
         gains = np.stack([a.gain(metric) for a in self.among(adaptive)])
@@ -223,9 +211,7 @@ class Question:
     images: np.ndarray
     """Numbers of the attacked images (n,), rising."""
     seeds: np.ndarray
-    """Seeds (s,), rising."""
     defenses: tuple[Evidence, ...]
-    """In the order of the grid."""
 
     @cached_property
     def attempts(self) -> dict[Variant, list[Attempt]]:
@@ -346,7 +332,7 @@ def _attempt(attack: _Cells, controls: list[_Cells], n: int) -> Attempt:
         parameters=row["attack_parameters"],
         score={metric: attack.means[metric] for metric in LEAKAGE_METRICS},
         floor={metric: _strongest(own, metric, n) for metric in LEAKAGE_METRICS},
-        chance=_strongest(wrong, LEAKAGE_METRICS[0], n) - _strongest(others, LEAKAGE_METRICS[0], n),
+        chance=_strongest(wrong, HEADLINE, n) - _strongest(others, HEADLINE, n),
         underpowered=attack.means["underpowered"],
         skipped=bool((record.statuses == "skipped").all()),
         reason=_reason(record),
@@ -401,7 +387,7 @@ def _is_whole(record: Record, images: np.ndarray, seeds: np.ndarray) -> bool:
 
 
 def _has_nulls(record: Record) -> bool:
-    return bool(np.isnan(record.figures[LEAKAGE_METRICS[0]]).any())
+    return bool(np.isnan(record.figures[HEADLINE]).any())
 
 
 def _groups(own: tuple[Record, ...], images: np.ndarray, seeds: np.ndarray) -> np.ndarray:

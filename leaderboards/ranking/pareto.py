@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from leaderboards.ranking.accuracy import LEAST_SEEDS, Estimate
-from leaderboards.ranking.costs import Costs
-from leaderboards.ranking.evidence import LEAKAGE_METRICS, Question
+from leaderboards.ranking.costs import RunCosts
+from leaderboards.ranking.evidence import HEADLINE, Question
 from leaderboards.ranking.statistics import Summary
-from leaderboards.ranking.verdicts import Rule, missing, sound
+from leaderboards.ranking.verdicts import RankingRule, missing, sound
 
 LINEAR_LOSS = 5.0
 """Points of accuracy lost up to which an axis is linear, then logarithmic: updates of zeros or noise lose fifty."""
@@ -48,13 +48,13 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
     return sorted(kept, key=lambda i: (*points[i], i))
 
 
-def points_of(question: Question, costs: Costs, rule: Rule | None = None) -> dict[str, Point]:
+def points_of(question: Question, costs: RunCosts, rule: RankingRule | None = None) -> dict[str, Point]:
     """Defense -> point, for those with an accuracy lost and a gain."""
-    rule, found = rule or Rule(), {}
+    rule, found = rule or RankingRule(), {}
     for evidence in question.defenses:
         row = question.row | evidence.row
         finished = sound(question, evidence)
-        gain = finished.summarised(finished.gain(LEAKAGE_METRICS[0]))
+        gain = finished.summarised(finished.gain(HEADLINE))
         training = costs.trained.get((row["dataset"], row["model"], row["defense"]))
         if gain is None or training is None or training.lost_reason:
             continue

@@ -8,14 +8,14 @@ from dataclasses import replace
 import numpy as np
 
 from leaderboards.ranking.comparison import ratio, shared_units, significantly_lower
-from leaderboards.ranking.costs import Costs
-from leaderboards.ranking.evidence import LEAKAGE_METRICS, Evidence, Question
+from leaderboards.ranking.costs import RunCosts
+from leaderboards.ranking.evidence import HEADLINE, LEAKAGE_METRICS, Evidence, Question
 from leaderboards.ranking.standing import UNKNOWN, Rank, Standing
 from leaderboards.ranking.statistics import LEAST_UNITS
-from leaderboards.ranking.verdicts import Rule, Verdict, audited, missing, problems, sound
+from leaderboards.ranking.verdicts import RankingRule, Verdict, audited, missing, problems, sound
 
 
-def ranking(questions: Sequence[Question], rule: Rule, costs: Costs) -> list[Standing]:
+def ranking(questions: Sequence[Question], rule: RankingRule, costs: RunCosts) -> list[Standing]:
     """One standing per defense and question, in the order of the questions and their defenses.
 
     Leakage per image is the largest gain of all attacks, each over the strongest control that belongs to it, seeds
@@ -33,7 +33,7 @@ UNRANKED = frozenset({Verdict.INCOMPLETE, Verdict.BROKEN_CERTIFICATE})
 """The verdicts that take a defense's rank; the others limit what a rank claims."""
 
 
-def _ranked(question: Question, rule: Rule, costs: Costs) -> list[Standing]:
+def _ranked(question: Question, rule: RankingRule, costs: RunCosts) -> list[Standing]:
     unranked = "; ".join(problems(question, rule, costs))
     found = [_standing(question, evidence, rule, unranked, costs) for evidence in question.defenses]
     able = [i for i, standing in enumerate(found) if not (unranked or standing.verdicts & UNRANKED)]
@@ -52,7 +52,7 @@ def _ranks(chosen: list[Evidence], weak: np.ndarray, alpha: float) -> list[tuple
     1 + those significantly better to m - those significantly worse. Weak evidence bounds leakage from below: it is
     better than nobody whose evidence is not weak, and ranks above none of them; `weak` (m,) is whose is.
     """
-    scores, groups = np.stack([e.gain(LEAKAGE_METRICS[0]) for e in chosen]), np.stack([e.groups for e in chosen])
+    scores, groups = np.stack([e.gain(HEADLINE) for e in chosen]), np.stack([e.groups for e in chosen])
     better = significantly_lower(scores, groups, alpha)
     better[np.ix_(weak, ~weak)] = False
     low, high = 1 + better.sum(axis=0), len(chosen) - better.sum(axis=1)
@@ -62,12 +62,12 @@ def _ranks(chosen: list[Evidence], weak: np.ndarray, alpha: float) -> list[tuple
     return [(Rank(int(a), int(max(a, b))), int(incomparable)) for a, b, incomparable in ends]
 
 
-def _standing(question: Question, evidence: Evidence, rule: Rule, unranked: str, costs: Costs) -> Standing:
+def _standing(question: Question, evidence: Evidence, rule: RankingRule, unranked: str, costs: RunCosts) -> Standing:
     row, absent, finished = question.row | evidence.row, missing(question, evidence, rule), sound(question, evidence)
     undefended = question.undefended
     comparable = not absent and undefended is not None and not missing(question, undefended, rule)
     is_whole = not absent
-    if is_whole and np.isnan(finished.gain(LEAKAGE_METRICS[0])).any():
+    if is_whole and np.isnan(finished.gain(HEADLINE)).any():
         absent = "no SSIM, or no floor"
     price, absent = costs.of(row), absent or costs.untested(row) or ""
     underpowered = float(finished.underpowered.mean()) if finished.of_images else np.nan
@@ -89,11 +89,11 @@ def _standing(question: Question, evidence: Evidence, rule: Rule, unranked: str,
         strongest=finished.strongest,
         finished={m: evidence.summarised(finished.gain(m), rate=m == "identified") or UNKNOWN for m in LEAKAGE_METRICS},
         is_whole=is_whole,
-        excess=finished.summarised(finished.excess(LEAKAGE_METRICS[0])) or UNKNOWN,
+        excess=finished.summarised(finished.excess(HEADLINE)) or UNKNOWN,
         chance=_mean(finished.chance),
         of_undefended=_of_undefended(evidence, undefended) if comparable and undefended else (),
-        not_adapting=_mean(finished.gain(LEAKAGE_METRICS[0], adaptive=False)),
-        adapting=_mean(finished.gain(LEAKAGE_METRICS[0], adaptive=True)),
+        not_adapting=_mean(finished.gain(HEADLINE, adaptive=False)),
+        adapting=_mean(finished.gain(HEADLINE, adaptive=True)),
         underpowered=underpowered,
         identified=_mean(finished.score("identified")),
         labels_found=finished.labels_found,
@@ -101,10 +101,10 @@ def _standing(question: Question, evidence: Evidence, rule: Rule, unranked: str,
 
 
 def _of_undefended(evidence: Evidence, undefended: Evidence) -> tuple[float, ...]:
-    mine, whole = evidence.gain(LEAKAGE_METRICS[0]), undefended.gain(LEAKAGE_METRICS[0])
+    mine, whole = evidence.gain(HEADLINE), undefended.gain(HEADLINE)
     if not len(mine) or np.isnan(mine).any() or np.isnan(whole).any():
         return ()
-    beyond = undefended.summarised(undefended.excess(LEAKAGE_METRICS[0]))
+    beyond = undefended.summarised(undefended.excess(HEADLINE))
     if beyond is None or not beyond.low > 0:
         return ()
     return ratio(mine, whole, evidence.groups, undefended.groups) or ()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from leaderboards.ranking.costs import Price
-from leaderboards.ranking.evidence import LEAKAGE_METRICS, Evidence, Question, Variant
+from leaderboards.ranking.evidence import HEADLINE, Evidence, Question, Variant
 from leaderboards.ranking.statistics import Summary
 from leaderboards.ranking.verdicts import Verdict
 
@@ -78,12 +78,12 @@ class Standing:
     @property
     def gain(self) -> Summary:
         """The headline gain, by which defenses are ranked."""
-        return self.gain_in(LEAKAGE_METRICS[0])
+        return self.gain_in(HEADLINE)
 
     @property
     def shown_gain(self) -> float:
         """The headline gain, or what the attacks that finished show of it."""
-        return self.finished[LEAKAGE_METRICS[0]].mean
+        return self.finished[HEADLINE].mean
 
     @property
     def is_lower_bound(self) -> bool:

@@ -7,8 +7,8 @@ from enum import Enum, auto
 
 import numpy as np
 
-from leaderboards.ranking.costs import Costs
-from leaderboards.ranking.evidence import LEAKAGE_METRICS, Attempt, Evidence, Question, Variant
+from leaderboards.ranking.costs import RunCosts
+from leaderboards.ranking.evidence import HEADLINE, Attempt, Evidence, Question, Variant
 
 
 class Verdict(Enum):
@@ -25,7 +25,7 @@ class Verdict(Enum):
 
 
 @dataclass(frozen=True)
-class Rule:
+class RankingRule:
     """The rule by which a ranking judges evidence.
 
     A required attack that fails on the undefended client unranks the question, on another only that defense: else one
@@ -55,7 +55,7 @@ class Rule:
         return self.required is None or attempt.name in self.required or attempt.variant[0] in self.required
 
 
-def problems(question: Question, rule: Rule, costs: Costs) -> list[str]:
+def problems(question: Question, rule: RankingRule, costs: RunCosts) -> list[str]:
     """The reasons for which nobody is ranked on this question; empty where somebody can be."""
     undefended = question.undefended
     if undefended is None:
@@ -77,7 +77,7 @@ def problems(question: Question, rule: Rule, costs: Costs) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def missing(question: Question, evidence: Evidence, rule: Rule) -> str:
+def missing(question: Question, evidence: Evidence, rule: RankingRule) -> str:
     """Attacks that the defense did not face on every image, each with its reason; "" where nothing is missing.
 
     A skip of a required attack counts wherever it runs undefended: then the defense has caused it. Of the other attacks
@@ -94,7 +94,7 @@ def sound(question: Question, evidence: Evidence) -> Evidence:
     return replace(evidence, attempts=whole)
 
 
-def audited(question: Question, evidence: Evidence, rule: Rule) -> bool:
+def audited(question: Question, evidence: Evidence, rule: RankingRule) -> bool:
     """True if an attack has finished that simulates all of the defense and is valid on the undefended client."""
     undefended = question.undefended
     able = [a.variant for a in sound(question, evidence).attempts if a.adapts]
@@ -104,7 +104,7 @@ def audited(question: Question, evidence: Evidence, rule: Rule) -> bool:
     )
 
 
-def _required(question: Question, rule: Rule) -> list[Variant]:
+def _required(question: Question, rule: RankingRule) -> list[Variant]:
     """The attacks that every defense must face; by default those of the run that can run undefended."""
     undefended = question.undefended
     by_default = lambda found: found is None or not found.skipped  # noqa: E731
@@ -133,11 +133,11 @@ def _of_labels(undefended: Evidence, variant: Variant) -> bool:
     return attempt is not None and attempt.recovers_labels
 
 
-def _invalid(undefended: Evidence, variant: Variant, rule: Rule) -> str | None:
+def _invalid(undefended: Evidence, variant: Variant, rule: RankingRule) -> str | None:
     """A message if an attack is no evidence of protection, as it gains nothing on an undefended client; else None."""
     attempt = undefended.attempt(variant)
     assert attempt is not None, "what is not there is missing, not invalid"
-    found = undefended.summarised(attempt.gain(LEAKAGE_METRICS[0]))
+    found = undefended.summarised(attempt.gain(HEADLINE))
     if found is None:
         return f"invalid: {variant[0]} has no SSIM or no floor on the undefended client"
     if found.low >= rule.margin:

@@ -9,7 +9,7 @@ from math import ceil
 import numpy as np
 
 from leaderboards.entries.entry import Entry
-from leaderboards.ranking.evidence import LEAKAGE_METRICS, Attempt, Evidence, granted_text
+from leaderboards.ranking.evidence import HEADLINE, Attempt, Evidence, granted_text
 from leaderboards.ranking.families import Family, families
 from leaderboards.ranking.standing import Standing
 from leaderboards.ranking.summary import Row, status_text
@@ -205,8 +205,8 @@ def _strength(results: Results, asked: Asked, standing: Standing, line: Leaderbo
 def _attack(results: Results, asked: Asked, evidence: Evidence, attempt: Attempt) -> AttackLine:
     faced: Faced = (evidence.row["defense"], *attempt.variant)
     row = results.summary[asked][faced]
-    gain = evidence.summarised(attempt.gain(LEAKAGE_METRICS[0]))
-    floor = float(attempt.floor[LEAKAGE_METRICS[0]].mean())
+    gain = evidence.summarised(attempt.gain(HEADLINE))
+    floor = float(attempt.floor[HEADLINE].mean())
     figures = [_psnr(row), number_figure(_of(row, "ssim_mean"), ".3f")]
     if gain is None or attempt.recovers_labels:
         figures += [Figure(DASH), Figure(DASH)]

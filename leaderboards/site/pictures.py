@@ -11,7 +11,7 @@ import numpy as np
 from bench.columns import facts_of
 from leaderboards.entries.entry import Entry, sheet_shape
 from leaderboards.entries.schema import CellFile
-from leaderboards.ranking.evidence import LEAKAGE_METRICS, Evidence, Variant, granted_text, variant_text
+from leaderboards.ranking.evidence import HEADLINE, Evidence, Variant, granted_text, variant_text
 from leaderboards.ranking.standing import Standing
 from leaderboards.site.heat import cell_page
 from leaderboards.site.results import Asked, Results
@@ -186,4 +186,4 @@ def _nothing(image: int) -> Tile:
 def _strongest(evidence: Evidence) -> np.ndarray:
     """Gains (n,) of the attack that is strongest on most images."""
     own = next(attempt for attempt in evidence.of_images if attempt.variant == evidence.strongest)
-    return np.where(np.isnan(own.gain(LEAKAGE_METRICS[0])), -np.inf, own.gain(LEAKAGE_METRICS[0]))
+    return np.where(np.isnan(own.gain(HEADLINE)), -np.inf, own.gain(HEADLINE))

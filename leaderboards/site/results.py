@@ -13,12 +13,12 @@ from leaderboards.entries.entry import Entry
 from leaderboards.entries.published import Published
 from leaderboards.entries.schema import CellFile
 from leaderboards.ranking.budgets import Affordable, ranking_at_budgets
-from leaderboards.ranking.costs import Costs, costs_of
+from leaderboards.ranking.costs import RunCosts, costs_of
 from leaderboards.ranking.evidence import Question, questions
 from leaderboards.ranking.ranking import ranking
 from leaderboards.ranking.standing import Standing
 from leaderboards.ranking.summary import Row, records, summarise
-from leaderboards.ranking.verdicts import Rule
+from leaderboards.ranking.verdicts import RankingRule
 from leaderboards.untrusted.folder import Refused
 
 if TYPE_CHECKING:
@@ -49,12 +49,12 @@ class Results:
     """One row for each question, attack and defense."""
     cells: Mapping[Asked, Mapping[Faced, list[tuple[Entry, CellFile]]]]
     """The cells behind each row of the summary, in the order of seeds."""
-    costs: Costs
+    costs: RunCosts
     owners: Mapping[str, Entry]
     """The entry of every defense, by the defense's label."""
     ranked_questions: Mapping[Asked, Question]
     """The questions of the entries that were run again, which no other entry can change."""
-    ranked_costs: Costs
+    ranked_costs: RunCosts
     """The costs of the entries that were run again."""
 
     def state(self, defense: str) -> str:
@@ -105,7 +105,7 @@ def results(published: Published) -> Results:
 
 def _run_again(
     every: Mapping[Asked, Question], jobs: DataFrame, published: Published
-) -> tuple[dict[Asked, Question], Costs]:
+) -> tuple[dict[Asked, Question], RunCosts]:
     """Questions and costs of the entries that are ranked, as if there were no others."""
     labels = {defense for entry in published.ranked for defense in entry.defenses}
     found = {asked: question.among(labels) for asked, question in every.items()}
@@ -115,7 +115,7 @@ def _run_again(
 
 
 def _budgets(
-    ranked: Mapping[Asked, list[Standing]], again: Mapping[Asked, Question], costs: Costs, rule: Rule
+    ranked: Mapping[Asked, list[Standing]], again: Mapping[Asked, Question], costs: RunCosts, rule: RankingRule
 ) -> dict[Asked, list[Affordable]]:
     """Empty for a question that nobody was trained for: it has no accuracy to keep within."""
     trained = {asked for asked, standings in ranked.items() if any(own.price.accuracy_seeds for own in standings)}

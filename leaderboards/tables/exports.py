@@ -9,8 +9,8 @@ import pandas as pd
 
 from bench.columns import OF_ONE_GRID, QUESTION, column_names
 from leaderboards.ranking.budgets import BUDGETS, Affordable
-from leaderboards.ranking.costs import PRICE_COLUMNS, Costs, Price
-from leaderboards.ranking.evidence import LEAKAGE_METRICS, variant_text
+from leaderboards.ranking.costs import PRICE_COLUMNS, Price, RunCosts
+from leaderboards.ranking.evidence import HEADLINE, LEAKAGE_METRICS, variant_text
 from leaderboards.ranking.standing import Standing
 from leaderboards.ranking.statistics import Summary
 from leaderboards.ranking.summary import Row, records
@@ -40,7 +40,7 @@ def standing_row(standing: Standing) -> Row:
     """
     rank, row = standing.rank, {name: standing.question.row[name] for name in QUESTION}
     row |= {name: standing.evidence.row[name] for name in IDENTITY}
-    units = standing.finished[LEAKAGE_METRICS[0]].units
+    units = standing.finished[HEADLINE].units
     row |= {
         "rank": pd.NA if rank is None else rank.lowest,
         "rank_low": pd.NA if rank is None else rank.lowest,
@@ -93,7 +93,7 @@ def price_row(price: Price) -> Row:
     return {name: getattr(price, name) for name in PRICE_COLUMNS}
 
 
-def priced(rows: pd.DataFrame, costs: Costs) -> pd.DataFrame:
+def priced(rows: pd.DataFrame, costs: RunCosts) -> pd.DataFrame:
     """The rows of a summary, each with what is known of its defense behind it."""
     known = pd.DataFrame([price_row(costs.of(row)) for row in records(rows)], rows.index, PRICE_COLUMNS)
     return pd.concat([rows, known], axis=1)

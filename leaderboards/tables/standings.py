@@ -14,7 +14,7 @@ from leaderboards.ranking.costs import costs_of
 from leaderboards.ranking.evidence import questions
 from leaderboards.ranking.ranking import ranking
 from leaderboards.ranking.standing import Standing
-from leaderboards.ranking.verdicts import Rule, Verdict
+from leaderboards.ranking.verdicts import RankingRule, Verdict
 from leaderboards.tables.exports import standings_frame, verdict_words, with_budgets
 from leaderboards.tables.formats import Table, TableSection
 from leaderboards.tables.notes import batch_norm_text, marked, question_notes
@@ -25,7 +25,7 @@ from leaderboards.tables.scores import ABSENT, FORMATS, laid_out, number
 def render_standings(
     frame: pd.DataFrame,
     format: str = "text",
-    rule: Rule | None = None,
+    rule: RankingRule | None = None,
     jobs: pd.DataFrame | None = None,
     console: Console | None = None,
 ) -> str:
@@ -37,7 +37,7 @@ def render_standings(
     """
     if format not in FORMATS:
         raise ConfigurationError(f"unknown table format {format!r}; {suggest(format, FORMATS)}")
-    rule = rule or Rule()
+    rule = rule or RankingRule()
     if frame.empty:
         return "No cells yet: run the grid first.\n"
     found, costs = questions(frame), costs_of(jobs)
@@ -56,7 +56,7 @@ def render_standings(
     return laid_out(sections, format, console)
 
 
-def _section(standings: list[Standing], affordable: list[Affordable], rule: Rule) -> TableSection:
+def _section(standings: list[Standing], affordable: list[Affordable], rule: RankingRule) -> TableSection:
     """`affordable` are the same question's families at budgets, none where no accuracy was measured."""
     question, unranked, priced = standings[0].question, standings[0].unranked, is_priced(standings)
     reasons: dict[str, int] = {}
@@ -112,7 +112,7 @@ def _parts(standing: Standing) -> list[str]:
     ]
 
 
-def _explanations(standings: list[Standing], rule: Rule) -> list[str]:
+def _explanations(standings: list[Standing], rule: RankingRule) -> list[str]:
     notes = [
         "SSIM gain: per image the strongest attack, adapting or not, minus the strongest control that belongs to it "
         "(controls use no gradient); seeds averaged first, then the mean over images.",

@@ -17,9 +17,9 @@ from leaderboards.ranking.budgets import BUDGETS, Absence, Affordable, FamilyStr
 from leaderboards.ranking.costs import costs_of
 from leaderboards.ranking.evidence import questions
 from leaderboards.ranking.summary import Row
-from leaderboards.ranking.verdicts import Rule
+from leaderboards.ranking.verdicts import RankingRule
 
-ANY = Rule(minimum_images=1)
+ANY = RankingRule(minimum_images=1)
 LOST = {
     "pruning(ratio=0.9)": (0.5, 0.9),
     "pruning(ratio=0.99)": (2.0, 2.9),
@@ -50,7 +50,7 @@ def lost(make: SimpleNamespace) -> Callable[..., pd.DataFrame]:
 
 
 def affordable(
-    frame: pd.DataFrame, jobs: pd.DataFrame | None, rule: Rule, budgets: tuple[float, ...] = BUDGETS
+    frame: pd.DataFrame, jobs: pd.DataFrame | None, rule: RankingRule, budgets: tuple[float, ...] = BUDGETS
 ) -> list[Affordable]:
     return ranking_at_budgets(questions(frame), rule, costs_of(jobs), budgets)
 
@@ -184,7 +184,7 @@ def test_a_question_without_results_does_not_take_the_others_with_it(lost: Calla
 
 
 def test_the_minimum_of_images_is_that_of_the_whole_question(lost: Callable) -> None:
-    at_40, at_41 = (affordable(results(dict(GAINS)), lost(), Rule(minimum_images=n), (3.0,)) for n in (40, 41))
+    at_40, at_41 = (affordable(results(dict(GAINS)), lost(), RankingRule(minimum_images=n), (3.0,)) for n in (40, 41))
     assert any(map(rank_of, at_40))
     assert not any(map(rank_of, at_41))
     assert {row.unranked for row in at_41} == {"40 images, 41 are needed"}

@@ -16,17 +16,17 @@ from hypothesis import settings as sizes
 from hypothesis import strategies as st
 
 from attacks.threat import ThreatModel
-from leaderboards.ranking.costs import Costs
+from leaderboards.ranking.costs import RunCosts
 from leaderboards.ranking.evidence import LEAKAGE_METRICS, questions
 from leaderboards.ranking.ranking import ranking
 from leaderboards.ranking.summary import records
-from leaderboards.ranking.verdicts import Rule
+from leaderboards.ranking.verdicts import RankingRule
 from leaderboards.tables.exports import standings_frame
 from leaderboards.tables.standings import render_standings
 
 FEW = sizes(max_examples=10, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 """Without shrinking: every example is a whole ranking."""
-ANY = Rule(minimum_images=1)
+ANY = RankingRule(minimum_images=1)
 N = 24
 
 
@@ -87,22 +87,22 @@ def some(frame: pd.DataFrame, column: str, text: str) -> pd.DataFrame:
     return pd.DataFrame(frame[frame[column].str.contains(text)])
 
 
-def ranked(frame: pd.DataFrame, rule: Rule = ANY) -> pd.DataFrame:
-    return standings_frame(ranking(questions(frame), rule, Costs()))
+def ranked(frame: pd.DataFrame, rule: RankingRule = ANY) -> pd.DataFrame:
+    return standings_frame(ranking(questions(frame), rule, RunCosts()))
 
 
-def ranks(frame: pd.DataFrame, rule: Rule = ANY) -> dict[str, int | None]:
+def ranks(frame: pd.DataFrame, rule: RankingRule = ANY) -> dict[str, int | None]:
     return {row["defense"]: None if pd.isna(row["rank"]) else row["rank"] for row in records(ranked(frame, rule))}
 
 
-def reasons(frame: pd.DataFrame, rule: Rule = ANY) -> set[str]:
+def reasons(frame: pd.DataFrame, rule: RankingRule = ANY) -> set[str]:
     """Why nobody is ranked."""
     rows = records(ranked(frame, rule))
     assert all(pd.isna(row["rank"]) for row in rows)
     return {row["unranked"] for row in rows}
 
 
-def of(frame: pd.DataFrame, defense: str, rule: Rule = ANY) -> dict[str, Any]:
+def of(frame: pd.DataFrame, defense: str, rule: RankingRule = ANY) -> dict[str, Any]:
     return next(row for row in records(ranked(frame, rule)) if row["defense"] == defense)
 
 
@@ -179,7 +179,7 @@ def test_ranks_count_the_defenses_that_leak_significantly_less_and_ties_share() 
 
 
 def test_fewer_images_than_the_minimum_are_not_ranked() -> None:
-    assert reasons(board({"p": 0.2}), Rule()) == {f"{N} images, 100 are needed"}
+    assert reasons(board({"p": 0.2}), RankingRule()) == {f"{N} images, 100 are needed"}
 
 
 def test_without_an_undefended_control_nobody_is_ranked() -> None:
@@ -194,11 +194,11 @@ def test_an_attack_replaced_by_noise_is_invalid_and_unranks_the_question() -> No
     (reason,) = reasons(frame)
     assert reason.startswith("invalid: other gains -0.1")
     # Where nobody asks for it, it limits nothing.
-    assert ranks(frame, Rule(required=("cosine",), minimum_images=1)) == {"none": 2, "p": 1}
+    assert ranks(frame, RankingRule(required=("cosine",), minimum_images=1)) == {"none": 2, "p": 1}
 
 
 def test_a_required_attack_that_is_absent_unranks_the_question() -> None:
-    rule = Rule(required=("cosine", "linear_layer"), minimum_images=1)
+    rule = RankingRule(required=("cosine", "linear_layer"), minimum_images=1)
     assert reasons(board({"p": 0.2}), rule) == {"the required attack linear_layer is missing"}
 
 
@@ -255,7 +255,7 @@ def test_a_null_figure_is_a_missing_one_and_lowers_nothing() -> None:
 
 def test_an_attack_that_gets_nothing_undefended_audits_nobody() -> None:
     frame = pd.concat([board({"p": 0.2}), board({"p": 0.0, "none": 0.0}, attack="junk", known=True)])
-    rule = Rule(required=("cosine",), minimum_images=1)
+    rule = RankingRule(required=("cosine",), minimum_images=1)
     assert of(frame, "p", rule)["verdicts"] == "unaudited"
     assert of(pd.concat([board({"p": 0.2}), board({"p": 0.0}, attack="able", known=True)]), "p", rule)["verdicts"] == ""
 
@@ -264,7 +264,7 @@ def test_an_attack_without_an_objective_makes_no_evidence_whole() -> None:
     frame = board({"p": 0.1, "q": 0.3})
     frame.loc[frame["defense"].eq("p") & ~frame["control"], "underpowered"] = 1.0
     junk = board({"p": 0.2, "q": 0.0}, attack="junk").assign(underpowered=np.nan)
-    rule = Rule(required=("cosine",), minimum_images=1)
+    rule = RankingRule(required=("cosine",), minimum_images=1)
     found = pd.concat([frame, junk], ignore_index=True)
     assert of(found, "p", rule)["verdicts"] == "unaudited, underpowered"
     # One whose optimiser did its work, and that reaches as much, says that there is no more to be had.
@@ -274,7 +274,7 @@ def test_an_attack_without_an_objective_makes_no_evidence_whole() -> None:
 
 def test_an_optional_attack_that_failed_is_missing_and_one_that_was_never_tried_is_not() -> None:
     frame = pd.concat([board({"p": 0.2}), board({"p": 0.4}, attack="other")], ignore_index=True)
-    rule = Rule(required=("cosine",), minimum_images=1)
+    rule = RankingRule(required=("cosine",), minimum_images=1)
     assert ranks(failing(frame, "other", "p"), rule) == {"none": 1, "p": None}
     never = pd.DataFrame(frame[~(frame["defense"].eq("p") & frame["attack"].str.contains("other"))])
     assert ranks(never, rule) == {"none": 2, "p": 1}
@@ -384,7 +384,7 @@ def test_losing_a_cell_never_gives_its_defense_a_rank_or_a_lower_leakage(
 
 def test_an_attack_on_labels_is_required_but_leaks_no_pixel_and_unranks_nobody():
     rows = board({"weak": 0.3, "strong": 0.1})
-    rule = Rule(required=("cosine", "label_rule"), minimum_images=1)
+    rule = RankingRule(required=("cosine", "label_rule"), minimum_images=1)
     alone = ranked(rows, rule)
     assert alone["unranked"].iloc[0] == "the required attack label_rule is missing"
     found = {"none": 1.0, "weak": 0.9, "strong": 0.1}
@@ -398,7 +398,7 @@ def test_an_attack_on_labels_is_required_but_leaks_no_pixel_and_unranks_nobody()
     both = ranked(pd.concat([rows, *grey, *floors]), rule)
     assert both["unranked"].isna().all()
     assert both["labels_found"].tolist() == pytest.approx([1.0, 0.9, 0.1])
-    plain = ranked(rows, Rule(required=("cosine",), minimum_images=1))
+    plain = ranked(rows, RankingRule(required=("cosine",), minimum_images=1))
     for column in ("rank", "ssim_gain", "ssim_excess", "chance", "strongest", "underpowered"):
         assert both[column].tolist() == plain[column].tolist(), column
     without = ranked(pd.concat([rows, *grey[:2], *floors]), rule)

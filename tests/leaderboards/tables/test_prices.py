@@ -12,17 +12,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from leaderboards.ranking.costs import PRICE_COLUMNS, Certificate, Costs, costs_of
+from leaderboards.ranking.costs import PRICE_COLUMNS, CertificateResult, RunCosts, costs_of
 from leaderboards.ranking.evidence import questions
 from leaderboards.ranking.ranking import ranking
 from leaderboards.ranking.summary import Row, records
-from leaderboards.ranking.verdicts import Rule
+from leaderboards.ranking.verdicts import RankingRule
 from leaderboards.tables import scores, standings
 from leaderboards.tables.exports import standings_frame
 from leaderboards.tables.prices import epsilon_text
 
 Make = Callable[..., pd.DataFrame]
-ANY = Rule(minimum_images=1)
+ANY = RankingRule(minimum_images=1)
 NOISE = "dp_sgd(noise_multiplier=1.0)"
 PRUNED = ["gradient_pruning(ratio=0.5)", "gradient_pruning(ratio=0.9)"]
 DEFENSES: list[tuple[str, list[dict[str, Any]]]] = [
@@ -56,7 +56,7 @@ def jobs(make: SimpleNamespace) -> Callable[..., pd.DataFrame]:
     return made
 
 
-def ranked(frame: pd.DataFrame, rule: Rule, jobs: pd.DataFrame | None = None) -> pd.DataFrame:
+def ranked(frame: pd.DataFrame, rule: RankingRule, jobs: pd.DataFrame | None = None) -> pd.DataFrame:
     return standings_frame(ranking(questions(frame), rule, costs_of(jobs)))
 
 
@@ -127,10 +127,10 @@ def test_a_certificate_that_was_not_measured_helps_nobody(frame: pd.DataFrame, j
 
 
 def test_a_broken_part_breaks_every_proof_that_rests_on_it_and_no_heuristic() -> None:
-    broken = Certificate(bound=0.2, measured=0.9, trials=200, broken=True, defense_name="larger_batch | dp_sgd")
-    whole = Certificate(bound=0.2, measured=0.1, trials=200, defense_name="dp_sgd | gradient_pruning")
+    broken = CertificateResult(bound=0.2, measured=0.9, trials=200, broken=True, defense_name="larger_batch | dp_sgd")
+    whole = CertificateResult(bound=0.2, measured=0.1, trials=200, defense_name="dp_sgd | gradient_pruning")
     labels = {"larger_batch(examples=4) | dp_sgd": broken, "dp_sgd | gradient_pruning(ratio=0.5)": whole}
-    costs = Costs({}, {("digits", "mlp", "untrained", label): own for label, own in labels.items()})
+    costs = RunCosts({}, {("digits", "mlp", "untrained", label): own for label, own in labels.items()})
     row = lambda label, name: {"dataset": "digits", "model": "mlp", "defense": label, "defense_name": name}
     assert costs.broken(row("dp_sgd | gradient_pruning(ratio=0.5)", "dp_sgd | gradient_pruning"))
     assert not costs.broken(row("larger_batch(examples=4)", "larger_batch"))
