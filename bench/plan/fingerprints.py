@@ -47,13 +47,14 @@ def block_fingerprints(
     precision: str,
 ) -> dict[str, str]:
     """Block's id -> fingerprint of its methods' code, of the images they see, and of other data that decides it."""
-    digest_of_sources = cache(lambda paths: sources_fingerprint(paths))
+    digest_of_sources = cache(lambda paths, code: sources_fingerprint(paths, code))
     digest_of_images = cache(lambda setting, start, stop: clients.dataset(setting).digest(range(start, stop)))
     found: dict[str, str] = {}
     for cell in cells:
         paths = [registry.sources("attack", (cell.borrows or cell).attack.name)]
         parts = [*cell.defense, *(part for own in cell.setting.preparers for part in own)]
         paths += [registry.sources("defense", part.name) for part in parts]
+        code = CLIENT | file(wrong_image) if cell.borrows else CLIENT
         data = clients.data_digests(cell.setting)
         also = [data.task, data.trained, checkpoints[cell.setting] or ""]
         also += [str([part.canonical for own in cell.setting.preparers for part in own])]
@@ -63,7 +64,7 @@ def block_fingerprints(
             also.append(clients.means_digest(cell.setting))
         for block in cell.blocks(images):
             seen = digest_of_images(cell.setting, block.start, block.stop)
-            found[block.id] = fingerprint(digest_of_sources(tuple(paths)), seen, *also)
+            found[block.id] = fingerprint(digest_of_sources(tuple(paths), code), seen, *also)
     return found
 
 
