@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -23,6 +24,9 @@ from attacks.threat import Switch, ThreatModel, switches
 from bench.data.catalogue import check_dataset
 from bench.errors import ConfigurationError
 from defenses.schedule import Mode, Schedule
+
+if TYPE_CHECKING:
+    from bench.models.weights import WeightsSpec
 
 Positive = Annotated[StrictInt, Field(ge=1)]
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
@@ -126,9 +130,18 @@ class Weights(GridSection):
         return f"epochs={self.epochs}" + (f" on {self.dataset}" if self.dataset else "")
 
     @property
-    def recipe(self) -> Any:
-        """The same as `bench.models.weights` takes it: "untrained", a checkpoint's path or a table."""
-        return self.checkpoint or self.model_dump(exclude_none=True) or "untrained"
+    def spec(self) -> WeightsSpec:
+        """The same for the room of models, which imports torch."""
+        from bench.models.weights import WeightsSpec
+
+        opened = {"root": self.root, "download": self.download, "size": self.size}
+        return WeightsSpec(
+            self.label,
+            epochs=self.epochs,
+            checkpoint=Path(self.checkpoint).expanduser() if self.checkpoint else None,
+            dataset=self.dataset,
+            parameters={key: value for key, value in opened.items() if value is not None},
+        )
 
 
 def _axis(switch: Switch) -> Any:

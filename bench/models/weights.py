@@ -5,10 +5,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
 import time
 import warnings
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,11 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.data.catalogue import check_dataset
 from bench.data.dataset import Dataset, digest_of
 from bench.data.load import load_dataset
 from bench.devices import cache_folder
-from bench.errors import ConfigurationError, suggest
+from bench.errors import ConfigurationError
 from bench.models import networks, training
 from bench.models.training import Progress, Recipe, accuracy, train
 from bench.source_digests import digests, file
@@ -80,14 +77,11 @@ def keep(path: Path, model: Classifier, score: float, label: str) -> None:
         )
 
 
-_UNTRAINED = "untrained"
-
-
 @dataclass(frozen=True)
 class WeightsSpec:
-    """One of three: neither `epochs` nor `checkpoint` (untrained), `epochs` of training, or a `checkpoint` file."""
+    """A wish for weights: `epochs` of training, a `checkpoint` file, or neither (untrained)."""
 
-    label: str
+    label: str = "untrained"
     """The weights as tables show them."""
     epochs: int | None = None
     """Passes over the training split."""
@@ -97,54 +91,6 @@ class WeightsSpec:
     """The dataset to train on; None is the attacked one."""
     parameters: dict[str, Any] = field(default_factory=dict)
     """The parameters with which that dataset is opened."""
-
-
-def parse_weights(spec: str | int | Mapping[str, Any] | os.PathLike[str]) -> WeightsSpec:
-    """The weights that `spec` asks for: "untrained", a number of epochs, a checkpoint's path, or
-    {epochs = 20, dataset = "cifar10-jpeg", ...the parameters of that dataset}.
-
-    Raises `ConfigurationError` for anything else; files are not looked at.
-    """
-    if isinstance(spec, Mapping):
-        return _parse_table(dict(spec))
-    if isinstance(spec, int):
-        return _of_epochs(spec)
-    if spec == _UNTRAINED:
-        return WeightsSpec(_UNTRAINED)
-    if isinstance(spec, str | os.PathLike) and os.fspath(spec):
-        path = Path(spec).expanduser()
-        return WeightsSpec(path.name, checkpoint=path)
-    raise _refusal(spec)
-
-
-def _parse_table(table: dict[str, Any]) -> WeightsSpec:
-    if "epochs" not in table:
-        near = f" ({suggest(next(iter(table)), ['epochs', 'dataset'])})" if table else ""
-        raise ConfigurationError(f"weights {table!r}: epochs is missing{near}; write {{ epochs = 20, ... }}")
-    epochs, name = table.pop("epochs"), table.pop("dataset", None)
-    plain = _of_epochs(epochs)
-    if name is None:
-        if table:
-            key = next(iter(table))
-            raise ConfigurationError(f"weights: unknown key {key!r}; {suggest(key, ['epochs', 'dataset'])}")
-        return plain
-    if not isinstance(name, str):
-        raise ConfigurationError(f"weights: dataset must be the name of a dataset, got {name!r}")
-    check_dataset(name, table)
-    return WeightsSpec(f"{plain.label} on {name}", epochs=epochs, dataset=name, parameters=table)
-
-
-def _of_epochs(epochs: object) -> WeightsSpec:
-    if not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1:
-        raise _refusal(epochs)
-    return WeightsSpec(f"{epochs} epoch{'s' if epochs > 1 else ''}", epochs=epochs)
-
-
-def _refusal(value: object) -> ConfigurationError:
-    return ConfigurationError(
-        f'weights must be "untrained", a whole number of training epochs from 1 on, the path of a checkpoint, or '
-        f'{{ epochs = 20, dataset = "cifar10-jpeg" }}; got {value!r}'
-    )
 
 
 _SCORED_WHEN_TRAINED = 10_000
@@ -173,7 +119,7 @@ class LoadedWeights:
 
 def load_weights(
     model: Classifier,
-    spec: str | int | Mapping[str, Any] | os.PathLike[str],
+    wanted: WeightsSpec,
     *,
     dataset: Dataset,
     seed: int,
@@ -181,13 +127,12 @@ def load_weights(
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> LoadedWeights:
-    """Place the weights that `spec` asks for (see `parse_weights`) in a fresh `model`, left in eval mode on the CPU.
+    """Place the `wanted` weights in a fresh `model`, left in eval mode on the CPU.
 
     Training starts from the model's own weights, so that an architecture changed beforehand is trained as it is,
     and is kept by the hash of everything that determines it. Raises `ConfigurationError` when there is nothing to
     train on, a checkpoint does not fit, or training diverges.
     """
-    wanted = parse_weights(spec)
     model.eval()
     if wanted.checkpoint is not None:
         return _from_checkpoint(model, wanted, wanted.checkpoint, dataset, device)
@@ -207,14 +152,11 @@ def load_weights(
     return LoadedWeights(wanted.label, digest, kept, wanted.epochs, state_of(model))
 
 
-def check_weights(
-    model: Classifier, spec: str | int | Mapping[str, Any] | os.PathLike[str], *, dataset: Dataset
-) -> str | None:
+def check_weights(model: Classifier, wanted: WeightsSpec, *, dataset: Dataset) -> str | None:
     """Raise `ConfigurationError` where `load_weights` would, but train nothing and leave the model as it is.
 
     Returns a SHA-256 of what a checkpoint holds.
     """
-    wanted = parse_weights(spec)
     if wanted.checkpoint is not None:
         state = read_checkpoint(wanted.checkpoint)
         load_state(copy.deepcopy(model), state, str(wanted.checkpoint))
@@ -224,11 +166,8 @@ def check_weights(
     return None
 
 
-def training_seconds(
-    model: Classifier, spec: str | int | Mapping[str, Any] | os.PathLike[str], *, dataset: Dataset, seed: int
-) -> float:
+def training_seconds(model: Classifier, wanted: WeightsSpec, *, dataset: Dataset, seed: int) -> float:
     """Seconds that `load_weights` would train, measured on a copy by a few steps; 0 where it need not train."""
-    wanted = parse_weights(spec)
     if wanted.epochs is None:
         return 0.0
     pixels, labels = _training_split(_training_set(wanted, dataset), dataset, wanted)

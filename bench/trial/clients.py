@@ -142,12 +142,12 @@ class Clients:
 
     def check_weights(self, setting: Setting, architecture: Classifier) -> str | None:
         """Raise ConfigurationError unless the setting's weights can be had; returns the SHA-256 of a checkpoint."""
-        return check_weights(architecture, setting.weights.recipe, dataset=self.dataset(setting))
+        return check_weights(architecture, setting.weights.spec, dataset=self.dataset(setting))
 
     def training_seconds(self, setting: Setting, seed: int) -> float:
         """Seconds that training the setting's weights would take; 0 where they are kept or need none."""
         model, dataset = self.architecture(setting, seed), self.dataset(setting)
-        return training_seconds(model, setting.weights.recipe, dataset=dataset, seed=stream("training", seed))
+        return training_seconds(model, setting.weights.spec, dataset=dataset, seed=stream("training", seed))
 
     def model(self, setting: Setting, seed: int, progress: Progress | None = None) -> Any:
         """The model with its weights, and how they came about."""
@@ -160,7 +160,7 @@ class Clients:
 
     def _weighted(self, setting: Setting, seed: int, progress: Progress | None) -> tuple[Classifier, LoadedWeights]:
         model, dataset, own = self.architecture(setting, seed), self.dataset(setting), stream("training", seed)
-        weights = load_weights(model, setting.weights.recipe, dataset=dataset, seed=own, progress=progress)
+        weights = load_weights(model, setting.weights.spec, dataset=dataset, seed=own, progress=progress)
         return in_mode(model, setting.mode), weights
 
     def _release(self, block: Block, progress: Progress | None) -> Release:
