@@ -1,10 +1,11 @@
 """Digests of source code that change with what the code does, not with how it reads or where it lies.
 
-A file is the set of its top-level statements. Each is digested as a syntax tree without docstrings, comments, imports,
-annotations of arguments and positions; a name that stands for a definition in the digested files carries that
-definition's own digest. So files can be moved, renamed, merged and split, and an import that now takes another
-definition of the same name is noticed. A shared room counts whole, so that a definition can move from one of its files
-to another; a catalogue room, each file of which is a method, counts file by file.
+A file of ours is the set of its top-level definitions, and its other statements in order. Each is digested as a syntax
+tree without docstrings, comments, imports, annotations of arguments and positions; a name that stands for a definition
+in the digested files carries the digest of that definition's text. So files can be moved, renamed, merged and split,
+and an import that now takes another definition of the same name is noticed. A shared room counts whole, so that a
+definition can move from one of its files to another; a catalogue room, each file of which is a method, counts file by
+file. A plugin's file counts as one, with its imports: nobody moves its definitions for the sake of order.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import hashlib
 import importlib
 import inspect
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -25,6 +26,12 @@ from typing import Any
 CODE_ROOT = Path(__file__).resolve().parent.parent
 WINGS = ("attacks", "defenses")
 """The packages whose imports are followed: methods are made of them."""
+OURS = (*WINGS, "bench", "leaderboards", "tools")
+"""Our packages by name: beside an installed Leakboard lie the folders of everybody else's."""
+FACE = "leakboard"
+"""The module that lends names of ours to plugins: they are followed to where they are defined."""
+_Import = tuple[str, str | None]
+"""A module and the name in it, or None for the module itself."""
 _METHODS = ("Attack", "Defense")
 """The base classes of methods."""
 _SCOPES = (
@@ -47,7 +54,8 @@ def closure(source: Path) -> frozenset[Path]:
         if file in seen:
             continue
         seen.add(file)
-        modules = {module for bound in _parsed(_text(file)).imports.values() for module in _homes(*bound)}
+        taken = (one for several in _parsed(_text(file)).imports.values() for one in several)
+        modules = {module for one in taken for module in _homes(*one)}
         paths = [_file_of(module) for module in modules if module.split(".")[0] in WINGS]
         waiting += [path for path in paths if path is not None]
         waiting += _rest_of_room(file)
@@ -67,25 +75,37 @@ def file(module: ModuleType) -> frozenset[Path]:
 def digests(files: Iterable[Path]) -> list[str]:
     """The digest of every top-level statement of the files, without duplicates, sorted."""
     texts = {file: _text(file) for file in files}
-    defined = {file: _parsed(text).definitions for file, text in texts.items()}
+    defined = {file: _parsed(text).definitions for file, text in texts.items() if _is_ours(file)}
     found: set[str] = set()
-    for text in texts.values():
+    for file, text in texts.items():
+        if file not in defined:
+            found.add(_parsed(text).whole)
+            continue
         source = _parsed(text)
         names = {name: f"{name}#{digest}" for name, digest in source.definitions.items()}
         members: dict[tuple[str, str], str] = {}
         modules: set[str] = set()
-        for bound, (module, name) in source.imports.items():
-            target = _file_of(module if name is None else f"{module}.{name}")
-            if target is not None:
+        for bound, several in source.imports.items():
+            targets = [_file_of(module if name is None else f"{module}.{name}") for module, name in several]
+            if any(targets):
                 modules.add(bound)
-                members |= {(bound, name): f"{name}#{digest}" for name, digest in defined.get(target, {}).items()}
-                continue
-            home, own = _file_of(module), name or module
-            digest = defined.get(home, {}).get(own) if home else None
-            foreign = home is None and name is not None and not (CODE_ROOT / module.split(".")[0]).is_dir()
-            names[bound] = f"{own}#{digest}" if digest else f"{module}.{own}" if foreign else own
+                for target in filter(None, targets):
+                    own = defined.get(target, {})
+                    members |= {(bound, name): f"{name}#{digest}" for name, digest in own.items()}
+            else:
+                names[bound] = " or ".join(sorted(_meaning(*one, defined) for one in several))
         found |= _qualified(text, frozenset(names.items()), frozenset(modules), frozenset(members.items()))
     return sorted(found)
+
+
+def _meaning(module: str, name: str | None, defined: Mapping[Path, Mapping[str, str]]) -> str:
+    """The name that stands for an imported one: with the digest of a definition of ours, or with a foreign module."""
+    own = name or module
+    if module.split(".")[0] not in (*OURS, FACE):
+        return module if name is None else f"{module}.{name}"
+    home = _file_of(module)
+    digest = defined.get(home, {}).get(own) if home else None
+    return f"{own}#{digest}" if digest else own
 
 
 def code_digest(function: Callable[..., Any]) -> str:
@@ -95,40 +115,55 @@ def code_digest(function: Callable[..., Any]) -> str:
 
 @dataclass(frozen=True)
 class _Source:
-    """A parsed file: its statements without prose, the digest of each name that it defines, and its imports.
+    """A parsed file."""
 
-    `imports` has, for every name that an import binds anywhere in the file, the module and the name in it, or None
-    for the module itself; `methods` counts public classes that derive from Attack or Defense.
-    """
-
-    statements: tuple[ast.stmt, ...]
+    statements: tuple[ast.AST, ...]
+    """The definitions without prose and, as one, all other statements in their order."""
     definitions: Mapping[str, str]
-    imports: Mapping[str, tuple[str, str | None]]
+    """The digest of the text behind each name that the file defines."""
+    imports: Mapping[str, frozenset[_Import]]
+    """Every import that binds a name, anywhere in the file: several where functions or branches differ."""
     methods: int
+    """Public classes that derive from Attack or Defense."""
+    whole: str
+    """The digest of all statements in order, imports included."""
 
 
 @cache
 def _parsed(text: str) -> _Source:
     tree = ast.parse(text)
-    imports: dict[str, tuple[str, str | None]] = {}
+    imports: dict[str, set[_Import]] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            imports |= {alias.asname or alias.name: (node.module, alias.name) for alias in node.names}
+            for alias in node.names:
+                imports.setdefault(alias.asname or alias.name, set()).add((node.module, alias.name))
         elif isinstance(node, ast.Import):
-            imports |= {alias.asname or alias.name: (alias.name, None) for alias in node.names}
+            for alias in node.names:
+                imports.setdefault(alias.asname or alias.name, set()).add((alias.name, None))
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
     methods = sum(any(ast.unparse(b).rpartition(".")[2] in _METHODS for b in node.bases) for node in classes)
-    bare = _Bare().visit(tree)
-    statements = tuple(node for node in bare.body if not isinstance(node, ast.Pass))
+    whole = _digest(_Bare(with_imports=True).visit(copy.deepcopy(tree)))
+    statements = [node for node in _Bare().visit(tree).body if not isinstance(node, ast.Pass)]
     own: dict[str, list[str]] = {}
     for node in statements:
         for name in _defined(node):
             own.setdefault(name, []).append(_digest(node))
-    return _Source(statements, {name: "".join(parts) for name, parts in own.items()}, imports, methods)
+    definitions = [node for node in statements if _defined(node)]
+    others = [node for node in statements if not _defined(node)]
+    return _Source(
+        (*definitions, *([ast.Module(others, [])] if others else [])),
+        {name: "".join(parts) for name, parts in own.items()},
+        {name: frozenset(several) for name, several in imports.items()},
+        methods,
+        whole,
+    )
 
 
 class _Bare(ast.NodeTransformer):
-    """Takes out docstrings, imports, what is for type checkers alone, and annotations of arguments."""
+    """Takes out docstrings, imports, code for type checkers alone, and annotations of arguments."""
+
+    def __init__(self, with_imports: bool = False) -> None:
+        self.with_imports = with_imports
 
     def generic_visit(self, node: ast.AST) -> ast.AST:
         super().generic_visit(node)
@@ -136,18 +171,20 @@ class _Bare(ast.NodeTransformer):
             node.body = [ast.Pass()]  # pyright: ignore[reportAttributeAccessIssue]
         return node
 
-    def visit_Import(self, node: ast.Import) -> None:
-        return None
+    def visit_Import(self, node: ast.Import) -> ast.AST | None:
+        return node if self.with_imports else None
 
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
-        return None
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | None:
+        return node if self.with_imports else None
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
         prose = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
         return None if prose else self.generic_visit(node)
 
-    def visit_If(self, node: ast.If) -> ast.AST | None:
-        return None if ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING") else self.generic_visit(node)
+    def visit_If(self, node: ast.If) -> Any:
+        if ast.unparse(node.test) not in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+            return self.generic_visit(node)
+        return [kept for one in node.orelse if (kept := self.visit(one)) is not None]
 
     def visit_arg(self, node: ast.arg) -> ast.AST:
         node.annotation = None
@@ -185,8 +222,22 @@ class _Qualified(ast.NodeTransformer):
     def visit(self, node: ast.AST) -> ast.AST:
         if not isinstance(node, _SCOPES):
             return super().visit(node)
-        self.local.append(set(_bound_in(node)))
-        super().visit(node)
+        # Decorators, defaults and the first iterable of a comprehension are read outside the scope that they belong to.
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            node.decorator_list = [self.visit(one) for one in node.decorator_list]  # pyright: ignore
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            node.args = self.visit(node.args)  # pyright: ignore[reportAttributeAccessIssue]
+            inside = ("body",)
+        else:
+            node.generators[0].iter = self.visit(node.generators[0].iter)  # pyright: ignore[reportAttributeAccessIssue]
+            inside = ("elt", "key", "value", "generators")
+        self.local.append(_bound_in(node))
+        for field in inside:
+            child = getattr(node, field, None)
+            if isinstance(child, list):
+                setattr(node, field, [self.visit(one) for one in child])
+            elif child is not None:
+                setattr(node, field, self.visit(child))
         self.local.pop()
         return node
 
@@ -211,13 +262,29 @@ class _Qualified(ast.NodeTransformer):
         return any(name in names for names in self.local)
 
 
-def _bound_in(scope: ast.AST) -> Iterator[str]:
-    """Names that a function or comprehension binds itself."""
-    for node in ast.walk(scope):
+def _bound_in(scope: ast.AST) -> set[str]:
+    """Names that a function or comprehension binds itself, without those of scopes inside it."""
+    bound: set[str] = set()
+    free: set[str] = set()
+    waiting: list[ast.AST] = list(ast.iter_child_nodes(scope))
+    while waiting:
+        node = waiting.pop()
         if isinstance(node, ast.arg):
-            yield node.arg
+            bound.add(node.arg)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            yield node.id
+            bound.add(node.id)
+        elif isinstance(node, ast.Global | ast.Nonlocal):
+            free.update(node.names)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            bound.add(node.name)
+        elif isinstance(node, ast.ExceptHandler):
+            bound.add(node.name or "")
+        if not isinstance(node, (*_SCOPES, ast.ClassDef)):
+            waiting += ast.iter_child_nodes(node)
+        elif not isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            # A walrus in a comprehension binds in the scope around it.
+            bound |= {n.target.id for n in ast.walk(node) if isinstance(n, ast.NamedExpr)}
+    return bound - free
 
 
 def _defined(node: ast.stmt) -> list[str]:
@@ -227,20 +294,25 @@ def _defined(node: ast.stmt) -> list[str]:
     return [n.id for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)]
 
 
+def _is_ours(file: Path) -> bool:
+    """True for the files of our packages; a plugin that is installed beside them is none of ours."""
+    return file.is_relative_to(CODE_ROOT) and file.relative_to(CODE_ROOT).parts[0] in OURS
+
+
 def _rest_of_room(file: Path) -> list[Path]:
     """The files beside one of a shared room; none for a method's file in a catalogue, or outside the wings."""
-    if not file.is_relative_to(CODE_ROOT) or file.relative_to(CODE_ROOT).parts[0] not in WINGS:
+    if not _is_ours(file) or file.relative_to(CODE_ROOT).parts[0] not in WINGS:
         return []
     files = sorted(path for path in file.parent.glob("*.py") if path.name != "__init__.py")
     return [] if all(_parsed(_text(path)).methods == 1 for path in files) else files
 
 
 def _homes(module: str, name: str | None) -> set[str]:
-    """The modules behind one import; a module beside the wings is a public face, whose names are followed home."""
+    """The modules behind one import; names of the public face are followed to where they are defined."""
     found = {module} if name is None else {module, f"{module}.{name}"}
-    if "." not in module and (CODE_ROOT / f"{module}.py").is_file():
+    if module == FACE:
         face = importlib.import_module(module)
-        wanted = [name] if name is not None else list(getattr(face, "__all__", ()))
+        wanted = face.__all__ if name in (None, "*") else [name]
         # A type alias has no home, and nothing that could change a result.
         found |= {str(getattr(getattr(face, one, None), "__module__", "")) for one in wanted}
     return found
@@ -249,7 +321,7 @@ def _homes(module: str, name: str | None) -> set[str]:
 def _file_of(module: str) -> Path | None:
     """The file of a module of ours."""
     path = CODE_ROOT / (module.replace(".", "/") + ".py")
-    return path if path.is_file() else None
+    return path if module.split(".")[0] in OURS and path.is_file() else None
 
 
 def _digest(node: ast.AST) -> str:
@@ -257,4 +329,4 @@ def _digest(node: ast.AST) -> str:
 
 
 def _text(file: Path) -> str:
-    return file.read_text(encoding="utf-8")
+    return file.read_text(encoding="utf-8-sig")

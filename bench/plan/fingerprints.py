@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _NETWORKS = room(build) | room(chain) | file(dataset) | file(tensors) | file(seeds)
 CLIENT = _NETWORKS | file(client_side)
 """Code that decides what a client releases, beside its defense: images and the choices of a grid are digested apart."""
-SCORING = file(metrics) | file(identification) | file(trial) | file(wrong_image) | file(dataset)
+SCORING = file(metrics) | file(identification) | file(trial) | file(dataset)
 """Code that turns reconstructions into metrics."""
 TRAINING = _NETWORKS | file(job_results) | file(federated) | file(utility) | file(devices)
 CERTIFYING = CLIENT | file(job_results) | file(certificates) | file(certificate_trials)

@@ -151,6 +151,95 @@ def test_a_name_that_a_function_binds_itself_stands_for_nothing_else(tmp_path, m
     assert before in found(method)
 
 
+PAIRS = {
+    "a default": "def attack(a, b, distance={0}):\n    return distance(a, b)\n",
+    "the default of a lambda": "attack = lambda a, b, distance={0}: distance(a, b)\n",
+    "a decorator": "@{0}\ndef attack(a, {0}=None):\n    return a\n",
+    "a class attribute": "class Attack:\n    distance = {0}\n",
+    "beside a comprehension that binds the name": "def attack(a):\n    return [{0} for {0} in a], {0}(a, a)\n",
+    "beside a function inside that binds the name": (
+        "def attack(a):\n    def inner({0}):\n        return {0}\n    return inner, {0}(a, a)\n"
+    ),
+    "a name declared global": "def attack(a):\n    global {0}\n    {0} = {0}\n    return {0}\n",
+    "an argument of a call": "def attack(a, b):\n    return map({0}, a, b)\n",
+}
+
+
+@pytest.fixture
+def two_distances(tmp_path, monkeypatch):
+    """A wing of two files that define `distance` differently."""
+    monkeypatch.setattr(source_digests, "CODE_ROOT", tmp_path)
+    (tmp_path / "attacks").mkdir()
+    (tmp_path / "attacks" / "one.py").write_text("def distance(a, b):\n    return a - b\n")
+    (tmp_path / "attacks" / "two.py").write_text("def distance(a, b):\n    return abs(a - b)\n")
+    return tmp_path / "attacks" / "method.py"
+
+
+@pytest.mark.parametrize("place", PAIRS)
+def test_another_definition_is_noticed_wherever_its_name_is_read(two_distances, place):
+    results = []
+    for module, other in (("one", "two"), ("two", "one")):
+        imports = f"from attacks.{module} import distance\nfrom attacks.{other} import distance as other\n"
+        two_distances.write_text(imports + PAIRS[place].format("distance"))
+        results.append(found(two_distances))
+    assert results[0] != results[1]
+
+
+def test_the_order_of_statements_that_define_nothing_counts(two_distances):
+    results = []
+    for lines in ("X += 2\nX *= 3\n", "X *= 3\nX += 2\n", "X += 2\nX *= 3\nX += 2\n"):
+        two_distances.write_text(f"X = 1\n{lines}")
+        results.append(tuple(found(two_distances)))
+    assert len(set(results)) == 3
+
+
+def test_code_beside_type_checking_counts(two_distances):
+    results = []
+    for value in (2, 3):
+        checking = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    X = 1\nelse:\n"
+        two_distances.write_text(f"{checking}    X = {value}\n")
+        results.append(found(two_distances))
+    assert results[0] != results[1]
+
+
+PLUGIN_IMPORTS = {
+    "under try": "try:\n    from leakboard import descend\nexcept ImportError:\n    from elsewhere import descend\n",
+    "under one name in two functions": (
+        "def f(x):\n    from leakboard import descend as go\n    return go(x)\n"
+        "def g(x):\n    from math import exp as go\n    return go(x)\n"
+    ),
+    "with a star": "from leakboard import *\n",
+    "whole": "import leakboard\n",
+}
+
+
+@pytest.mark.parametrize("place", PLUGIN_IMPORTS)
+def test_a_plugin_brings_the_engine_along_however_it_imports_it(tmp_path, place):
+    plugin = tmp_path / "mine.py"
+    plugin.write_text(PLUGIN_IMPORTS[place])
+    assert file_of(ROOT / "attacks", "descent.py") in closure(plugin)
+
+
+def test_everything_in_a_plugin_s_file_counts_but_its_prose(tmp_path):
+    plugin = tmp_path / "mine.py"
+    results = []
+    for text in ("import a\nX = 1\n", "import b\nX = 1\n", "import a\nimport b\nX = 1\n", "X = 1\nimport a\n"):
+        plugin.write_text(text)
+        results.append(tuple(found(plugin)))
+    assert len(set(results)) == 4
+    plugin.write_text('"""A plugin."""\nimport a  # needed\n\nX = 1\n"""One."""\n')
+    assert tuple(found(plugin)) == results[0]
+
+
+def test_the_folders_of_other_packages_beside_ours_change_nothing(copy):
+    attack = file_of(copy / "attacks", ATTACK)
+    before = found(attack)
+    for name in ("torch", "numpy", "math"):
+        (copy / name).mkdir()
+    (copy / "typing_extensions.py").write_text("raise RuntimeError\n")
+    assert found(attack) == before
+
+
 def test_what_a_plugin_takes_from_the_public_face_belongs_to_it(copy):
     attack, defense = PLUGINS / "absolute_matching.py", PLUGINS / "sign_compression.py"
     before = found(attack), found(defense)
