@@ -12,7 +12,8 @@ from pandas.api.types import is_numeric_dtype
 from tiny_board import BOARDS as BOARDS_OF_TESTS
 from tiny_board import NOISE, PICTURES, PLUGIN, RUNS, TRAININGS
 
-from bench.engines.run import prepare, run
+import leakboard
+from bench.engines.run import prepare
 from bench.errors import ConfigurationError
 from bench.grid.config import load_config
 from bench.registry.registry import Registry
@@ -80,7 +81,7 @@ def test_the_command_of_an_entry_plans_its_cells_again(tiny):
 
 
 def test_an_added_attack_is_part_of_the_command(tiny, tmp_path):
-    done = run(
+    done = leakboard.run(
         f"board:{PICTURES}", output=tmp_path / "run", defenses=["zeros"], attacks=["euclidean_adam(iterations=2)"],
         overrides=["engine.execution=eager", "engine.threads=1"],
     )  # fmt: skip
@@ -111,7 +112,7 @@ def test_a_run_of_no_board_and_an_unfinished_one_are_not_packed(tiny, tmp_path):
         '[grid]\ndataset = "digits"\nmodels = ["mlp"]\nimages = 2\nattacks = ["grey_image", "label_rule"]\n'
         'defenses = ["none"]\n'
     )
-    done = run(grid, output=tmp_path / "run")
+    done = leakboard.run(grid, output=tmp_path / "run")
     with pytest.raises(ConfigurationError, match="is no run of a board; make one with `leakboard run board:NAME"):
         write_entry(done.folder, tmp_path, "mine", Author("Tester"))
     store = Store.existing(tiny.parent / PICTURES)
