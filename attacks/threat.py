@@ -23,8 +23,9 @@ class Switch:
     short: str = ""
     """The subject in a label of an attack."""
     since: int = 0
-    """0: it was always there. Else the place of its column in `bench.columns.EARLIER`: ids leave it out at its default,
-    and readers give that default to what was written before."""
+    """0: it was always there. Else ids leave it out at its default, and readers give that default to what was written
+    before. 1: it joined before a board was published. 2: it joined after, and plans, `run.toml` and entries leave it
+    out at its default too: what is published stays what it is."""
 
 
 def _secret(default: Any, meaning: str, since: int = 0) -> Any:
@@ -68,7 +69,7 @@ class ThreatModel:
         "running",
         "running: the model's own statistics, if it was trained, guide `see_through_gradients`; batch: the client also "
         "sends mean and variance of its batch at every batch-norm layer; unknown: neither is used",
-        since=4,
+        since=1,
     )
 
     @property

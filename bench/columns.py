@@ -29,7 +29,8 @@ class Column:
     is_json: bool = False
     """Whether it holds JSON as text, which entries hold as objects."""
     since: int = 0
-    """0: it is in every plan. Else its place among the columns that older plans lack."""
+    """0: it is in every plan. 1: plans from before it joined lack it. 2: it joined after boards were published, and
+    plans and entries leave it out at its default."""
     default: Any = None
     """What readers give plans that lack it."""
 
@@ -41,16 +42,16 @@ COLUMNS: tuple[Column, ...] = (
     Column("weights", "setting", is_key=True),
     Column("attack", "attack", is_key=True),
     Column("attack_name", "attack"),
-    Column("attack_parameters", "attack", is_summarised=False, is_json=True, since=3, default="{}"),
+    Column("attack_parameters", "attack", is_summarised=False, is_json=True, since=1, default="{}"),
     Column("attack_order", "attack"),
     Column("control", "attack"),
-    Column("recovers_labels", "attack", is_summarised=False, since=5, default=False),
+    Column("recovers_labels", "attack", is_summarised=False, since=1, default=False),
     Column("defense", "defense", is_key=True),
     Column("defense_name", "defense"),
     Column("defense_order", "defense", is_entered=False),
     Column("defense_parameters", "defense", is_json=True),
     Column("audited", "claim", since=1, default=True),
-    Column("adapts", "claim", is_summarised=False, since=2, default=False),
+    Column("adapts", "claim", is_summarised=False, since=1, default=False),
     *(
         Column(s.name, "fact" if s.subject else "secret", is_key=True, since=s.since, default=s.default)
         for s in switches()
@@ -79,8 +80,15 @@ QUESTION = [name for name in SETTING if name not in FACTS]
 """What the defenses of one ranking share: the client's secrets that the server is granted are part of the question."""
 METHOD = [c.name for c in COLUMNS if c.role in ("attack", "defense", "claim", "schedule") and c.is_summarised]
 """What a row of a summary says beside its setting."""
-EARLIER = {c.name: c.default for c in sorted(COLUMNS, key=lambda column: column.since) if c.since}
+EARLIER = {c.name: c.default for c in COLUMNS if c.since}
 """What old plans do not say."""
+LATER = {c.name: c.default for c in COLUMNS if c.since > 1}
+"""What plans and entries leave out at these values: it joined after boards were published."""
+
+
+def as_published(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row as plans and entries hold it: without what joined after boards were published, where it is as always."""
+    return {name: value for name, value in row.items() if name not in LATER or value != LATER[name]}
 
 
 def facts_of(row: Mapping[str, Any]) -> tuple[bool, ...]:

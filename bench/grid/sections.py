@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -11,11 +12,13 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     Strict,
     StrictBool,
     StrictInt,
     StrictStr,
     create_model,
+    model_serializer,
     model_validator,
 )
 
@@ -56,10 +59,30 @@ def _check_dataset(name: str, parameters: dict[str, object]) -> None:
         raise ValueError(f": {error}") from error
 
 
+@dataclass(frozen=True)
+class Since:
+    """Marks a key that was added after boards were published, in `Annotated`: it is written only away from its default.
+
+    So the resolved configuration of a published board stays what its entries state.
+    """
+
+    round: int
+
+
 class Section(BaseModel):
     """A table of the grid file: unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_serializer(mode="wrap")
+    def _written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        later = {
+            name
+            for name, field in type(self).model_fields.items()
+            if any(isinstance(mark, Since) for mark in field.metadata)
+            and getattr(self, name) == field.get_default(call_default_factory=True)
+        }
+        return {name: value for name, value in handler(self).items() if name not in later}
 
 
 class Dataset(Section):
@@ -134,7 +157,9 @@ class Weights(Section):
 def _axis(switch: Switch) -> Any:
     """The type of the key that lists values of a field of the threat model, and its default."""
     value = StrictBool if switch.kind is bool else switch.kind
-    return Annotated[tuple[value, ...], BeforeValidator(as_list), AfterValidator(distinct)], (switch.default,)
+    axis = Annotated[tuple[value, ...], BeforeValidator(as_list), AfterValidator(distinct)]
+    # Published configurations hold the key of every switch of their time.
+    return (axis if switch.since < 2 else Annotated[axis, Since(switch.since)]), (switch.default,)
 
 
 _Axes: Any = create_model("_Axes", __base__=Section, **{switch.name: _axis(switch) for switch in switches()})
@@ -209,7 +234,8 @@ class Board(Section):
 
     `summary` is one sentence. `required` are the labels of the grid's attacks, all of which every defense must face.
     `margin`, `minimum_images` and `alpha` are those of `leaderboards.ranking.verdicts.Rule`. `metrics` are what an
-    entry must have measured wherever it can be.
+    entry must have measured wherever it can be. `rules` names the rules of floors, verdicts and ranks: a board is
+    judged by those of its time.
     """
 
     title: StrictStr
@@ -220,6 +246,7 @@ class Board(Section):
     minimum_images: Positive = 100
     alpha: Annotated[Number, Field(gt=0, lt=1)] = 0.05
     limits: Limits = Limits()
+    rules: Annotated[Literal[1], Since(2)] = 1
 
 
 class Utility(Section):

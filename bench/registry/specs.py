@@ -22,8 +22,9 @@ Call = tuple[str, dict[str, Any]]
 class MethodSpec:
     """A method's name and parameters; equal when both are equal.
 
-    `items` are (parameter, value) pairs sorted by name: all of them once the registry has resolved the spec; then
-    `defaults` holds the pairs that the class itself supplies.
+    `items` are (parameter, value) pairs sorted by name: all of them once the registry has resolved the spec, but for
+    those that were added after boards were published and are at their defaults; then `defaults` holds the pairs that
+    the class itself supplies.
     """
 
     name: str

@@ -64,7 +64,7 @@ def image_frame(store: Store) -> DataFrame:
 
     rows: list[dict[str, Any]] = []
     for cell, block, status in store.states():
-        identity = EARLIER | {key: v for key, v in cell.items() if key not in ("blocks", "skip")}
+        identity = {key: v for key, v in cell.items() if key not in ("blocks", "skip")}
         if status == "ok":
             record = store.record(block["id"]) or {}
             columns = made(record)
@@ -178,8 +178,10 @@ class Store:
         publish(self.folder / name, text.encode())
 
     def plan(self) -> dict[str, Any]:
-        """What `bench.plan.description.begin` wrote; raises ConfigurationError when it is damaged or of another
-        version."""
+        """What `bench.plan.description.begin` wrote, each cell with all columns.
+
+        Raises ConfigurationError when it is damaged or of another version.
+        """
         path = self.folder / "plan.json"
         plan = read_json(path)
         if plan.get("version") != VERSION:
@@ -189,7 +191,7 @@ class Store:
         absent = {"cells", "truth", "expect"} - plan.keys()
         if absent:
             raise damaged(path, f"it has no {', '.join(sorted(absent))}")
-        return plan
+        return plan | {"cells": [EARLIER | cell for cell in plan["cells"]]}
 
     def write_arrays(self, path: Path, **arrays: np.ndarray) -> dict[str, Any]:
         """Publish an .npz file of arrays; returns its SHA-256 and size as a record keeps them."""

@@ -17,7 +17,8 @@ class Rule:
     `required` names the attacks (by name or label) that every defense must face, None: all of the run that can run
     undefended. `margin` is the SSIM by which an undefended attack must beat its floor, lower 95% limit, to be any
     evidence of protection. Fewer than `minimum_images` are not ranked. Evidence is underpowered where it is for more
-    than `underpowered_share` of the images. `alpha` is the level of all comparisons together.
+    than `underpowered_share` of the images. `alpha` is the level of all comparisons together. `rules` names the rules
+    of floors, verdicts and ranks: a board is judged by those of its time.
 
     A required attack that fails on the undefended client unranks the question, on another only that defense: else one
     broken plugin would unrank everybody.
@@ -28,6 +29,7 @@ class Rule:
     minimum_images: int = 100
     underpowered_share: float = 0.5
     alpha: float = 0.05
+    rules: int = 1
 
     def __post_init__(self) -> None:
         if not 0 <= self.margin < 1:
