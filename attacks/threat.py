@@ -48,10 +48,12 @@ class ThreatModel:
     - `batch_norm`: what is known of the inputs of batch-norm layers over the private batch: "running" (only the
       running statistics, public buffers of the model, for a guess), "batch" (the client also sends mean and
       variance of its batch, as clients do whose buffers are aggregated) or "unknown" (nothing is guessed).
+    - `public`: true: the server holds public images, none of them attacked.
 
     A field that is added here is an axis of grids, a part of ids, a column of results and of the tables' texts; only
     what acts on it is left to write. The class is that of the SoK of gradient inversion (USENIX Security 2025):
-    B, basic knowledge; C, with the client's training details; E, with statistics of the client's data.
+    B, basic knowledge; C, with the client's training details; D, with surrogate data; E, with statistics of the
+    client's data.
     """
 
     labels: Literal["known", "recovered", "joint"] = _secret(
@@ -71,6 +73,12 @@ class ThreatModel:
         "sends mean and variance of its batch at every batch-norm layer; unknown: neither is used",
         since=1,
     )
+    public: bool = _fact(
+        False,
+        "public images",
+        "`true`: the server holds public images of the dataset, none of them attacked (`grid.public`)",
+        since=2,
+    )
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -82,6 +90,8 @@ class ThreatModel:
         """The SoK's letter; the schedule is a detail only where the client takes local steps."""
         if self.batch_norm == "batch":
             return "E"
+        if self.public:
+            return "D"
         return "C" if (local_steps and self.schedule_known) or self.defense_known else "B"
 
 

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 from attacks.threat import switches
 
-Role = Literal["id", "setting", "secret", "fact", "attack", "defense", "claim", "seed", "schedule"]
+Role = Literal["id", "setting", "secret", "fact", "attack", "defense", "claim", "held", "seed", "schedule"]
 """What a column is about: the cell's id; what all cells of a comparison share; secrets of the client that the server is
 granted, and published facts that it may use (the threat model's fields); the method; what the plan says of the method;
-the seed; and the client's work."""
+the public images that the server holds; the seed; and the client's work."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,9 @@ COLUMNS: tuple[Column, ...] = (
         for s in switches()
     ),
     Column("threat_class", "claim"),
+    Column("public_images", "held", since=2, default=0),
+    Column("public_left_out", "held", since=2, default=0),
+    Column("public_sha256", "held", since=2, default=""),
     Column("seed", "seed", is_key=True, is_summarised=False),
     Column("images_per_update", "schedule"),
     Column("local_steps", "schedule"),

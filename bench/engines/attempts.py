@@ -152,8 +152,9 @@ def _in_fitting_chunks(
 ) -> tuple[list[Attacked], int]:
     """What the attack made of every block, and how many trials it was shown at a time: as many as memory holds."""
     cell = blocks[0].cell
-    means = tools.clients.class_means(cell.setting) if cell.control else None
-    seen = joined([observe(sent, cell.threat, means) for sent in released]).to(tools.device)
+    means = tools.clients.class_means(cell.setting, cell.threat) if cell.control else None
+    public = tools.clients.public(cell.setting) if attack.needs_public else None
+    seen = joined([observe(sent, cell.threat, means, public) for sent in released]).to(tools.device)
     truth = torch.cat([sent.truth for sent in released])
     labels = torch.cat([sent.labels for sent in released])
     seeds = [seed for block in blocks for seed in attack_seeds(block)]

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from attacks.threat import ThreatModel
-from bench.grid.sections import Dataset, Weights
+from bench.grid.sections import Dataset, Public, Weights
 from bench.registry.specs import Chain, MethodSpec, chain_label, chain_name
 from defenses.schedule import Mode, Schedule
 
@@ -25,7 +25,8 @@ class Setting:
     """What all attacks and defenses of a comparison share.
 
     `preparers` are the defenses of the grid that changed the architecture; their names alone are part of the identity.
-    `mode` is the client's.
+    `mode` is the client's. `public` is what the grid says of public images where one of its threat models grants any,
+    and then `attacked` is the number of images of which they hold no copy.
     """
 
     dataset: Dataset
@@ -34,6 +35,8 @@ class Setting:
     client: Schedule
     preparers: tuple[Chain, ...] = ()
     mode: Mode = "eval"
+    public: Public | None = None
+    attacked: int = 0
 
     @property
     def prepared_by(self) -> tuple[str, ...]:
@@ -46,19 +49,36 @@ class Setting:
         return self.model.label + suffix + (", client in train mode" if self.mode == "train" else "")
 
     @property
+    def trains_beside_public(self) -> bool:
+        """Whether its weights are trained on the set that the public images come from: on its other half."""
+        if self.public is None or self.weights.epochs is None:
+            return False
+        return (self.weights.dataset or self.dataset.name) == (self.public.dataset or self.dataset.name)
+
+    @property
     def identity(self) -> dict[str, Any]:
         dataset: dict[str, Any] = {"name": self.dataset.name, "size": self.dataset.size}
         if self.dataset.name == "folder":
             dataset["root"] = self.dataset.root
         # Choices that were added later are left out where they are as they always were.
+        half = {"beside_public": True} if self.trains_beside_public else {}
         return {
             **({"mode": self.mode} if self.mode != "eval" else {}),
             "dataset": dataset,
             "model": self.model.canonical,
-            "weights": self.weights.model_dump(exclude={"root", "download"}),
+            "weights": self.weights.model_dump(exclude={"root", "download"}) | half,
             "client": asdict(self.client),
             "prepared_by": list(self.prepared_by),
         }
+
+
+@dataclass(frozen=True)
+class PublicSet:
+    """The public images of a cell in figures: their number, how many copies of attacked ones were left out, SHA-256."""
+
+    count: int = 0
+    left_out: int = 0
+    digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,7 +88,8 @@ class Cell:
     `schedule` is the client's after the defense. `borrows` is the cell whose reconstructions the control
     `wrong_image` scores again; `skip` says why the cell cannot run. `audited` says whether an attack that knows the
     defense has something to adapt by, `adapts` whether attacks that simulate the client here leave nothing of it out;
-    `recovers_labels` that the attack is about labels, not about images.
+    `recovers_labels` that the attack is about labels, not about images. `public` tells of the images that the threat
+    model grants.
     """
 
     setting: Setting
@@ -85,11 +106,15 @@ class Cell:
     audited: bool = True
     adapts: bool = False
     recovers_labels: bool = False
+    public: PublicSet = PublicSet()
 
     @cached_property
     def id(self) -> str:
         """16 hexadecimal digits of the choices; the number of images is not among them."""
-        return _digest({**self.client_identity, "attack": self.attack.canonical, "threat": self.threat.identity})[:16]
+        granted = self.setting.public.identity if self.threat.public and self.setting.public is not None else None
+        public = {} if granted is None else {"public_images": granted}
+        own = {"attack": self.attack.canonical, "threat": self.threat.identity}
+        return _digest({**self.client_identity, **own, **public})[:16]
 
     @property
     def client_identity(self) -> dict[str, Any]:

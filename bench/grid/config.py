@@ -30,8 +30,10 @@ from bench.grid.sections import (
     Engine,
     Expect,
     Positive,
+    Public,
     Section,
     Seeds,
+    Since,
     Threat,
     Utility,
     Weights,
@@ -76,6 +78,7 @@ class Grid(Section):
     attacks: tuple[Spec, ...]
     defenses: tuple[tuple[Spec, ...], ...]
     threat: Threat = Threat()
+    public: Annotated[Public, Since(2)] = Public()
     client: Client = Client()
     controls: StrictBool = True
 

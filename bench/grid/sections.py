@@ -154,6 +154,39 @@ class Weights(Section):
         return self.checkpoint or self.model_dump(exclude_none=True) or "untrained"
 
 
+class Public(Section):
+    """The server's public images where `threat.public` grants them: at most `count`, from the half of a training set.
+
+    `dataset` None is the grid's own; `root`, `download` and `size` are of `dataset`. Copies of attacked images are left
+    out, and refused in a `dataset` that is named. Weights are then trained on the other half of the same training set.
+    """
+
+    count: Positive = 10_000
+    dataset: StrictStr | None = None
+    root: StrictStr | None = None
+    download: StrictBool | None = None
+    size: Positive | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_count(cls, value: object) -> object:
+        return {"count": value} if isinstance(value, int) else value
+
+    @model_validator(mode="after")
+    def _takes_these(self) -> Public:
+        given = {key: getattr(self, key) for key in ("root", "download", "size")}
+        if self.dataset is not None:
+            _check_dataset(self.dataset, given)
+        elif any(value is not None for value in given.values()):
+            raise ValueError("root, download and size need a dataset: the name of the public set")
+        return self
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the images, beside the attacked ones."""
+        return self.model_dump(exclude={"root", "download"}, exclude_none=True)
+
+
 def _axis(switch: Switch) -> Any:
     """The type of the key that lists values of a field of the threat model, and its default."""
     value = StrictBool if switch.kind is bool else switch.kind
