@@ -22,6 +22,8 @@ METRICS = ("ssim", "identified")
 """What leakage is computed for; the first is the headline, by which defenses are ranked."""
 FIGURES = (*METRICS, "underpowered", "label_accuracy")
 """What evidence is made of, image by image."""
+OF_PUBLIC = ("class_mean",)
+"""Floors made of public images: where an attack of a question holds any, all its attacks are judged by them."""
 Variant = tuple[str, *tuple[bool, ...]]
 """An attack's label, and whether it was granted each of the published facts (`bench.columns.FACTS`)."""
 
@@ -301,7 +303,10 @@ def _evidence(row: Row, own: tuple[Record, ...], images: np.ndarray, seeds: np.n
     cells = [_cells(record, images, seeds) for record in own]
     attacks = sorted((c for c in cells if not c.record.row["control"]), key=lambda c: c.record.row["attack_order"])
     controls = [c for c in cells if c.record.row["control"]]
-    attempts = [_attempt(attack, controls, len(images)) for attack in attacks]
+    # Whatever one attack of a question knows, a floor may know, for all of them.
+    shared = [c for c in controls if c.record.row["attack_name"] in OF_PUBLIC and _holds_public(c)]
+    shared = shared if any(_holds_public(attack) for attack in attacks) else []
+    attempts = [_attempt(attack, controls, shared, len(images)) for attack in attacks]
     return Evidence(row, tuple(attempts), _groups(own, images, seeds), own)
 
 
@@ -310,9 +315,15 @@ def _cells(record: Record, images: np.ndarray, seeds: np.ndarray) -> _Cells:
     return _Cells(record, means, _is_whole(record, images, seeds))
 
 
-def _attempt(attack: _Cells, controls: list[_Cells], n: int) -> Attempt:
+def _holds_public(cells: _Cells) -> bool:
+    return bool(cells.record.row["public"])
+
+
+def _attempt(attack: _Cells, controls: list[_Cells], shared: list[_Cells], n: int) -> Attempt:
+    """The attempt above its own controls, those of the same knowledge, and above those that are `shared` by all."""
     record, row = attack.record, attack.record.row
     own = [c for c in controls if c.record.knowledge == record.knowledge and _is_floor_of(row, c.record.row)]
+    own += [c for c in shared if all(c is not other for other in own)]
     wrong = [c for c in own if c.record.row["attack_name"] == wrong_image.NAME]
     others = [c for c in own if c.record.row["attack_name"] != wrong_image.NAME]
     return Attempt(
@@ -326,11 +337,15 @@ def _attempt(attack: _Cells, controls: list[_Cells], n: int) -> Attempt:
         skipped=bool((record.statuses == "skipped").all()),
         reason=_reason(record),
         whole=attack.whole,
-        controls={c.record.row["attack"]: c.whole for c in own},
+        controls={c.record.row["attack"]: all(o.whole for o in own if _same_attack(o, c)) for c in own},
         adapts=bool(row["adapts"]),
         recovers_labels=bool(row["recovers_labels"]),
         labels=attack.means["label_accuracy"],
     )
+
+
+def _same_attack(one: _Cells, other: _Cells) -> bool:
+    return one.record.row["attack"] == other.record.row["attack"]
 
 
 def _reason(record: Record) -> str:

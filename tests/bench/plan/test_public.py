@@ -133,3 +133,14 @@ def test_an_attack_that_learns_from_public_images_meets_the_conformance_suite_wi
     found = conformance("nearest_public", plugins=[PLUGIN])
     assert [one for one in found if one.failed] == []
     assert next(one for one in found if one.rule == "run").status == "passed"
+
+
+def test_the_floor_of_public_images_knows_the_labels_that_an_attack_has_to_guess(tmp_path):
+    registry = Registry([PLUGIN])
+    told = {"dataset": "digits", "weights": '["untrained"]', "public": '[true]\nlabels = "recovered"', "more": ""}
+    text = GRID.format(attacks='["nearest_public"]', **told).replace("threat = { public", "[grid.threat]\npublic")
+    config = from_toml(text.replace('"recovered" }', '"recovered"'), registry)
+    frame = run(config, registry, output=tmp_path / "run").frame()
+    floor = frame[frame["attack"] == "class_mean"]
+    assert len(floor) == 4
+    assert set(floor["label_accuracy"]) == {1.0}
