@@ -9,9 +9,9 @@ from typing import Any, Literal
 from attacks.threat import switches
 
 Role = Literal["id", "setting", "secret", "fact", "attack", "defense", "claim", "held", "seed", "schedule"]
-"""What a column is about: the cell's id; what all cells of a comparison share; secrets of the client that the server is
-granted, and published facts that it may use (the threat model's fields); the method; what the plan says of the method;
-the public images that the server holds; the seed; and the client's work."""
+"""The subject of a column: the cell's id; the setting that all cells of a comparison share; a secret of the client that
+the server is granted, or a published fact that it may use (the threat model's fields); the attack or the defense; a
+claim of the plan about the two; the public images that the server holds; the seed; the client's work."""
 
 
 @dataclass(frozen=True)
@@ -19,20 +19,22 @@ class Column:
     """A column of results that says the same in all rows of a cell."""
 
     name: str
+    """The column's name in plans, records, tables and entries."""
     role: Role
+    """The column's subject, from which every list of names is derived."""
     is_key: bool = False
     """Together the keys tell a cell from every other one of its run; the other columns follow from them."""
     is_summarised: bool = True
-    """Whether a row of a summary repeats it."""
+    """True if a row of a summary repeats it."""
     is_entered: bool = True
-    """Whether entries of boards state it; else it belongs to one grid only."""
+    """True if entries of boards state it; else it belongs to one grid only."""
     is_json: bool = False
-    """Whether it holds JSON as text, which entries hold as objects."""
+    """True if it holds JSON as text, which entries hold as objects."""
     since: int = 0
     """0: it is in every plan. 1: plans from before it joined lack it. 2: it joined after boards were published, and
     plans and entries leave it out at its default."""
     default: Any = None
-    """What readers give plans that lack it."""
+    """The value that readers give to plans that lack it."""
 
 
 COLUMNS: tuple[Column, ...] = (
@@ -67,7 +69,7 @@ COLUMNS: tuple[Column, ...] = (
 
 
 # Lists, as pandas takes a tuple for the name of one column.
-def names(*roles: Role) -> list[str]:
+def column_names(*roles: Role) -> list[str]:
     """The names of the columns with one of these roles, in order."""
     return [column.name for column in COLUMNS if column.role in roles]
 
@@ -75,18 +77,18 @@ def names(*roles: Role) -> list[str]:
 KEYS = [column.name for column in COLUMNS if column.is_key]
 JSON = [column.name for column in COLUMNS if column.is_json]
 OF_ONE_GRID = [column.name for column in COLUMNS if not column.is_entered]
-THREAT = names("secret", "fact")
-FACTS = names("fact")
-SETTING = [*names("setting"), *THREAT]
-"""What the cells of one table share."""
+THREAT = column_names("secret", "fact")
+FACTS = column_names("fact")
+SETTING = [*column_names("setting"), *THREAT]
+"""Columns that the cells of one table share."""
 QUESTION = [name for name in SETTING if name not in FACTS]
-"""What the defenses of one ranking share: the client's secrets that the server is granted are part of the question."""
+"""Columns that the defenses of one ranking share: the secrets that the server is granted are part of the question."""
 METHOD = [c.name for c in COLUMNS if c.role in ("attack", "defense", "claim", "schedule") and c.is_summarised]
-"""What a row of a summary says beside its setting."""
+"""Columns of a row of a summary beside its setting."""
 EARLIER = {c.name: c.default for c in COLUMNS if c.since}
-"""What old plans do not say."""
+"""Column -> its value in plans that are older than the column."""
 LATER = {c.name: c.default for c in COLUMNS if c.since > 1}
-"""What plans and entries leave out at these values: it joined after boards were published."""
+"""Column -> the value at which plans and entries leave it out: it joined after boards were published."""
 
 
 def as_published(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,3 +99,9 @@ def as_published(row: Mapping[str, Any]) -> dict[str, Any]:
 def facts_of(row: Mapping[str, Any]) -> tuple[bool, ...]:
     """The published facts that a row's attack was granted, in the order of `FACTS`."""
     return tuple(bool(row[name]) for name in FACTS)
+
+
+def granted_text(*granted: bool) -> str:
+    """Words behind an attack's name about the published facts (`FACTS`) that are not as usual."""
+    told = zip((switch for switch in switches() if switch.subject), granted, strict=True)
+    return "".join(f", {fact.short}{'' if has else ' not'} known" for fact, has in told if has != fact.default)

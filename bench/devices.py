@@ -13,7 +13,7 @@ from defenses.task import Params, Task
 
 
 def cache_folder() -> Path:
-    """Where trained weights are kept: `weights` in $LEAKBOARD_CACHE or in ~/.cache/leakboard."""
+    """The folder of trained weights: `weights` in $LEAKBOARD_CACHE or in ~/.cache/leakboard."""
     return Path(os.environ.get("LEAKBOARD_CACHE") or "~/.cache/leakboard").expanduser() / "weights"
 
 
@@ -39,7 +39,7 @@ def choose_device(name: str, execution: str = "auto", precision: str = "float32"
 
 
 def default_threads() -> int:
-    """What OMP_NUM_THREADS says, else as many threads as cores that this process may use."""
+    """The number in OMP_NUM_THREADS, else as many threads as cores that this process may use."""
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     if wanted.isdecimal() and int(wanted) > 0:
         return int(wanted)
@@ -47,7 +47,7 @@ def default_threads() -> int:
 
 
 def compile_costs() -> Path:
-    """Where it is remembered what compiling takes; Inductor's own cache lies beside it."""
+    """The file of the times that compiling took; Inductor's own cache is set to lie beside it."""
     folder = cache_folder().parent
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / "inductor"))
     return folder / "compiling.json"

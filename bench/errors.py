@@ -1,4 +1,4 @@
-"""What a user can mend: a message, never a traceback."""
+"""Errors that a user can mend: a message, never a traceback."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
-SHORT = 12
+MOST_LISTED = 12
 """Known names that a message still lists when it has a suggestion."""
 
 
@@ -31,7 +31,7 @@ def suggest(name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     near = get_close_matches(name, names, n=5, cutoff=0.5)
     guess = f"did you mean {near[0]!r}? " if near else ""
-    if near and len(names) > SHORT:
+    if near and len(names) > MOST_LISTED:
         others = f"near are also {', '.join(near[1:])}; " if near[1:] else ""
         return f"{guess}{others}{len(names)} names are known"
     return f"{guess}known: {', '.join(names) or 'none'}"

@@ -1,4 +1,4 @@
-"""Where a result was made: versions, machine and commit."""
+"""The provenance of a result: versions, machine and commit."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+CODE_ROOT = Path(__file__).resolve().parent.parent
 WINGS = ("attacks", "defenses")
 """The packages whose imports are followed: methods are made of them."""
 _METHODS = ("Attack", "Defense")
@@ -82,7 +82,7 @@ def digests(files: Iterable[Path]) -> list[str]:
                 continue
             home, own = _file_of(module), name or module
             digest = defined.get(home, {}).get(own) if home else None
-            foreign = home is None and name is not None and not (ROOT / module.split(".")[0]).is_dir()
+            foreign = home is None and name is not None and not (CODE_ROOT / module.split(".")[0]).is_dir()
             names[bound] = f"{own}#{digest}" if digest else f"{module}.{own}" if foreign else own
         found |= _qualified(text, frozenset(names.items()), frozenset(modules), frozenset(members.items()))
     return sorted(found)
@@ -229,7 +229,7 @@ def _defined(node: ast.stmt) -> list[str]:
 
 def _rest_of_room(file: Path) -> list[Path]:
     """The files beside one of a shared room; none for a method's file in a catalogue, or outside the wings."""
-    if not file.is_relative_to(ROOT) or file.relative_to(ROOT).parts[0] not in WINGS:
+    if not file.is_relative_to(CODE_ROOT) or file.relative_to(CODE_ROOT).parts[0] not in WINGS:
         return []
     files = sorted(path for path in file.parent.glob("*.py") if path.name != "__init__.py")
     return [] if all(_parsed(_text(path)).methods == 1 for path in files) else files
@@ -238,7 +238,7 @@ def _rest_of_room(file: Path) -> list[Path]:
 def _homes(module: str, name: str | None) -> set[str]:
     """The modules behind one import; a module beside the wings is a public face, whose names are followed home."""
     found = {module} if name is None else {module, f"{module}.{name}"}
-    if "." not in module and (ROOT / f"{module}.py").is_file():
+    if "." not in module and (CODE_ROOT / f"{module}.py").is_file():
         face = importlib.import_module(module)
         wanted = [name] if name is not None else list(getattr(face, "__all__", ()))
         # A type alias has no home, and nothing that could change a result.
@@ -248,7 +248,7 @@ def _homes(module: str, name: str | None) -> set[str]:
 
 def _file_of(module: str) -> Path | None:
     """The file of a module of ours."""
-    path = ROOT / (module.replace(".", "/") + ".py")
+    path = CODE_ROOT / (module.replace(".", "/") + ".py")
     return path if path.is_file() else None
 
 

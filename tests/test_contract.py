@@ -74,7 +74,7 @@ def rules(kind):
 
 @pytest.mark.parametrize(("kind", "table"), [("attack", ATTACKS), ("defense", DEFENSES)])
 def test_every_method_has_a_row_here_and_every_row_a_method(kind, table):
-    assert {entry.name for entry in REGISTRY.entries(kind)} == table.keys()
+    assert {entry.name for entry in REGISTRY.descriptions(kind)} == table.keys()
 
 
 @pytest.mark.parametrize("rule", rules("defense"))

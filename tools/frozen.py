@@ -16,11 +16,12 @@ from leaderboards.checks.expected import Choices, chain_of, planned
 from leaderboards.entries.published import PUBLISHED, Published, published
 from leaderboards.ranking.costs import costs_of
 from leaderboards.ranking.evidence import questions
-from leaderboards.ranking.ranking import RANKS, ranking
+from leaderboards.ranking.ranking import ranking
 from leaderboards.ranking.summary import records
+from leaderboards.tables.exports import standings_frame
 
 TABLE = Path(__file__).resolve().parents[1] / "tests" / "leaderboards" / "frozen.json"
-FIGURES = (*RANKS, "ssim_gain", "ssim_at_least", "of_undefended", "chance", "underpowered")
+FIGURES = ("rank", "rank_low", "rank_high", "ssim_gain", "ssim_at_least", "of_undefended", "chance", "underpowered")
 
 
 def ids(found: Published) -> dict[str, list[str]]:
@@ -40,7 +41,7 @@ def ids(found: Published) -> dict[str, list[str]]:
 def ranks(found: Published) -> list[dict[str, Any]]:
     """One row per question and defense of what takes part in the ranking; figures have seven digits."""
     images, jobs = found.frames(ranked=True)
-    rows = records(ranking(questions(images), found.board.rule, costs_of(jobs)))
+    rows = records(standings_frame(ranking(questions(images), found.board.rule, costs_of(jobs))))
     keys = (*QUESTION, "defense", "verdicts", "unranked", "incomplete", "strongest")
     return [as_published({key: row[key] for key in keys}) | {key: _number(row[key]) for key in FIGURES} for row in rows]
 

@@ -17,9 +17,9 @@ from leaderboards.figures.style import save, style
 from leaderboards.ranking.costs import costs_of
 from leaderboards.ranking.evidence import questions
 from leaderboards.ranking.ranking import ranking
-from leaderboards.ranking.summary import Row, records
+from leaderboards.ranking.standing import Standing
 from leaderboards.tables.prices import bound_sign, epsilon_text, rank_text
-from leaderboards.tables.standings import render
+from leaderboards.tables.standings import render_standings
 from tools.rooms import REPOSITORY
 
 README = REPOSITORY / "README.md"
@@ -30,7 +30,7 @@ def put_quick(run: Path) -> None:
     for kind, name in {"leakage": "leakage-*.png", "gallery": "gallery-*-defense-known.png"}.items():
         [picture] = (run / "plots").glob(name)
         shutil.copy(picture, REPOSITORY / "docs" / "quick" / f"{kind}.png")
-    table = render(Store.existing(run).frame(), "markdown")
+    table = render_standings(Store.existing(run).frame(), "markdown")
     first = table.split("\n- ")[0]
     put("table", first.strip(), REPOSITORY / "docs" / "quickstart.md")
 
@@ -65,11 +65,11 @@ def put_board(name: str) -> None:
 def board_table(board: Published) -> str:
     """Rank and leakage under each of the board's weights, and what the defense costs, as a markdown table."""
     frame, jobs = board.frames(ranked=True)
-    rows = records(ranking(questions(frame), board.board.rule, costs_of(jobs)))
-    weights = list(dict.fromkeys(row["weights"] for row in rows))
-    by_defense: dict[str, dict[str, Row]] = {}
-    for row in rows:
-        by_defense.setdefault(row["defense"], {})[row["weights"]] = row
+    standings = ranking(questions(frame), board.board.rule, costs_of(jobs))
+    weights = list(dict.fromkeys(_weights(own) for own in standings))
+    by_defense: dict[str, dict[str, Standing]] = {}
+    for own in standings:
+        by_defense.setdefault(own.defense, {})[_weights(own)] = own
     heads = [f"{what}, {w}" for w in weights for what in ("rank", "SSIM gain")]
     head = ["defense", *heads, "identified", "labels found", "accuracy", "points lost", "epsilon", "picked / proven"]
     lines = [head, [":--", *["--:"] * (len(head) - 1)]]
@@ -80,58 +80,59 @@ def board_table(board: Published) -> str:
         [
             *("| " + " | ".join(line) + " |" for line in lines),
             "",
-            f"{rows[0]['n']} images of {asked.title}, board",
+            f"{len(standings[0].question.images)} images of {asked.title}, board",
             f"[{board.board.name}](leaderboards/boards/{board.board.name}.toml). Rank 1 leaks least, at whatever cost;",
             "in brackets every rank that the comparisons leave open. SSIM gain: what the strongest attack gets on each",
             "image beyond its floors, with its 95% interval; ≥ where a better optimiser might get more. Identified:",
             "how often a reconstruction is nearest to its own image among 100. Labels found: by the best attack on",
             f"them; both {' / '.join(weights)}. Points lost: of test accuracy, against undefended training. Epsilon at",
-            f"delta {_delta(rows)}. Picked / proven: how often an adversary named the private image among 20, and how",
+            f"delta {_delta(standings)}. Picked / proven: how often an adversary named the private image among 20, and "
+            "how",
             "often anybody can. A gain of 0 is no proof that nothing leaks; an epsilon is one.",
         ]
     )
 
 
-def _line(own: dict[str, Row], weights: list[str]) -> list[str]:
-    row = next(iter(own.values()))
-    cells = [f"`{row['defense']}`"]
+def _weights(standing: Standing) -> str:
+    return standing.question.row["weights"]
+
+
+def _line(own: dict[str, Standing], weights: list[str]) -> list[str]:
+    first = next(iter(own.values()))
+    price, cells = first.price, [f"`{first.defense}`"]
     for one in weights:
-        cells += [rank_text(own[one]), _gain(own[one])] if one in own else ["-", "-"]
-    lost = _number(row["accuracy_lost"], ".1f") + _span(row["accuracy_lost_low"], row["accuracy_lost_high"], ".1f")
-    proven = "-" if pd.isna(row["certificate"]) else f"{row['certificate_measured']:.3f} / {row['certificate']:.3f}"
-    for share in ("identified", "labels_found"):
-        cells.append(" / ".join(_number(own[one][share], ".0%") for one in weights if one in own))
-    cells += [_number(row["accuracy"], ".3f"), lost, _epsilon(row), proven]
+        cells += [rank_text(own[one].rank), _gain(own[one])] if one in own else ["-", "-"]
+    lost = _number(price.accuracy_lost, ".1f") + _span(price.accuracy_lost_low, price.accuracy_lost_high, ".1f")
+    proven = "-" if pd.isna(price.certificate) else f"{price.certificate_measured:.3f} / {price.certificate:.3f}"
+    there = [own[one] for one in weights if one in own]
+    cells.append(" / ".join(_number(one.identified, ".0%") for one in there))
+    cells.append(" / ".join(_number(one.labels_found, ".0%") for one in there))
+    cells += [_number(price.accuracy, ".3f"), lost, _epsilon(first), proven]
     return cells
 
 
-def _delta(rows: list[Row]) -> str:
-    return " or ".join(sorted({f"{row['delta']:g}" for row in rows if not pd.isna(row["delta"])}))
+def _delta(standings: list[Standing]) -> str:
+    return " or ".join(sorted({f"{own.price.delta:g}" for own in standings if not pd.isna(own.price.delta)}))
 
 
-def _rank(row: Row | None) -> tuple[float, float]:
+def _rank(standing: Standing | None) -> tuple[float, float]:
     """The key that sorts the lines: the defense that leaks least comes first, one without a rank last."""
-    if row is None or pd.isna(row["rank"]):
+    if standing is None or standing.rank is None:
         return float("inf"), 0.0
-    return float(row["rank"]), float(row["ssim_gain"])
+    return float(standing.rank.lowest), standing.gain.mean
 
 
-def _gain(row: Row) -> str:
-    gain = row["ssim_at_least"] if pd.isna(row["ssim_gain"]) else row["ssim_gain"]
-    whole = not pd.isna(row["ssim_gain_low"]) and row["ssim_gain_high"] > 0
-    return (
-        bound_sign(row)
-        + _number(gain, ".3f")
-        + (_span(row["ssim_gain_low"], row["ssim_gain_high"], ".3f") if whole else "")
-    )
+def _gain(standing: Standing) -> str:
+    gain = standing.gain
+    interval = _span(gain.low, gain.high, ".3f") if gain.high > 0 else ""
+    return bound_sign(standing) + _number(standing.shown_gain, ".3f") + interval
 
 
-def _epsilon(row: Row) -> str:
-    if not pd.isna(row["epsilon"]):
-        return epsilon_text(row["epsilon"])
-    if row["defense_name"] == "none":
-        return "-"
-    return "heuristic" if str(row["no_epsilon"]).startswith("heuristic") else "-"
+def _epsilon(standing: Standing) -> str:
+    price = standing.price
+    if not pd.isna(price.epsilon):
+        return epsilon_text(price.epsilon)
+    return "heuristic" if price.is_heuristic and not standing.is_undefended else "-"
 
 
 def _number(value: Any, form: str) -> str:

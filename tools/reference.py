@@ -19,7 +19,7 @@ from typer.models import ArgumentInfo, OptionInfo
 from attacks.threat import switches
 from bench.columns import THREAT
 from bench.grid.config import Config
-from bench.grid.sections import Board, Weights, as_list
+from bench.grid.sections import BoardRules, Weights, as_list
 from bench.registry.registry import Registry
 from bench.registry.specs import MethodSpec
 from leaderboards.cli.grids import listing
@@ -213,7 +213,7 @@ def reference_page() -> str:
         *keys_of(Config, notes["keys"], but=("board",)),
         "## Keys of a board",
         "A board's file is a grid without defenses, and the table `[board]`.",
-        *keys_of(Board, notes["keys"], under="board"),
+        *keys_of(BoardRules, notes["keys"], under="board"),
         "## Environment variables",
         _table(("variable", "meaning"), notes["environment"]),
         "## Columns",

@@ -1,4 +1,4 @@
-"""The choice of how an attack runs (eager, compiled, replayed; gradient, precision), and the report of its progress."""
+"""The way an attack is asked to run (eager, compiled, replayed; gradient, precision), its record, and its progress."""
 
 from __future__ import annotations
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attacks.engine.choice import Runner
 from attacks.engine.execution import announce, current, is_out_of_memory, record, report, rounding
 from attacks.engine.lanes import Lanes, Step, lanes_at
-from attacks.engine.tuning import Runner
 
 
 @dataclass(frozen=True)

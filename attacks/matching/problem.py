@@ -78,8 +78,8 @@ class MatchingProblem:
     variation: Callable[[Tensor], Tensor] = total_variation
     """Roughness of images (b c h w) in normalised space, a scalar."""
     orders: int = ORDERS
-    """Where local batches are drawn in an order that is not known: the predicted update is the mean over so many
-    orders; 1 keeps the dummy's own."""
+    """Orders of local batches over which the predicted update is averaged where the client's is not known; 1 keeps the
+    dummy's own."""
 
     def objective(self, variables: Lanes, evidence: Lanes) -> Tensor:
         """The variables of one lane: "images" (b c h w) in normalised space and, when joint, "logits" (b classes)."""

@@ -17,9 +17,9 @@ from bench.conformance.cases import AttackCase, global_state, seed_everything
 from bench.conformance.findings import Broken, NotApplicable
 
 _CLAMPED = 0.05
-"""By which clamping the images may change an objective for the worse, before it has to be below its start."""
+"""Relative rise of an objective that is excused as clamping of the images, before it has to be below its start."""
 _AMPLIFIED = 1e-3
-"""Of a tensor's norm: beyond what a short optimisation makes of rounding."""
+"""Largest difference, as a part of a tensor's norm, that a short optimisation makes of rounding."""
 
 
 def finds_images(case: AttackCase) -> None:
@@ -93,7 +93,7 @@ def objective_agrees(case: AttackCase) -> None:
 
 
 def features_are_those_it_names(case: AttackCase) -> None:
-    """What it recovered of a layer's input has the shape that `features` gives for images."""
+    """The recovered inputs of a layer have the shape that `features` gives for images."""
     found = case.found
     if (found.features is not None) != (found.recovered == "features"):
         raise Broken(f"recovered is {found.recovered!r}; it is 'features' exactly where features are returned")

@@ -24,7 +24,7 @@ from bench.data.dataset import digest_of
 from bench.engines.run import prepare
 from bench.grid.config import from_toml
 from bench.registry.registry import Registry
-from bench.trial.clients import Released, observe
+from bench.trial.clients import Release, observe
 from defenses.defense import Defense
 from defenses.schedule import Schedule
 from defenses.task import Batch, Params, Task
@@ -114,8 +114,8 @@ class AttackCase:
 
 
 @cache
-def release(setting: str, defense: str) -> tuple[Released, Tensor | None]:
-    """What two clients of two images, or four of one, send under a defense, and the class means."""
+def release(setting: str, defense: str) -> tuple[Release, Tensor | None]:
+    """The updates of two clients of two images, or four of one, under a defense, and the class means."""
     dataset, model = SETTINGS[setting]
     config = from_toml(_GRID.format(dataset=dataset, model=model, defense=defense))
     _, _, clients, plan = prepare(config)
@@ -124,7 +124,7 @@ def release(setting: str, defense: str) -> tuple[Released, Tensor | None]:
 
 
 def observation(setting: str, defense: str = "none", **threat: Any) -> tuple[Observation, list[int]]:
-    """What a server sees of a setting's clients, in float64, and one seed per trial."""
+    """A server's observation of a setting's clients, in float64, and one seed per trial."""
     released, means = release(setting, defense)
     seen = observe(released, ThreatModel(**threat), means, public_images(released.task))
     return seen.to("cpu", torch.float64), [11 + trial for trial in range(seen.trials)]

@@ -68,7 +68,7 @@ def methods_of(target: str, plugins: Sequence[str]) -> tuple[Registry, list[tupl
     if target.endswith(".py") or Path(target).is_file():
         path = Path(target).resolve()
         registry = Registry([*plugins, path])
-        entries = [entry for kind in RULES for entry in registry.entries(kind) if entry.origin == f"file {path}"]
+        entries = [entry for kind in RULES for entry in registry.descriptions(kind) if entry.origin == f"file {path}"]
         # A file that cannot be read at all stands for a method of either kind: once is enough.
         return registry, [
             (e.kind, e.name) for i, e in enumerate(entries) if e.name not in [o.name for o in entries[:i]]

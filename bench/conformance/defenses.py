@@ -26,7 +26,7 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 
 
 def applied(case: DefenseCase, seed: int = 0, generator: Generator | None = None) -> tuple[Update | Schedule, Given]:
-    """What the defense makes of copies of the case's arguments, by its own method, and these arguments."""
+    """The answer of the defense's own method to copies of the case's arguments, and these arguments."""
     rng = Generator().manual_seed(seed) if generator is None else generator
     role = role_of(type(case.defense))
     if role == "schedule":
@@ -49,7 +49,7 @@ def applied(case: DefenseCase, seed: int = 0, generator: Generator | None = None
 
 
 def _state(model: Module) -> dict[str, Any]:
-    """What a defense could leave behind in the model of its task, by a name for each part."""
+    """The traces that a defense could leave in the model of its task, by a name for each part."""
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     hooks = [getattr(m, kind) for m in model.modules() for kind in _HOOKS]
     return {
@@ -146,7 +146,7 @@ def bears_extremes(case: DefenseCase) -> None:
 
 
 def same(first: Update | Schedule, again: Update | Schedule) -> bool:
-    """Whether two answers of a defense are equal, to the byte."""
+    """True if two answers of a defense are equal, to the byte."""
     if isinstance(first, dict) and isinstance(again, dict):
         return first.keys() == again.keys() and all(torch.equal(u, again[name]) for name, u in first.items())
     return first == again
@@ -165,7 +165,7 @@ NEUTRAL: dict[str, dict[str, Any]] = {
 Others say it themselves, in a class attribute `neutral: ClassVar[dict[str, object]]`.
 """
 _RATE = 1e-5
-"""Of local steps so small that the gradient hardly changes between them."""
+"""Learning rate of local steps so small that the gradient hardly changes between them."""
 
 
 def is_neutral(case: DefenseCase) -> None:

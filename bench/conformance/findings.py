@@ -1,4 +1,4 @@
-"""What a rule of the conformance suite is, and what it finds."""
+"""The rules of the conformance suite and their findings."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Finding:
-    """What became of one rule; `text` is the promise kept, or what broke it, or why it does not apply."""
+    """The answer of one rule; `text` is the promise kept, the fault that broke it, or the reason it does not apply."""
 
     rule: str
     status: Status

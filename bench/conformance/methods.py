@@ -1,4 +1,4 @@
-"""What every method promises: that it says what it is, has parameters a grid file can name, and runs as a cell."""
+"""Rules for every method: it says what it is, has parameters that a grid file can name, and runs as a cell."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from bench.conformance.cases import SETTINGS, Subject
 from bench.conformance.findings import Broken, NotApplicable
 from bench.errors import ConfigurationError
-from bench.registry.signatures import parameters_of, summary_of, untyped
+from bench.registry.signatures import doc_summary, parameters_of, untyped
 from defenses.defense import Defense
 from defenses.schedule import Schedule
 
@@ -39,14 +39,14 @@ threads = {threads}
 def is_documented(subject: Subject) -> None:
     """The class has a docstring of its own that says what it does and names a source, or that it has none."""
     text = vars(type(subject.method)).get("__doc__") or ""
-    if not summary_of(text) or text.startswith(f"{type(subject.method).__name__}("):
+    if not doc_summary(text) or text.startswith(f"{type(subject.method).__name__}("):
         raise Broken("the class has no docstring; say in one sentence what it does, and where it comes from")
     if not _SOURCE.search(text):
         raise Broken("the docstring names no source: add author and year, or the word heuristic, or control")
 
 
 def has_typed_parameters(subject: Subject) -> None:
-    """What a user may want to set is an annotated field; capitals and names of the base class are no parameters."""
+    """Everything that a user may set is an annotated field; capitals and names of the base class are no parameters."""
     cls = type(subject.method)
     known = {parameter.name for parameter in parameters_of(cls)} | set(inspect.get_annotations(cls))
     for name in [name for name in vars(cls) if not name.startswith("_") and not name.isupper() and name not in known]:

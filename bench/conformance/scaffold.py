@@ -129,7 +129,7 @@ def check_name(name: str) -> None:
         )
     registry = Registry()
     for kind in ("attack", "defense"):
-        for entry in registry.entries(kind):
+        for entry in registry.descriptions(kind):
             if entry.name == name:
                 raise ConfigurationError(f"{name!r} is taken: there is {kind} {name} ({entry.origin}); try {near!r}")
     if name in packages_distributions():

@@ -1,4 +1,4 @@
-"""What every attack and every defense promises, as one table, and a method held to it."""
+"""The promises of every attack and every defense, as one table, and a method held to it."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def kinds_of(call: str, registry: Registry) -> list[str]:
     if len(parts) > 1:
         raise ConfigurationError(f"{call!r} is a chain; check its parts one by one")
     name, _ = unfolded(parts[0])
-    known = {kind: [entry.name for entry in registry.entries(kind)] for kind in RULES}
+    known = {kind: [entry.name for entry in registry.descriptions(kind)] for kind in RULES}
     kinds = [kind for kind, names in known.items() if name in names]
     if not kinds:
         raise UnknownName(f"unknown method {name!r}; {suggest(name, [*known['attack'], *known['defense']])}")
@@ -108,10 +108,10 @@ def kinds_of(call: str, registry: Registry) -> list[str]:
 
 
 def title_of(kind: str, call: str, registry: Registry) -> str:
-    """What is checked: the method with all its parameters, as far as it can be constructed, and its origin."""
+    """The checked method in words: with all its parameters, as far as it can be constructed, and its origin."""
     [(name, _)] = parse(call)
     name = unfolded((name, {}))[0] if kind == "attack" else name
-    [origin] = [entry.origin for entry in registry.entries(kind) if entry.name == name]
+    [origin] = [entry.origin for entry in registry.descriptions(kind) if entry.name == name]
     try:
         return f"{kind} {subject_of(kind, call, registry).call}, {origin}"
     except Broken:

@@ -25,7 +25,7 @@ Lanes = dict[str, Tensor]
 
 
 def surrogate_is_usable(case: DefenseCase) -> None:
-    """What an attack differentiates can be: for several lanes at once, in every shape, and with finite slopes."""
+    """The functions that an attack differentiates have finite slopes, for several lanes at once and in every shape."""
     own, simulation = surrogate_of(case), simulation_of(case)
     if not (isinstance(own.noise_std, int | float) and 0 <= own.noise_std < math.inf):
         raise Broken(f"its surrogate's noise_std is {own.noise_std!r}; give a number of at least 0")
@@ -116,7 +116,7 @@ def surrogate_of(case: DefenseCase) -> Surrogate:
 
 
 def simulation_of(case: DefenseCase) -> Simulation:
-    """What the attack simulates of this defense alone; raises `NotApplicable` where it is unaudited."""
+    """The surrogate of this defense alone; raises `NotApplicable` where it is unaudited."""
     own = case.defense.surrogate(case.task)
     if own is not None and not isinstance(own, Surrogate):
         raise Broken(f"surrogate returned {type(own).__name__}; return leakboard.Surrogate(...), or None: unaudited")
@@ -152,7 +152,7 @@ def _differentiated(simulation: Simulation, case: DefenseCase) -> None:
 
 
 def _said(what: str, run: Callable[[], Any]) -> Any:
-    """What the function gives; whatever it raises breaks the rule."""
+    """The function's result; whatever it raises breaks the rule."""
     try:
         return run()
     except Broken:
@@ -165,15 +165,15 @@ def _said(what: str, run: Callable[[], Any]) -> Any:
 
 
 _SEEDS = 16
-"""Of the releases over whose mean a defense's own randomness averages out."""
+"""Number of releases over whose mean a defense's own randomness averages out."""
 _COSINE = 0.5
-"""Below it a prediction points elsewhere; an unbiased quantiser of heavy-tailed gradients stays above it."""
+"""The least cosine between a prediction and the mean release; unbiased quantisers of heavy-tailed gradients pass."""
 _FACTOR = 10.0
-"""By which the scale of a prediction, or of the declared noise, may be off."""
+"""The factor by which the scale of a prediction, or of the declared noise, may be off."""
 
 
 def predicts_what_is_sent(case: DefenseCase) -> None:
-    """Of a real gradient, `predict` and `keep` give the direction and scale of the mean release, up to its noise."""
+    """Direction and scale of the mean release follow from a real gradient by `predict` and `keep`, up to its noise."""
     own = surrogate_of(case)
     if role_of(type(case.defense)) == "schedule":
         raise NotApplicable("a schedule changes no update")
@@ -204,7 +204,7 @@ def _check_noise(own: Surrogate, sent: Tensor) -> None:
 
 
 def _predictions(own: Surrogate, case: DefenseCase, releases: list[Update]) -> dict[str, tuple[Tensor, Tensor]]:
-    """What was predicted of each release, (seeds, entries), and 1 for the entries to compare."""
+    """The predictions of each release, (seeds, entries), and 1 for the entries to compare."""
     simulation, task = simulation_of(case), case.task
     update = task.gradient(case.params, case.batch)
     if simulation.gradient is not None:

@@ -9,17 +9,27 @@ from pathlib import Path
 import torch
 
 from bench.data import class_names
-from bench.data.dataset import CIFAR10, CIFAR100, FASHION_MNIST, IMAGENET, MNIST, Dataset, Statistics, in_memory
+from bench.data.dataset import (
+    CIFAR10_STATISTICS,
+    CIFAR100_STATISTICS,
+    FASHION_MNIST_STATISTICS,
+    IMAGENET_STATISTICS,
+    MNIST_STATISTICS,
+    Dataset,
+    Statistics,
+    in_memory,
+)
 from bench.data.image_files import read_image, stack
 from bench.errors import ConfigurationError
 
 _DIGITS_FOR_TRAINING = 1437
+"""The first of scikit-learn's 1,797 digits are to train on; the other 360, a fifth, are attacked."""
 _SAMPLES: dict[str, tuple[str, str, Statistics]] = {
-    "cifar10-samples": ("cifar10", "CIFAR-10, the first 20 test images", CIFAR10),
-    "cifar100-samples": ("cifar100", "CIFAR-100, the first 20 test images", CIFAR100),
-    "imagenet-samples": ("imagenet", "ImageNet, 20 images", IMAGENET),
-    "mnist-samples": ("mnist", "MNIST, the first 20 test images", MNIST),
-    "fashion-mnist-samples": ("fashionMNIST", "Fashion-MNIST, the first 20 test images", FASHION_MNIST),
+    "cifar10-samples": ("cifar10", "CIFAR-10, the first 20 test images", CIFAR10_STATISTICS),
+    "cifar100-samples": ("cifar100", "CIFAR-100, the first 20 test images", CIFAR100_STATISTICS),
+    "imagenet-samples": ("imagenet", "ImageNet, 20 images", IMAGENET_STATISTICS),
+    "mnist-samples": ("mnist", "MNIST, the first 20 test images", MNIST_STATISTICS),
+    "fashion-mnist-samples": ("fashionMNIST", "Fashion-MNIST, the first 20 test images", FASHION_MNIST_STATISTICS),
 }
 _PHOTOS = (
     "astronaut.png",
@@ -101,8 +111,8 @@ def photos(size: int | None = None) -> Dataset:
         labels=torch.arange(len(_PHOTOS)),
         class_names=tuple(Path(file).stem for file in _PHOTOS),
         input_shape=(3, size, size),
-        mean=IMAGENET[0],
-        std=IMAGENET[1],
+        mean=IMAGENET_STATISTICS[0],
+        std=IMAGENET_STATISTICS[1],
         provenance=f"image files of scikit-image {version('scikit-image')}; statistics of ImageNet",
         read=in_memory(pixels),
     )

@@ -1,4 +1,4 @@
-"""What a dataset is: the images that are attacked, and those that one may train on."""
+"""A dataset: the images that are attacked, and those that one may train on."""
 
 from __future__ import annotations
 
@@ -17,35 +17,40 @@ from bench.errors import ConfigurationError
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation of each channel, of pixels in [0, 1]."""
 
-CIFAR10 = ((0.4914672, 0.4822617, 0.4467701), (0.2470322, 0.2434851, 0.2615879))
-CIFAR100 = ((0.5071598, 0.4866936, 0.4412019), (0.2673343, 0.2564385, 0.2761505))
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-MNIST = ((0.1306637,), (0.3081078,))
-FASHION_MNIST = ((0.2860406,), (0.3530242,))
-SVHN = ((0.4376821, 0.4437697, 0.4728045), (0.1980302, 0.2010156, 0.1970361))
-HALF = ((0.5,), (0.5,))
-"""Published statistics of the training splits; `HALF` is for grey images without any."""
+CIFAR10_STATISTICS = ((0.4914672, 0.4822617, 0.4467701), (0.2470322, 0.2434851, 0.2615879))
+CIFAR100_STATISTICS = ((0.5071598, 0.4866936, 0.4412019), (0.2673343, 0.2564385, 0.2761505))
+IMAGENET_STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+MNIST_STATISTICS = ((0.1306637,), (0.3081078,))
+FASHION_MNIST_STATISTICS = ((0.2860406,), (0.3530242,))
+SVHN_STATISTICS = ((0.4376821, 0.4437697, 0.4728045), (0.1980302, 0.2010156, 0.1970361))
+HALF_STATISTICS = ((0.5,), (0.5,))
+"""Published statistics of the training splits; `HALF_STATISTICS` is for grey images without any."""
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """The attacked split of a dataset, and a way to its training split.
-
-    `labels` (n,) int64; `input_shape` (c, h, w); `mean` and `std` normalise pixels in [0, 1] and never come
-    from the attacked images. `read` takes indices to uint8 pixels (k c h w); `read_training` returns uint8
-    pixels (m c h w) and labels (m,), None when no images but the attacked ones are there.
-    """
+    """The attacked split of a dataset, and a way to its training split."""
 
     name: str
+    """The name by which grids call it."""
     title: str
+    """The name with the split, for people."""
     labels: Tensor
+    """Labels of the attacked images (n,), int64."""
     class_names: tuple[str, ...]
+    """Names of the classes, in the order of the labels."""
     input_shape: tuple[int, int, int]
+    """Shape (c, h, w) of one image."""
     mean: tuple[float, ...]
+    """Mean of each channel, of pixels in [0, 1]; it never comes from the attacked images."""
     std: tuple[float, ...]
+    """Standard deviation of each channel, from the same images as `mean`."""
     provenance: str
+    """The source of the images and of the statistics, for people."""
     read: Callable[[list[int]], Tensor]
+    """Takes indices of attacked images to uint8 pixels (k c h w)."""
     read_training: Callable[[], tuple[Tensor, Tensor]] | None = None
+    """Returns uint8 pixels (m c h w) and labels (m,) to train on; None when there are only the attacked images."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -128,7 +133,7 @@ def digest_of(*tensors: Tensor) -> str:
 
 
 def data_folder() -> Path:
-    """Where datasets are looked for when no root is given: $LEAKBOARD_DATA or ~/.cache/leakboard/data."""
+    """The folder of datasets when no root is given: $LEAKBOARD_DATA or ~/.cache/leakboard/data."""
     return Path(os.environ.get("LEAKBOARD_DATA") or "~/.cache/leakboard/data").expanduser()
 
 

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from bench.data import class_names
-from bench.data.dataset import FASHION_MNIST, Dataset, data_folder, in_memory
+from bench.data.dataset import FASHION_MNIST_STATISTICS, Dataset, data_folder, in_memory
 from bench.data.torchvision_sets import SETS, _open
 from bench.errors import ConfigurationError
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
-"""Where Debian's package dataset-fashion-mnist puts the four original files."""
+"""The folder in which Debian's package dataset-fashion-mnist puts the four original files."""
 
 
 def fashion_mnist(root: str | os.PathLike[str] | None, download: bool = False) -> Dataset:
@@ -30,8 +30,8 @@ def fashion_mnist(root: str | os.PathLike[str] | None, download: bool = False) -
         labels=labels,
         class_names=class_names.FASHION_MNIST,
         input_shape=(1, 28, 28),
-        mean=FASHION_MNIST[0],
-        std=FASHION_MNIST[1],
+        mean=FASHION_MNIST_STATISTICS[0],
+        std=FASHION_MNIST_STATISTICS[1],
         provenance="the four original idx files; published statistics",
         read=in_memory(pixels),
         read_training=cache(lambda: _read_pair(folder, "train")),

@@ -12,8 +12,16 @@ from pathlib import Path, PurePosixPath
 import torch
 from torch import Tensor
 
-from bench.data.class_names import CIFAR10 as CIFAR10_NAMES
-from bench.data.dataset import CIFAR10, HALF, IMAGENET, Dataset, data_folder, in_memory, round_robin
+from bench.data import class_names
+from bench.data.dataset import (
+    CIFAR10_STATISTICS,
+    HALF_STATISTICS,
+    IMAGENET_STATISTICS,
+    Dataset,
+    data_folder,
+    in_memory,
+    round_robin,
+)
 from bench.data.image_files import SUFFIXES, read_header, read_image, stack
 from bench.errors import ConfigurationError
 
@@ -58,7 +66,7 @@ def folder(root: str | os.PathLike[str] | None, size: int | None = None) -> Data
         return stack((str(paths[i]), read_image(paths[i], str(paths[i]), gray=gray, size=size)) for i in indices)
 
     small = len(paths) * shape[0] * height * width <= _HELD_BYTES
-    mean, std = HALF if gray else IMAGENET
+    mean, std = HALF_STATISTICS if gray else IMAGENET_STATISTICS
     return Dataset(
         name="folder",
         title=f"images of the folder {top.resolve().name}" + (f", centre crop of {size}" if size else ""),
@@ -111,10 +119,10 @@ def cifar10_jpeg(root: str | os.PathLike[str] | None) -> Dataset:
         name="cifar10-jpeg",
         title="JPEG stand-in for CIFAR-10 (not CIFAR-10 itself)",
         labels=labels,
-        class_names=CIFAR10_NAMES,
+        class_names=class_names.CIFAR10,
         input_shape=(3, 32, 32),
-        mean=CIFAR10[0],
-        std=CIFAR10[1],
+        mean=CIFAR10_STATISTICS[0],
+        std=CIFAR10_STATISTICS[1],
         provenance=f"{source.name}: images of CIFAR-10 with JPEG losses; published statistics of CIFAR-10",
         read=in_memory(pixels),
         read_training=cache(lambda: _read_split(source, "train")),
@@ -141,15 +149,16 @@ def _read_split(source: Path, split: str) -> tuple[Tensor, Tensor]:
     try:
         for name, content in _files_of(source, split):
             kind = PurePosixPath(name).parent.name
-            if kind not in CIFAR10_NAMES:
+            if kind not in class_names.CIFAR10:
+                known = ", ".join(class_names.CIFAR10)
                 raise ConfigurationError(
-                    f"dataset cifar10-jpeg: {name} in {source} is of no class of CIFAR-10: {', '.join(CIFAR10_NAMES)}"
+                    f"dataset cifar10-jpeg: {name} in {source} is of no class of CIFAR-10: {known}"
                 )
             image = read_image(content, f"{name} in {source}", gray=False)
             if image.shape != (3, 32, 32):
                 raise ConfigurationError(f"dataset cifar10-jpeg: {name} in {source} is not 32x32; replace it")
             images.append(image)
-            labels.append(CIFAR10_NAMES.index(kind))
+            labels.append(class_names.CIFAR10.index(kind))
     except (OSError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise ConfigurationError(f"dataset cifar10-jpeg: cannot read {source}: {error}; get it again") from error
     if not images:

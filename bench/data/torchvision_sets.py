@@ -14,13 +14,13 @@ from torch import Tensor
 
 from bench.data.class_names import DIGITS
 from bench.data.dataset import (
-    CIFAR10,
-    CIFAR100,
-    FASHION_MNIST,
-    HALF,
-    IMAGENET,
-    MNIST,
-    SVHN,
+    CIFAR10_STATISTICS,
+    CIFAR100_STATISTICS,
+    FASHION_MNIST_STATISTICS,
+    HALF_STATISTICS,
+    IMAGENET_STATISTICS,
+    MNIST_STATISTICS,
+    SVHN_STATISTICS,
     Dataset,
     Statistics,
     data_folder,
@@ -78,22 +78,26 @@ def _numbers(count: int) -> Callable[[Any], Iterable[Any]]:
 
 @dataclass(frozen=True)
 class TorchvisionSet:
-    """Arguments of the attacked split and of the training split (None: none, or too large to hold).
-
-    `labels` reads all labels without decoding images; `classes` the names, in the order of the labels.
-    """
+    """The way in which a class of torchvision.datasets is opened and read."""
 
     test: Arguments
+    """Arguments of the attacked split."""
     train: Arguments | None
+    """Arguments of the training split; None without one, or where it is too large to hold."""
     labels: Callable[[Any], Iterable[Any]]
+    """Reads all labels without decoding images."""
     classes: Callable[[Any], Iterable[Any]] = _own_names
+    """Reads the names of the classes, in the order of the labels."""
     gray: bool = False
+    """True if images have one channel."""
     statistics: Statistics | None = None
+    """Published statistics of the channels; without them ImageNet's are taken, or halves for grey images."""
     downloadable: bool = True
+    """True if torchvision can download it."""
 
     @property
     def split(self) -> str:
-        """What the attacked split is called."""
+        """The attacked split's name for people, as in "test split"."""
         value = next(iter(self.test.values()), None)
         return f"{value} split" if isinstance(value, str) else "test split" if self.test else "all images"
 
@@ -114,14 +118,14 @@ _LETTERS: tuple[Arguments, Arguments] = (
 SETS: dict[str, TorchvisionSet] = {
     "Caltech101": TorchvisionSet({}, None, _y, _categories),
     "Caltech256": TorchvisionSet({}, None, _y, _categories),
-    "CIFAR10": TorchvisionSet(*_FLAG, _targets, statistics=CIFAR10),
-    "CIFAR100": TorchvisionSet(*_FLAG, _targets, statistics=CIFAR100),
+    "CIFAR10": TorchvisionSet(*_FLAG, _targets, statistics=CIFAR10_STATISTICS),
+    "CIFAR100": TorchvisionSet(*_FLAG, _targets, statistics=CIFAR100_STATISTICS),
     "CLEVRClassification": TorchvisionSet(*_VAL, _private_labels, _numbers(11)),
     "Country211": TorchvisionSet(*_SPLIT, _targets),
     "DTD": TorchvisionSet(*_SPLIT, _private_labels),
     "EMNIST": TorchvisionSet(*_LETTERS, _targets, gray=True),
     "EuroSAT": TorchvisionSet({}, None, _targets),
-    "FashionMNIST": TorchvisionSet(*_FLAG, _targets, gray=True, statistics=FASHION_MNIST),
+    "FashionMNIST": TorchvisionSet(*_FLAG, _targets, gray=True, statistics=FASHION_MNIST_STATISTICS),
     "FER2013": TorchvisionSet(*_SPLIT, _samples, _numbers(7), gray=True, downloadable=False),
     "FGVCAircraft": TorchvisionSet(*_TRAINVAL, _private_labels),
     "Flowers102": TorchvisionSet(*_SPLIT, _private_labels, _numbers(102)),
@@ -132,26 +136,32 @@ SETS: dict[str, TorchvisionSet] = {
     "KMNIST": TorchvisionSet(*_FLAG, _targets, gray=True),
     # A person of the test split is not in the training split: training would teach other classes.
     "LFWPeople": TorchvisionSet({"split": "test"}, None, _targets, lambda source: source.class_to_idx),
-    "MNIST": TorchvisionSet(*_FLAG, _targets, lambda source: DIGITS, gray=True, statistics=MNIST),
+    "MNIST": TorchvisionSet(*_FLAG, _targets, lambda source: DIGITS, gray=True, statistics=MNIST_STATISTICS),
     "Omniglot": TorchvisionSet({"background": False}, None, _characters, _numbers(659), gray=True),
     "OxfordIIITPet": TorchvisionSet(*_TRAINVAL, _private_labels),
     "PCAM": TorchvisionSet(*_SPLIT, _one_by_one, _numbers(2)),
     "Places365": TorchvisionSet({"split": "val"}, None, _targets),
     "QMNIST": TorchvisionSet(
-        {"what": "test"}, {"what": "train"}, _first_target, lambda source: DIGITS, gray=True, statistics=MNIST
+        {"what": "test"},
+        {"what": "train"},
+        _first_target,
+        lambda source: DIGITS,
+        gray=True,
+        statistics=MNIST_STATISTICS,
     ),
     "RenderedSST2": TorchvisionSet(*_SPLIT, _samples),
     "SEMEION": TorchvisionSet({}, None, _labels, _numbers(10), gray=True),
     "StanfordCars": TorchvisionSet(*_SPLIT, _samples, downloadable=False),
     "STL10": TorchvisionSet(*_SPLIT, _labels),
     "SUN397": TorchvisionSet({}, None, _private_labels),
-    "SVHN": TorchvisionSet(*_SPLIT, _labels, _numbers(10), statistics=SVHN),
+    "SVHN": TorchvisionSet(*_SPLIT, _labels, _numbers(10), statistics=SVHN_STATISTICS),
     "USPS": TorchvisionSet(*_FLAG, _targets, _numbers(10), gray=True),
 }
 """Class of torchvision.datasets -> how it is opened."""
 
 
 _MOST_BYTES = 8 * 2**30
+"""Bytes of training images, uint8, that are held in memory at once."""
 
 
 def torchvision_set(
@@ -167,7 +177,7 @@ def torchvision_set(
     labels = _labels_of(name, kind, source)
     order = round_robin(labels) if bool((labels.diff() >= 0).all()) else list(range(len(labels)))
     first = to_pixels(source[0][0], gray=kind.gray, size=size)
-    mean, std = kind.statistics or (HALF if kind.gray else IMAGENET)
+    mean, std = kind.statistics or (HALF_STATISTICS if kind.gray else IMAGENET_STATISTICS)
     note = (
         "published statistics"
         if kind.statistics

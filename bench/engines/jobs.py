@@ -1,4 +1,4 @@
-"""A job tried: a defense is trained with, or its proof is put to a test, on the CPU, where clients work."""
+"""Work on a job: a defense is trained with, or its proof is put to a test, on the CPU, where clients work."""
 
 from __future__ import annotations
 
@@ -16,25 +16,29 @@ from bench.price.federated import TrainingDiverged
 from bench.price.jobs import figures_of
 
 A_DAY = 24 * 3600
+"""Seconds after which a half-written training belongs to a dead process: no write takes that long."""
 
 
 @dataclass(frozen=True)
 class JobWork(Work):
-    """A job; its unfinished training is kept in `folder`, under the `fingerprint` of the method that it is made by."""
+    """The work on a training or a certificate."""
 
     kind = "job"
     remedy = "--retry crashed"
     statuses: ClassVar = {TrainingDiverged: "diverged"}
 
     job: Job
+    """The job itself."""
     folder: Path
+    """The folder in which an unfinished training is kept."""
     fingerprint: str
+    """The fingerprint of the method that makes the result; unfinished trainings of others are removed."""
 
     @property
     def items(self) -> Sequence[Job]:
         return (self.job,)
 
-    def attempt(self, tools: Tools, on_start: OnStart, watch: Watch) -> Iterator[Outcome]:
+    def outcomes(self, tools: Tools, on_start: OnStart, watch: Watch) -> Iterator[Outcome]:
         yield self.guarded(self.job, lambda: self._priced(tools, watch))
         with suppress(OSError):  # Only where no other training is unfinished.
             self.folder.rmdir()
@@ -44,7 +48,7 @@ class JobWork(Work):
         return Outcome(self.job, {"status": "ok", "reason": None, "figures": figures})
 
     def _kept(self) -> Path:
-        """Where an unfinished training is kept; what another version of the method has left there is removed."""
+        """The file of an unfinished training; files that another version of the method has left are removed."""
         kept = self.folder / f"{self.job.id}-{self.fingerprint}.safetensors"
         for old in self.folder.glob(f"{self.job.id}-*"):
             if old != kept:

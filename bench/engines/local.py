@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from attacks.attack import UnsupportedPair
-from bench.engines.attempts import GroupWork, WrongImageWork, scores
+from bench.engines.blocks import GroupWork, WrongImageWork, scores
 from bench.engines.jobs import JobWork
 from bench.engines.work import Item, Outcome, Tools, Watch, Work
 from bench.errors import ConfigurationError
@@ -22,11 +22,11 @@ from bench.plan.groups import Group, Groups
 from bench.plan.plan import Plan
 from bench.provenance import provenance
 from bench.registry.registry import Registry
-from bench.store.in_flight import DEATHS
+from bench.store.block_marks import DEATHS
 from bench.store.store import VERSION, Store
 from bench.trial import wrong_image
 from bench.trial.clients import Clients
-from bench.trial.trial import Attacked, from_arrays
+from bench.trial.trial import BlockReconstruction, from_arrays
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,17 @@ class LocalEngine:
     """Runs the blocks and jobs of a plan in this process; attacks run on `device`."""
 
     plan: Plan
+    """The cells and jobs to run."""
     registry: Registry
+    """The methods by name."""
     clients: Clients
+    """The clients' datasets, models and updates."""
     store: Store
+    """The run's folder."""
     settings: Engine
+    """The grid's section `[engine]`."""
     device: torch.device
+    """The device on which attacks run."""
 
     @cached_property
     def _groups(self) -> Groups:
@@ -67,7 +73,7 @@ class LocalEngine:
             status = self._status(item)
             if status == "ok":
                 # A worker that died between publishing and signing off was blamed for a block that is done.
-                self.store.flights.forget(item.id)
+                self.store.marks.forget(item.id)
                 continue
             wanted = {"pending", *(retry if i >= first else ())}
             if status in wanted or (status == "skipped" and self._can_borrow_now(item, {"ok", *wanted})):
@@ -81,7 +87,7 @@ class LocalEngine:
         """
         fresh = ("pending", "stale")
         blocks = [item for item in pending if isinstance(item, Block)]
-        alone = [b.id for b in blocks if self.store.flights.deaths(b.id) or self._status(b) not in fresh]
+        alone = [b.id for b in blocks if self.store.marks.deaths(b.id) or self._status(b) not in fresh]
         return [
             *self._groups.of(blocks, self.plan.blocks(), alone),
             *(item for item in pending if isinstance(item, Job)),
@@ -92,24 +98,24 @@ class LocalEngine:
 
         Raises `Unwritable` when it cannot be published, and passes KeyboardInterrupt on.
         """
-        flights, work = self.store.flights, self._work(unit)
+        marks, work = self.store.marks, self._work(unit)
         lead = work.lead
         if all(self._status(item) == "ok" for item in work.items):  # Another process was faster.
             yield from ((item, "ok", None) for item in work.items if work.wants(item))
             return
-        if flights.deaths(lead.id) >= DEATHS:
+        if marks.deaths(lead.id) >= DEATHS:
             died = f"the process died {DEATHS} times in this {work.kind}, most likely for lack of memory"
             crashed = {"status": "crashed", "reason": f"{died}; {work.remedy}"}
             yield lead, *self._publish(Outcome(lead, crashed))
             return
-        flights.start(lead.id)
+        marks.start(lead.id)
         try:
-            for outcome in work.attempt(self._tools, self._groups.begin, watch):
+            for outcome in work.outcomes(self._tools, self._groups.begin, watch):
                 status = self._publish(outcome)
                 if work.wants(outcome.item):
                     yield outcome.item, *status
         finally:
-            flights.end(lead.id)
+            marks.end(lead.id)
 
     def score_again(self) -> int:
         """Score stored reconstructions again where the scoring has changed since; returns how many blocks."""
@@ -118,8 +124,8 @@ class LocalEngine:
             record, current = self.store.record(block.id), self._scoring(block)
             if self._status(block) != "ok" or record is None or record["scoring"] == current:
                 continue
-            attacked = from_arrays(self.store.arrays(block.id))
-            scored = scores(block, self.clients.release(block), attacked, record["cost"]["seconds"], self._tools)
+            found = from_arrays(self.store.arrays(block.id))
+            scored = scores(block, self.clients.release(block), found, record["cost"]["seconds"], self._tools)
             self.store.write_record(block.id, {**record, **scored, "scoring": current})
             done += 1
         return done
@@ -128,11 +134,11 @@ class LocalEngine:
         if isinstance(unit, Job):
             return JobWork(unit, self.store.folder / "training", self.plan.fingerprints[unit.id])
         if unit.lead.cell.borrows is not None:
-            return WrongImageWork(unit.lead, self._lent(unit.lead))
+            return WrongImageWork(unit.lead, self._source_of(unit.lead))
         return GroupWork(unit)
 
-    def _lent(self, block: Block) -> Attacked | Exception:
-        """What was found for another client than the block's, or why there is nothing to borrow."""
+    def _source_of(self, block: Block) -> BlockReconstruction | Exception:
+        """The reconstructions of another client than the block's, or the reason for which there are none."""
         source = wrong_image.source(block, self.plan.images)
         if source is None:
             return UnsupportedPair("wrong_image needs two clients; attack more images")
@@ -144,7 +150,7 @@ class LocalEngine:
             return error
 
     def _can_borrow_now(self, item: Item, lends: Collection[str]) -> bool:
-        """Whether a control was skipped for want of a result that is there now, or will be."""
+        """True if a control was skipped for want of a result that is there now, or will be."""
         if isinstance(item, Job) or item.cell.borrows is None:
             return False
         source = wrong_image.source(item, self.plan.images)
@@ -154,7 +160,7 @@ class LocalEngine:
         return self.store.status_of(item.id, self.plan.fingerprints[item.id])
 
     def _scoring(self, block: Block) -> str:
-        return self._scoring_of_pool(self.clients.facts(block.cell.setting).pool)
+        return self._scoring_of_pool(self.clients.data_digests(block.cell.setting).pool)
 
     def _publish(self, outcome: Outcome) -> tuple[str, str | None]:
         item, result, blocks = outcome.item, outcome.result, self.store.blocks
@@ -166,11 +172,11 @@ class LocalEngine:
             if outcome.arrays:
                 record |= self.store.write_arrays(blocks / f"{item.id}.npz", **outcome.arrays)
             self.store.write_record(item.id, record)
-        self.store.flights.forget(item.id)
+        self.store.marks.forget(item.id)
         return result["status"], result["reason"]
 
     def _head(self, item: Item) -> dict[str, Any]:
-        """What a record says of the choices that its result is of."""
+        """The fields of a record that name the choices behind its result."""
         common = {"title": item.title, "fingerprint": self.plan.fingerprints[item.id]}
         if isinstance(item, Job):
             return {"kind": item.kind, **common}

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: blocks done, time left, the cell that runs and its iteration."""
+"""The progress bar of a run: blocks done, time left, the cell that runs and its iteration."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tqdm import tqdm
 from bench.engines.work import Item, Work
 
 LINE_SECONDS = 30.0
-"""How often a log, which no terminal redraws, gets a line."""
+"""Seconds between two lines in a log, which no terminal redraws."""
 
 
 class Watcher:

@@ -28,6 +28,7 @@ class Run:
     """A run and its folder; everything is read from what is stored."""
 
     folder: Path
+    """The folder of the run's plan and results."""
 
     @property
     def store(self) -> Store:

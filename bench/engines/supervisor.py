@@ -19,7 +19,7 @@ _STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 def is_worker() -> bool:
-    """Whether this process is the child."""
+    """True if this process is the child."""
     return WORKER in os.environ
 
 
@@ -51,12 +51,12 @@ def supervise(arguments: Sequence[str], folder: Path) -> int:
 
     died_in = ""
     child: subprocess.Popen[bytes] | None = None
-    asked: list[int] = []
+    signals: list[int] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:
-        asked.append(number)
+        signals.append(number)
         if child is not None:
-            child.send_signal(signal.SIGKILL if asked.count(signal.SIGINT) > 1 else number)
+            child.send_signal(signal.SIGKILL if signals.count(signal.SIGINT) > 1 else number)
 
     previous = {number: signal.signal(number, pass_on) for number in _STOPPING}
     try:
@@ -69,13 +69,13 @@ def supervise(arguments: Sequence[str], folder: Path) -> int:
             )
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
             code = child.wait()
-            if code == 128 + signal.SIGINT or (asked and code >= 0):
+            if code == 128 + signal.SIGINT or (signals and code >= 0):
                 return code
-            if asked or -code in _STOPPING:
+            if signals or -code in _STOPPING:
                 print(STOPPED, file=sys.stderr)
-                return 128 + (asked[0] if asked else -code)
+                return 128 + (signals[0] if signals else -code)
             how = f"was killed by signal {-code}" if code < 0 else f"left with code {code}"
-            block = Store(folder).flights.blame(child.pid)
+            block = Store(folder).marks.blame(child.pid)
             if block is None and code >= 0:
                 return code
             if block is None:

@@ -31,21 +31,28 @@ OnStart = Callable[[Group, Choice], None]
 
 @dataclass(frozen=True)
 class Tools:
-    """All that a process has at hand for any work. Attacks run on `device`, clients on the CPU."""
+    """All that a process has at hand for any work."""
 
     registry: Registry
+    """The methods by name."""
     clients: Clients
+    """The clients' datasets, models and updates, on the CPU."""
     settings: Engine
+    """The grid's section `[engine]`."""
     device: torch.device
+    """The device on which attacks run."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a block or job: `result`, with its status and reason, goes into its record, `arrays` beside it."""
+    """The end of a block or job."""
 
     item: Item
+    """The block or job."""
     result: dict[str, Any]
+    """Fields of its record, among them its status and the reason."""
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    """The reconstructions stored beside the record; empty without a result."""
 
 
 class Watch(Protocol):
@@ -62,9 +69,9 @@ class Work(ABC):
     """Something to compute, with a result for each of its `items`."""
 
     kind: ClassVar[str]
-    """What a person calls an item."""
+    """The word for an item in messages."""
     remedy: ClassVar[str]
-    """What a person can do where the work kills its process."""
+    """The advice in the message about work that kills its process."""
     statuses: ClassVar[Mapping[type[Exception], str]]
     """Exceptions whose message is the reason of a status; of others an error's record keeps the traceback."""
 
@@ -83,11 +90,11 @@ class Work(ABC):
         return self.lead.title
 
     def wants(self, item: Item) -> bool:
-        """Whether this item's result is waited for."""
+        """True if this item's result is waited for."""
         return True
 
     @abstractmethod
-    def attempt(self, tools: Tools, on_start: OnStart, watch: Watch) -> Iterator[Outcome]:
+    def outcomes(self, tools: Tools, on_start: OnStart, watch: Watch) -> Iterator[Outcome]:
         """Every item's outcome; whatever goes wrong inside becomes a status with its reason."""
 
     def guarded(self, item: Item, compute: Callable[[], Outcome]) -> Outcome:

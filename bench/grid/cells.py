@@ -9,34 +9,37 @@ from functools import cached_property
 from typing import Any
 
 from attacks.threat import ThreatModel
-from bench.grid.sections import Dataset, Public, Weights
-from bench.registry.specs import Chain, MethodSpec, chain_label, chain_name
+from bench.grid.sections import DatasetSpec, Public, Weights
+from bench.registry.specs import ChainSpec, MethodSpec, chain_label, chain_name
 from defenses.schedule import Mode, Schedule
 
 BLOCK_IMAGES = 20
 """A block holds the smallest multiple of a client's images that is at least this, and two clients, of which the control
 `wrong_image` shows each what was found for the other."""
 PRIOR_SETTINGS = ("iterations", "tv_weight", "learning_rate", "milestones", "decay")
-"""What the control `prior_only` takes over from an attack with the paper's prior."""
+"""Parameters that the control `prior_only` takes over from an attack with the paper's prior."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What all attacks and defenses of a comparison share.
+    """The dataset, model, weights, client and mode that all attacks and defenses of a comparison share."""
 
-    `preparers` are the defenses of the grid that changed the architecture; their names alone are part of the identity.
-    `mode` is the client's. `public` is what the grid says of public images where one of its threat models grants any,
-    and then `attacked` is the number of images of which they hold no copy.
-    """
-
-    dataset: Dataset
+    dataset: DatasetSpec
+    """The images that are attacked."""
     model: MethodSpec
+    """The architecture, as the grid names it."""
     weights: Weights
+    """The weights that are attacked, as the grid asks for them."""
     client: Schedule
-    preparers: tuple[Chain, ...] = ()
+    """The client's work before any defense changes it."""
+    preparers: tuple[ChainSpec, ...] = ()
+    """The defenses of the grid that changed the architecture; their names alone are part of the identity."""
     mode: Mode = "eval"
+    """The statistics by which the client's batch-norm layers normalise."""
     public: Public | None = None
+    """The grid's section on public images where one of its threat models grants any."""
     attacked: int = 0
+    """Number of attacked images of which the public ones hold no copy."""
 
     @property
     def prepared_by(self) -> tuple[str, ...]:
@@ -74,39 +77,50 @@ class Setting:
 
 @dataclass(frozen=True)
 class PublicSet:
-    """The public images of a cell in figures: their number, how many copies of attacked ones were left out, SHA-256."""
+    """The public images of a cell in figures."""
 
     count: int = 0
+    """Number of images."""
     left_out: int = 0
+    """Number of copies of attacked images that were left out."""
     digest: str = ""
+    """SHA-256 of images and labels."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One setting, defense, attack, threat model and seed, over the images of the grid.
-
-    `schedule` is the client's after the defense. `borrows` is the cell whose reconstructions the control
-    `wrong_image` scores again; `skip` says why the cell cannot run. `audited` says whether an attack that knows the
-    defense has something to adapt by, `adapts` whether attacks that simulate the client here leave nothing of it out;
-    `recovers_labels` that the attack is about labels, not about images. `public` tells of the images that the threat
-    model grants.
-    """
+    """One setting, defense, attack, threat model and seed, over the images of the grid."""
 
     setting: Setting
-    defense: Chain
+    """The dataset, model, weights and client under attack."""
+    defense: ChainSpec
+    """The parts of the client's defense."""
     attack: MethodSpec
+    """The attack with all its parameters."""
     threat: ThreatModel
+    """The facts and secrets that the server is granted."""
     seed: int
+    """The number from which all chance of the cell is drawn."""
     schedule: Schedule
+    """The client's work after the defense."""
     control: bool
+    """True if the plan added the cell to compare with."""
     attack_order: int
+    """The attack's place among the attacks of the plan."""
     defense_order: int
+    """The defense's place in the grid."""
     borrows: Cell | None = None
+    """The cell whose reconstructions the control `wrong_image` scores again."""
     skip: str | None = None
+    """The reason for which the cell cannot run."""
     audited: bool = True
+    """True if an attack that knows the defense has something to adapt by."""
     adapts: bool = False
+    """True if attacks that simulate the client here leave nothing of the defense out."""
     recovers_labels: bool = False
+    """True if the attack is about labels, not about images."""
     public: PublicSet = PublicSet()
+    """The public images that the threat model grants, in figures."""
 
     @cached_property
     def id(self) -> str:
@@ -118,7 +132,7 @@ class Cell:
 
     @property
     def client_identity(self) -> dict[str, Any]:
-        """What decides the released update, beside the images."""
+        """All choices that decide the released update, beside the images."""
         return {
             "setting": self.setting.identity,
             "defense": [part.canonical for part in self.defense],
@@ -141,8 +155,11 @@ class Block:
     """A run of consecutive images of a cell: the unit of work, storage and resuming."""
 
     cell: Cell
+    """The cell to which the images belong."""
     start: int
+    """The number of the first image."""
     stop: int
+    """The number after that of the last image."""
 
     @property
     def id(self) -> str:

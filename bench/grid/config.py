@@ -21,28 +21,28 @@ from pydantic import (
 
 from attacks.threat import ThreatModel
 from bench.errors import ConfigurationError, suggest
-from bench.grid.reading import GridSource, add_methods, apply_override, explain, read_grid
+from bench.grid.reading import GridSource, add_methods, apply_override, list_mistakes, read_grid
 from bench.grid.sections import (
-    Board,
-    Certificate,
+    BoardRules,
+    CertificateTest,
     Client,
-    Dataset,
+    DatasetSpec,
     Engine,
     Expect,
+    GridSection,
     Positive,
     Public,
-    Section,
     Seeds,
     Since,
     Threat,
     Utility,
     Weights,
     as_list,
-    distinct,
+    without_duplicates,
 )
 from bench.models.catalogue import MODELS, check_model
 from bench.registry.registry import Registry
-from bench.registry.specs import Chain, MethodSpec, expand, parse
+from bench.registry.specs import ChainSpec, MethodSpec, expand, parse
 
 
 def models(value: object) -> list[MethodSpec]:
@@ -61,22 +61,22 @@ def models(value: object) -> list[MethodSpec]:
     return specs
 
 
-Spec = InstanceOf[MethodSpec]
+_Spec = InstanceOf[MethodSpec]
 
 
-class Grid(Section):
-    """What is attacked, by what, under what: the cells are the product of all its lists.
+class Grid(GridSection):
+    """The methods that meet and the images they meet on: the cells are the product of all lists.
 
     Attacks and the parts of defenses hold all their parameters; models hold those that were written.
     """
 
-    dataset: Dataset
-    models: tuple[Spec, ...]
+    dataset: DatasetSpec
+    models: tuple[_Spec, ...]
     weights: Annotated[tuple[Weights, ...], BeforeValidator(as_list)] = (Weights(),)
     images: Positive
     seeds: Seeds = (0,)
-    attacks: tuple[Spec, ...]
-    defenses: tuple[tuple[Spec, ...], ...]
+    attacks: tuple[_Spec, ...]
+    defenses: tuple[tuple[_Spec, ...], ...]
     threat: Threat = Threat()
     public: Annotated[Public, Since(2)] = Public()
     client: Client = Client()
@@ -100,13 +100,13 @@ class Grid(Section):
 
     @field_validator("defenses", mode="before")
     @classmethod
-    def _expand_defenses(cls, values: object, info: ValidationInfo) -> tuple[Chain, ...]:
+    def _expand_defenses(cls, values: object, info: ValidationInfo) -> tuple[ChainSpec, ...]:
         return tuple(_registry(info).expand("defense", as_list(values)))
 
     @field_validator("models", "weights", "attacks", "defenses")
     @classmethod
     def _not_empty(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
-        return distinct(values)
+        return without_duplicates(values)
 
     @field_serializer("models")
     def _write_models(self, models: tuple[MethodSpec, ...]) -> list[object]:
@@ -121,11 +121,11 @@ class Grid(Section):
         return [attack.call for attack in attacks]
 
     @field_serializer("defenses")
-    def _write_defenses(self, defenses: tuple[Chain, ...]) -> list[str]:
+    def _write_defenses(self, defenses: tuple[ChainSpec, ...]) -> list[str]:
         return [" | ".join(part.call for part in chain) for chain in defenses]
 
 
-class Config(Section):
+class Config(GridSection):
     """A whole run; `name` is the preset's or the file's, and the run's folder unless another is asked for.
 
     Without `utility` nothing is trained, without `certificate` no proof is put to a test. `board` is there when the
@@ -133,10 +133,10 @@ class Config(Section):
     """
 
     name: StrictStr
-    board: Board | None = None
+    board: BoardRules | None = None
     grid: Grid
     utility: Utility | None = None
-    certificate: Certificate | None = None
+    certificate: CertificateTest | None = None
     engine: Engine = Engine()
     expect: Expect | None = None
 
@@ -151,7 +151,7 @@ class Config(Section):
     @field_validator("expect")
     @classmethod
     def _expects_a_known_attack(cls, expect: Expect | None, info: ValidationInfo) -> Expect | None:
-        known = [entry.name for entry in _registry(info).entries("attack")]
+        known = [entry.name for entry in _registry(info).descriptions("attack")]
         if expect is not None and expect.attack not in known:
             raise ValueError(f".attack: unknown attack {expect.attack!r}; {suggest(expect.attack, known)}")
         return expect
@@ -180,7 +180,7 @@ def load_config(
     join those of the grid. Imports the methods that it names. Raises ConfigurationError for whatever is wrong with it.
     """
     registry = registry or Registry()
-    registry.entries("attack")  # Runs the plugin files: one that cannot be used is then named once.
+    registry.descriptions("attack")  # Runs the plugin files: one that cannot be used is then named once.
     table, name, source = read_grid(spec, overrides)
     for override in overrides:
         apply_override(table, override, Config)
@@ -206,7 +206,7 @@ def _validated(table: Mapping[str, Any], source: str, registry: Registry) -> Con
     try:
         return Config.model_validate(table, context={"registry": registry})
     except ValidationError as error:
-        raise ConfigurationError(explain(error, Config, source)) from error
+        raise ConfigurationError(list_mistakes(error, Config, source)) from error
 
 
 def _registry(info: ValidationInfo) -> Registry:

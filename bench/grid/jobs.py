@@ -9,8 +9,8 @@ from functools import cached_property
 from typing import Any
 
 from bench.grid.cells import Setting
-from bench.grid.sections import Certificate, Utility
-from bench.registry.specs import Chain, chain_label, chain_name
+from bench.grid.sections import CertificateTest, Utility
+from bench.registry.specs import ChainSpec, chain_label, chain_name
 from defenses.schedule import Schedule
 
 
@@ -18,20 +18,26 @@ from defenses.schedule import Schedule
 class Job:
     """A defense in a setting, trained with ("training") or put to a test of its proof ("certificate").
 
-    `schedule` is the client's after the defense; `asked` is the section of the grid file. Training starts from the
-    setting's architecture with new weights, whatever weights are attacked: its job is shared by all of them.
+    Training starts from the setting's architecture with new weights, whatever weights are attacked: its job is shared
+    by all of them.
     """
 
     setting: Setting
-    defense: Chain
+    """The dataset, model and client; of a certificate also the weights."""
+    defense: ChainSpec
+    """The parts of the client's defense."""
     defense_order: int
+    """The defense's place in the grid."""
     schedule: Schedule
+    """The client's work after the defense."""
     seed: int
-    asked: Utility | Certificate
+    """The number from which all chance of the job is drawn."""
+    section: Utility | CertificateTest
+    """The section of the grid file that asks for the job."""
 
     @property
     def kind(self) -> str:
-        return "training" if isinstance(self.asked, Utility) else "certificate"
+        return "training" if isinstance(self.section, Utility) else "certificate"
 
     @cached_property
     def id(self) -> str:
@@ -43,7 +49,7 @@ class Job:
             "setting": setting,
             "defense": [part.canonical for part in self.defense],
             "seed": self.seed,
-            "asked": self.asked.identity,
+            "asked": self.section.identity,
         }
         return f"{self.kind}-{hashlib.sha256(json.dumps(choices, sort_keys=True).encode()).hexdigest()[:16]}"
 
@@ -53,7 +59,7 @@ class Job:
 
     @property
     def described(self) -> dict[str, Any]:
-        """What every row of its results repeats."""
+        """Columns that every row of its results repeats."""
         return {
             "kind": self.kind,
             "job": self.id,
@@ -67,5 +73,5 @@ class Job:
             "images_per_update": self.schedule.images,
             "local_steps": 0 if self.schedule.sends_gradient else self.schedule.steps,
             "seed": self.seed,
-            **self.asked.described,
+            **self.section.described,
         }

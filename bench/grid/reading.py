@@ -19,20 +19,20 @@ from bench.registry.presets import FILE
 
 @dataclass(frozen=True)
 class GridText:
-    """A grid that somebody else has found by name, such as a board's.
-
-    `name` becomes the run's, `title` is what messages call it. A `fixed` grid takes no overrides but of its engine, as
-    its results would be another grid's, and needs a defense.
-    """
+    """A grid whose text somebody else has found by name, such as a board's."""
 
     name: str
+    """The name of the run."""
     text: str
+    """The grid file's text."""
     title: str
+    """The grid's name in messages."""
     fixed: bool = False
+    """True if only the engine can be overridden, as the results would be another grid's, and a defense is needed."""
 
 
 GridSource = str | Path | GridText
-"""The name of a preset, the path of a TOML file, or the text of a grid."""
+"""A grid by the name of a preset, by the path of a TOML file, or as text."""
 
 
 def presets() -> dict[str, str]:
@@ -117,7 +117,7 @@ def apply_override(table: dict[str, Any], override: str, model: type[BaseModel])
     table[last] = _override_value(key, text.strip())
 
 
-def explain(error: ValidationError, model: type[BaseModel], source: str) -> str:
+def list_mistakes(error: ValidationError, model: type[BaseModel], source: str) -> str:
     """Everything that is wrong, one line a mistake, unknown keys first."""
     mistakes = sorted(error.errors(), key=lambda mistake: mistake["type"] != "extra_forbidden")
     return "\n".join(f"{source}: {_mistake(mistake, model)}" for mistake in mistakes)

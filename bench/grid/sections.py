@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -27,6 +28,9 @@ from bench.data.catalogue import check_dataset
 from bench.errors import ConfigurationError
 from defenses.schedule import Mode, Schedule
 
+if TYPE_CHECKING:
+    from bench.models.weights import WeightsSpec
+
 Positive = Annotated[StrictInt, Field(ge=1)]
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 
@@ -36,7 +40,7 @@ def as_list(value: object) -> list[object]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-def distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+def without_duplicates(values: tuple[Any, ...]) -> tuple[Any, ...]:
     """The values without duplicates, in order; raises ValueError when there is none."""
     if not values:
         raise ValueError("is empty; give at least one")
@@ -44,7 +48,7 @@ def distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _each_once(seeds: tuple[int, ...]) -> tuple[int, ...]:
-    if len(distinct(seeds)) < len(seeds):
+    if len(without_duplicates(seeds)) < len(seeds):
         raise ValueError(f"has duplicates: {list(seeds)}; name every seed once")
     return seeds
 
@@ -67,9 +71,10 @@ class Since:
     """
 
     round: int
+    """The round of boards after which the key joined."""
 
 
-class Section(BaseModel):
+class GridSection(BaseModel):
     """A table of the grid file: unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -85,7 +90,7 @@ class Section(BaseModel):
         return {name: value for name, value in handler(self).items() if name not in later}
 
 
-class Dataset(Section):
+class DatasetSpec(GridSection):
     """The images: a name of `leakboard list datasets`, and for datasets on disk where they are."""
 
     name: StrictStr
@@ -99,12 +104,12 @@ class Dataset(Section):
         return {"name": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
-    def _takes_these(self) -> Dataset:
+    def _takes_these(self) -> DatasetSpec:
         _check_dataset(self.name, {"root": self.root, "download": self.download or None, "size": self.size})
         return self
 
 
-class Weights(Section):
+class Weights(GridSection):
     """The model's weights: untrained (all None), trained here for `epochs` on `dataset`, or a checkpoint.
 
     `dataset` None is the training half of the grid's own dataset; `root`, `download` and `size` are of `dataset`.
@@ -149,12 +154,21 @@ class Weights(Section):
         return f"epochs={self.epochs}" + (f" on {self.dataset}" if self.dataset else "")
 
     @property
-    def recipe(self) -> Any:
-        """The same as `bench.models.weights` takes it: "untrained", a checkpoint's path or a table."""
-        return self.checkpoint or self.model_dump(exclude_none=True) or "untrained"
+    def spec(self) -> WeightsSpec:
+        """The same for the room of models, which imports torch."""
+        from bench.models.weights import WeightsSpec
+
+        opened = {"root": self.root, "download": self.download, "size": self.size}
+        return WeightsSpec(
+            self.label,
+            epochs=self.epochs,
+            checkpoint=Path(self.checkpoint).expanduser() if self.checkpoint else None,
+            dataset=self.dataset,
+            parameters={key: value for key, value in opened.items() if value is not None},
+        )
 
 
-class Public(Section):
+class Public(GridSection):
     """The server's public images where `threat.public` grants them: at most `count`, from the half of a training set.
 
     `dataset` None is the grid's own; `root`, `download` and `size` are of `dataset`. Copies of attacked images are left
@@ -183,23 +197,23 @@ class Public(Section):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What decides the images, beside the attacked ones."""
+        """The choices that decide the images, beside the attacked ones."""
         return self.model_dump(exclude={"root", "download"}, exclude_none=True)
 
 
 def _axis(switch: Switch) -> Any:
     """The type of the key that lists values of a field of the threat model, and its default."""
     value = StrictBool if switch.kind is bool else switch.kind
-    axis = Annotated[tuple[value, ...], BeforeValidator(as_list), AfterValidator(distinct)]
+    axis = Annotated[tuple[value, ...], BeforeValidator(as_list), AfterValidator(without_duplicates)]
     # Published configurations hold the key of every switch of their time.
     return (axis if switch.since < 2 else Annotated[axis, Since(switch.since)]), (switch.default,)
 
 
-_Axes: Any = create_model("_Axes", __base__=Section, **{switch.name: _axis(switch) for switch in switches()})
+_Axes: Any = create_model("_Axes", __base__=GridSection, **{switch.name: _axis(switch) for switch in switches()})
 
 
 class Threat(_Axes):
-    """What the server knows; each key is an axis."""
+    """The server's knowledge; each key is an axis."""
 
     @property
     def models(self) -> list[ThreatModel]:
@@ -208,7 +222,7 @@ class Threat(_Axes):
         return [ThreatModel(*combination) for combination in itertools.product(*axes)]
 
 
-class Client(Section):
+class Client(GridSection):
     """The client's published work before any defense changes it, as in `defenses.schedule.Schedule`.
 
     `mode` is an axis: by which statistics the client's batch-norm layers normalise, and with them the attacker's.
@@ -218,15 +232,15 @@ class Client(Section):
     epochs: Annotated[StrictInt, Field(ge=0)] = 0
     batch_size: Positive | None = None
     learning_rate: Annotated[Number, Field(gt=0)] = 1e-3
-    mode: Annotated[tuple[Mode, ...], BeforeValidator(as_list), AfterValidator(distinct)] = ("eval",)
+    mode: Annotated[tuple[Mode, ...], BeforeValidator(as_list), AfterValidator(without_duplicates)] = ("eval",)
 
     @property
     def schedule(self) -> Schedule:
         return Schedule(**self.model_dump(exclude={"mode"}))
 
 
-class Engine(Section):
-    """How it runs; nothing here changes what is asked, so nothing of it enters a cell's id.
+class Engine(GridSection):
+    """The way in which a run is computed: no key changes which result is asked for, so none enters a cell's id.
 
     `chunk`: trials in one tensor program; `timeout`: seconds a block may take; `threads`: of the CPU. None leaves
     the choice to the engine. `execution` and `precision` are those of `attacks.engine.execution`; a result of one
@@ -241,7 +255,7 @@ class Engine(Section):
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
 
 
-class Expect(Section):
+class Expect(GridSection):
     """The run fails unless `attack`, undefended, beats the strongest control by `gain_db` in mean PSNR.
 
     Not judged in a grid without that attack.
@@ -254,35 +268,35 @@ class Expect(Section):
 Metric = Literal["psnr_db", "ssim", "identified", "label_accuracy", "accuracy", "epsilon", "certificate"]
 
 
-class Limits(Section):
-    """How far an entry may go: defenses in one entry, images of one update, local steps of one client."""
+class EntryLimits(GridSection):
+    """The most that an entry may hold: defenses in one entry, images of one update, local steps of one client."""
 
     defenses: Positive = 20
     images_per_update: Positive = 20
     local_steps: Positive = 100
 
 
-class Board(Section):
+class BoardRules(GridSection):
     """A board's rules; its questions are those of the grid beside it.
 
     `summary` is one sentence. `required` are the labels of the grid's attacks, all of which every defense must face.
-    `margin`, `minimum_images` and `alpha` are those of `leaderboards.ranking.verdicts.Rule`. `metrics` are what an
-    entry must have measured wherever it can be. `rules` names the rules of floors, verdicts and ranks: a board is
+    `margin`, `minimum_images` and `alpha` are those of `leaderboards.ranking.verdicts.RankingRule`. `metrics` are what
+    an entry must have measured wherever it can be. `rules` names the rules of floors, verdicts and ranks: a board is
     judged by those of its time.
     """
 
     title: StrictStr
     summary: StrictStr
-    required: Annotated[tuple[StrictStr, ...], AfterValidator(distinct)]
-    metrics: Annotated[tuple[Metric, ...], AfterValidator(distinct)] = ("ssim", "psnr_db", "identified")
+    required: Annotated[tuple[StrictStr, ...], AfterValidator(without_duplicates)]
+    metrics: Annotated[tuple[Metric, ...], AfterValidator(without_duplicates)] = ("ssim", "psnr_db", "identified")
     margin: Annotated[Number, Field(ge=0, lt=1)] = 0.05
     minimum_images: Positive = 100
     alpha: Annotated[Number, Field(gt=0, lt=1)] = 0.05
-    limits: Limits = Limits()
+    limits: EntryLimits = EntryLimits()
     rules: Annotated[Literal[1], Since(2)] = 1
 
 
-class Utility(Section):
+class Utility(GridSection):
     """Federated training with every defense: its rounds, its server (`bench.price.federated.Server`), what is asked of
     it.
 
@@ -301,16 +315,16 @@ class Utility(Section):
 
     @property
     def described(self) -> dict[str, Any]:
-        """What a row of results repeats."""
+        """Columns that a row of results repeats."""
         return self.model_dump(exclude={"seeds"})
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What decides the trained weights."""
+        """All choices that decide the trained weights."""
         return self.model_dump(exclude={"seeds", "least_accuracy", "delta"})
 
 
-class Certificate(Section):
+class CertificateTest(GridSection):
     """A test of every defense that proves something: among so many `candidates`, so many `trials`.
 
     See `bench.price.certificates`.
@@ -321,7 +335,7 @@ class Certificate(Section):
 
     @property
     def described(self) -> dict[str, Any]:
-        """What a row of results repeats, and what decides the result."""
+        """Columns that a row of results repeats; they are also all choices that decide the result."""
         return self.model_dump()
 
     identity = described

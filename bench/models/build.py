@@ -87,7 +87,7 @@ def _network(name: str, parameters: Mapping[str, Any], input_shape: tuple[int, i
 
 
 def _is_new_in_torchvision(name: str) -> bool:
-    """Whether an installed torchvision newer than the catalogue knows this classification model."""
+    """True if an installed torchvision newer than the catalogue knows this classification model."""
     if name in TORCHVISION_MODELS:
         return False
     from torchvision import models

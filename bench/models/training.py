@@ -19,16 +19,18 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Recipe:
-    """SGD with the constants of Geiping et al. (2020), section 5, but momentum and a half cosine instead of steps.
-
-    `flips` mirrors half of the 32x32 colour images.
-    """
+    """SGD with the constants of Geiping et al. (2020), section 5, but momentum and a half cosine instead of steps."""
 
     learning_rate: float = 0.1
+    """The rate of the first step, falling to 0 in half a cosine."""
     momentum: float = 0.9
+    """The momentum of SGD, without Nesterov's correction."""
     weight_decay: float = 5e-4
+    """The factor of the weights that is added to their gradient."""
     batch_size: int = 128
+    """Images of one step; all of them where there are fewer."""
     flips: bool = True
+    """True if half of the 32x32 colour images are mirrored."""
 
 
 def train(

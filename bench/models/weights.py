@@ -5,10 +5,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
 import time
 import warnings
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,15 +14,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.data.catalogue import check_dataset
 from bench.data.dataset import Dataset, digest_of
 from bench.data.load import load_dataset
 from bench.devices import cache_folder
-from bench.errors import ConfigurationError, suggest
+from bench.errors import ConfigurationError
 from bench.models import networks, training
 from bench.models.training import Progress, Recipe, accuracy, train
 from bench.source_digests import digests, file
-from bench.store.tensors import State, digest_of_state, place, read_checkpoint, read_state, state_of, write_state
+from bench.store.tensors import (
+    StateDict,
+    digest_of_state,
+    load_state,
+    read_checkpoint,
+    read_state,
+    state_of,
+    write_state,
+)
 from defenses.task import Classifier
 
 
@@ -55,7 +60,7 @@ def read_kept(path: Path, model: Classifier) -> float | None:
     try:
         state, metadata = read_state(path)
         score = float(metadata["accuracy"])
-        place(model, state, str(path))
+        load_state(model, state, str(path))
     except (ValueError, KeyError) as error:
         warnings.warn(f"the kept weights {path} are damaged ({error}); training again", stacklevel=3)
         return None
@@ -72,95 +77,49 @@ def keep(path: Path, model: Classifier, score: float, label: str) -> None:
         )
 
 
-UNTRAINED = "untrained"
-
-
 @dataclass(frozen=True)
 class WeightsSpec:
-    """One of three: neither field set (untrained), `epochs` of training, or a `checkpoint` file.
+    """A wish for weights: `epochs` of training, a `checkpoint` file, or neither (untrained)."""
 
-    With `dataset` the network is trained on that dataset's training split, opened with `parameters`, instead
-    of the attacked dataset's own. `label` is what tables show.
-    """
-
-    label: str
+    label: str = "untrained"
+    """The weights as tables show them."""
     epochs: int | None = None
+    """Passes over the training split."""
     checkpoint: Path | None = None
+    """The file of the weights."""
     dataset: str | None = None
+    """The dataset to train on; None is the attacked one."""
     parameters: dict[str, Any] = field(default_factory=dict)
-
-
-def parse_weights(spec: str | int | Mapping[str, Any] | os.PathLike[str]) -> WeightsSpec:
-    """What `spec` asks for: "untrained", a number of epochs, a checkpoint's path, or
-    {epochs = 20, dataset = "cifar10-jpeg", ...the parameters of that dataset}.
-
-    Raises `ConfigurationError` for anything else; files are not looked at.
-    """
-    if isinstance(spec, Mapping):
-        return _parse_table(dict(spec))
-    if isinstance(spec, int):
-        return _of_epochs(spec)
-    if spec == UNTRAINED:
-        return WeightsSpec(UNTRAINED)
-    if isinstance(spec, str | os.PathLike) and os.fspath(spec):
-        path = Path(spec).expanduser()
-        return WeightsSpec(path.name, checkpoint=path)
-    raise _refusal(spec)
-
-
-def _parse_table(table: dict[str, Any]) -> WeightsSpec:
-    if "epochs" not in table:
-        near = f" ({suggest(next(iter(table)), ['epochs', 'dataset'])})" if table else ""
-        raise ConfigurationError(f"weights {table!r}: epochs is missing{near}; write {{ epochs = 20, ... }}")
-    epochs, name = table.pop("epochs"), table.pop("dataset", None)
-    plain = _of_epochs(epochs)
-    if name is None:
-        if table:
-            key = next(iter(table))
-            raise ConfigurationError(f"weights: unknown key {key!r}; {suggest(key, ['epochs', 'dataset'])}")
-        return plain
-    if not isinstance(name, str):
-        raise ConfigurationError(f"weights: dataset must be the name of a dataset, got {name!r}")
-    check_dataset(name, table)
-    return WeightsSpec(f"{plain.label} on {name}", epochs=epochs, dataset=name, parameters=table)
-
-
-def _of_epochs(epochs: object) -> WeightsSpec:
-    if not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1:
-        raise _refusal(epochs)
-    return WeightsSpec(f"{epochs} epoch{'s' if epochs > 1 else ''}", epochs=epochs)
-
-
-def _refusal(value: object) -> ConfigurationError:
-    return ConfigurationError(
-        f'weights must be "untrained", a whole number of training epochs from 1 on, the path of a checkpoint, or '
-        f'{{ epochs = 20, dataset = "cifar10-jpeg" }}; got {value!r}'
-    )
+    """The parameters with which that dataset is opened."""
 
 
 _SCORED_WHEN_TRAINED = 10_000
+"""The most images over which the accuracy of weights trained here is measured, once, since it is kept with them."""
 _SCORED_OF_A_CHECKPOINT = 1_000
+"""The most images over which the accuracy of a checkpoint is measured, in every run anew."""
 
 
 @dataclass(frozen=True)
-class Weights:
-    """What was placed in the model, and how it was made.
-
-    `state` holds parameters and buffers; `recipe_digest` is a SHA-256 of all that determines them; `accuracy`,
-    in [0, 1], is over the attacked split of the dataset trained on (None when untrained; for a checkpoint over up
-    to 1,000 images of the attacked dataset).
-    """
+class LoadedWeights:
+    """Weights as `load_weights` placed them in a model, with their origin and accuracy."""
 
     label: str
+    """The weights as tables show them."""
     recipe_digest: str
+    """SHA-256 of all that determines them."""
     accuracy: float | None
+    """Fraction classified rightly, in [0, 1], of the attacked split of the dataset trained on; None when untrained.
+
+    Of a checkpoint, over up to 1,000 images of the attacked dataset."""
     epochs: int
-    state: State
+    """Epochs trained here; 0 for untrained weights and checkpoints."""
+    state: StateDict
+    """All parameters and buffers."""
 
 
 def load_weights(
     model: Classifier,
-    spec: str | int | Mapping[str, Any] | os.PathLike[str],
+    wanted: WeightsSpec,
     *,
     dataset: Dataset,
     seed: int,
@@ -168,21 +127,20 @@ def load_weights(
     device: str = "cpu",
     progress: Progress | None = None,
     training_set: Dataset | None = None,
-) -> Weights:
-    """Place the weights that `spec` asks for (see `parse_weights`) in a fresh `model`, left in eval mode on the CPU.
+) -> LoadedWeights:
+    """Place the `wanted` weights in a fresh `model`, left in eval mode on the CPU.
 
-    `training_set` is what to train on where it is not the one that `spec` names.
+    `training_set` is what to train on where it is not the one that `wanted` names.
     Training starts from the model's own weights, so that an architecture changed beforehand is trained as it is,
     and is kept by the hash of everything that determines it. Raises `ConfigurationError` when there is nothing to
     train on, a checkpoint does not fit, or training diverges.
     """
-    wanted = parse_weights(spec)
     model.eval()
     if wanted.checkpoint is not None:
         return _from_checkpoint(model, wanted, wanted.checkpoint, dataset, device)
     if wanted.epochs is None:
         state = state_of(model)
-        return Weights(wanted.label, digest_of_state(state), None, 0, state)
+        return LoadedWeights(wanted.label, digest_of_state(state), None, 0, state)
     source = training_set or _training_set(wanted, dataset)
     pixels, labels = _training_split(source, dataset, wanted)
     recipe = recipe or _recipe(model, wanted, dataset)
@@ -193,24 +151,19 @@ def load_weights(
         train(model, pixels, labels, epochs=wanted.epochs, seed=seed, recipe=recipe, device=device, progress=progress)
         kept = accuracy(model, source, _SCORED_WHEN_TRAINED, device)
         keep(path, model, kept, wanted.label)
-    return Weights(wanted.label, digest, kept, wanted.epochs, state_of(model))
+    return LoadedWeights(wanted.label, digest, kept, wanted.epochs, state_of(model))
 
 
 def check_weights(
-    model: Classifier,
-    spec: str | int | Mapping[str, Any] | os.PathLike[str],
-    *,
-    dataset: Dataset,
-    training_set: Dataset | None = None,
+    model: Classifier, wanted: WeightsSpec, *, dataset: Dataset, training_set: Dataset | None = None
 ) -> str | None:
     """Raise `ConfigurationError` where `load_weights` would, but train nothing and leave the model as it is.
 
     Returns a SHA-256 of what a checkpoint holds.
     """
-    wanted = parse_weights(spec)
     if wanted.checkpoint is not None:
         state = read_checkpoint(wanted.checkpoint)
-        place(copy.deepcopy(model), state, str(wanted.checkpoint))
+        load_state(copy.deepcopy(model), state, str(wanted.checkpoint))
         return digest_of_state(state)
     if wanted.epochs is not None:
         _training_split(training_set or _training_set(wanted, dataset), dataset, wanted)
@@ -218,15 +171,9 @@ def check_weights(
 
 
 def training_seconds(
-    model: Classifier,
-    spec: str | int | Mapping[str, Any] | os.PathLike[str],
-    *,
-    dataset: Dataset,
-    seed: int,
-    training_set: Dataset | None = None,
+    model: Classifier, wanted: WeightsSpec, *, dataset: Dataset, seed: int, training_set: Dataset | None = None
 ) -> float:
-    """What `load_weights` would spend on training, measured on a copy by a few steps; 0 where it need not train."""
-    wanted = parse_weights(spec)
+    """Seconds that `load_weights` would train, measured on a copy by a few steps; 0 where it need not train."""
     if wanted.epochs is None:
         return 0.0
     pixels, labels = _training_split(training_set or _training_set(wanted, dataset), dataset, wanted)
@@ -249,11 +196,13 @@ def _recipe(model: Classifier, wanted: WeightsSpec, attacked: Dataset) -> Recipe
     return Recipe(learning_rate=rate, flips=(wanted.dataset or attacked.name) != "SVHN")
 
 
-def _from_checkpoint(model: Classifier, wanted: WeightsSpec, path: Path, dataset: Dataset, device: str) -> Weights:
-    place(model, read_checkpoint(path), str(path))
+def _from_checkpoint(
+    model: Classifier, wanted: WeightsSpec, path: Path, dataset: Dataset, device: str
+) -> LoadedWeights:
+    load_state(model, read_checkpoint(path), str(path))
     state = state_of(model)
     score = accuracy(model, dataset, _SCORED_OF_A_CHECKPOINT, device)
-    return Weights(wanted.label, digest_of_state(state), score, 0, state)
+    return LoadedWeights(wanted.label, digest_of_state(state), score, 0, state)
 
 
 def _training_set(wanted: WeightsSpec, attacked: Dataset) -> Dataset:
@@ -261,7 +210,7 @@ def _training_set(wanted: WeightsSpec, attacked: Dataset) -> Dataset:
 
 
 def _training_split(source: Dataset, attacked: Dataset, wanted: WeightsSpec) -> tuple[Tensor, Tensor]:
-    """What to train on; raises `ConfigurationError` unless it has the classes and the shape of what is attacked."""
+    """The images and labels to train on; raises `ConfigurationError` unless shape and classes are the attacked ones."""
     split = source.training()
     if split is None:
         raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""What a run's folder holds from the start: the resolved configuration, the attacked images and the plan."""
+"""The description of a run in its folder: the resolved configuration, the attacked images and the plan."""
 
 from __future__ import annotations
 
@@ -95,10 +95,10 @@ def described_jobs(plan: Plan, clients: Clients) -> list[dict[str, Any]]:
     rows = []
     for job in plan.jobs:
         key = job.setting, job.defense
-        if isinstance(job.asked, Utility) and key not in proofs:
-            rounds = rounds_of(job.asked, clients.dataset(job.setting), job.schedule)
+        if isinstance(job.section, Utility) and key not in proofs:
+            rounds = rounds_of(job.section, clients.dataset(job.setting), job.schedule)
             with named(f"defense {chain_label(job.defense)}"):
-                proofs[key] = proven(clients.chain(job.defense), job.setting.client, rounds, job.asked.delta)
-        proof = proofs[key] if isinstance(job.asked, Utility) else {}
+                proofs[key] = proven(clients.chain(job.defense), job.setting.client, rounds, job.section.delta)
+        proof = proofs[key] if isinstance(job.section, Utility) else {}
         rows.append({**job.described, "fingerprint": plan.fingerprints[job.id], **proof})
     return rows

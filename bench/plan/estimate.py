@@ -62,8 +62,8 @@ def _seconds(job: Job, clients: Clients) -> float:
     model = in_mode(clients.architecture(job.setting, job.seed), job.setting.mode)
     task = Task(model, dataset.classes, dataset.input_shape, job.schedule)
     params: Params = {name: p.detach() for name, p in model.named_parameters()}
-    if isinstance(job.asked, Utility):
-        rounds = rounds_of(job.asked, dataset, job.schedule)
+    if isinstance(job.section, Utility):
+        rounds = rounds_of(job.section, dataset, job.schedule)
         data = dataset.training()
         assert data is not None, "the plan has checked this"
         some = min(rounds.clients, clients_at_once(task, params))
@@ -76,10 +76,10 @@ def _seconds(job: Job, clients: Clients) -> float:
         return min(times) * rounds.rounds * rounds.clients / some
     pool = Pool.of(dataset)
     guarantee = chain.privacy(job.setting.client, 1, UNUSED_DELTA)
-    few = max(1, job.asked.trials // 20)
+    few = max(1, job.section.trials // 20)
     started = time.perf_counter()
-    measure(chain, task, params, pool, guarantee, candidates=job.asked.candidates, trials=few)
-    return (time.perf_counter() - started) * job.asked.trials / few
+    measure(chain, task, params, pool, guarantee, candidates=job.section.candidates, trials=few)
+    return (time.perf_counter() - started) * job.section.trials / few
 
 
 ENOUGH = 0.5
@@ -133,16 +133,23 @@ class Cost:
     """Adds up the seconds of blocks; every attack, and every defense's client, is measured once."""
 
     registry: Registry
+    """The methods by name."""
     clients: Clients
+    """The clients' datasets, models and updates."""
     chunk: int | None
+    """Trials in one tensor program; None for as many as memory holds."""
     device: torch.device
+    """The device on which attacks are measured."""
     blocks: int = 0
+    """Blocks to run."""
     training: float = 0.0
+    """Seconds in which weights are trained, each once."""
     shares: float = 0.0
+    """Seconds in which clients compute their updates."""
     attacks: dict[str, float] = field(default_factory=dict)
-    """By label."""
+    """An attack's label -> seconds of it."""
     unknown: dict[str, None] = field(default_factory=dict)
-    """Why some could not be estimated."""
+    """Reasons for which blocks could not be estimated, in order."""
     _seen: set[Any] = field(default_factory=set)
     _measured: dict[Any, float] = field(default_factory=dict)
 
@@ -182,19 +189,19 @@ class Cost:
         """Seconds of a group of so many blocks like this one."""
         cell = block.cell
         attack: Attack = self.registry.build("attack", cell.attack)
-        released = self.clients.release(block)
+        release = self.clients.release(block)
         means = self.clients.class_means(cell.setting, cell.threat) if cell.control else None
         public = self.clients.public(cell.setting) if attack.needs_public else None
-        seen = observe(released, cell.threat, means, public).to(self.device)
+        seen = observe(release, cell.threat, means, public).to(self.device)
         seeds = attack_seeds(block) * blocks
         fits = self.chunk or len(seeds)
         if attack.joint:
             seen = joined([seen] * blocks)
         else:
-            fits = min(fits, trials_that_fit(released.task, released.params, attack.restarts, self.device))
+            fits = min(fits, trials_that_fit(release.task, release.params, attack.restarts, self.device))
         trials = min(fits, len(seeds))
         with executing(Execution(mode="eager", memory=budget(self.device))):
-            return attack_seconds(attack, seen[:trials], seeds[:trials]) * len(seeds) / trials
+            return estimate_seconds(attack, seen[:trials], seeds[:trials]) * len(seeds) / trials
 
     def _once(self, key: Any, measure: Callable[[], float]) -> float:
         if key not in self._measured:
@@ -212,8 +219,8 @@ class _Enough(BaseException):
     """No plugin may catch it."""
 
 
-def attack_seconds(attack: Attack, seen: Observation, seeds: list[int]) -> float:
-    """What `reconstruct` would take; an attack that reports its iterations is stopped after a few of them."""
+def estimate_seconds(attack: Attack, seen: Observation, seeds: list[int]) -> float:
+    """Seconds that `reconstruct` would take; an attack that reports its iterations is stopped after a few of them."""
     started = time.perf_counter()
     marks: list[tuple[int, float]] = []
     left = 0

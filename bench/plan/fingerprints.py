@@ -46,16 +46,17 @@ def block_fingerprints(
     checkpoints: dict[Setting, str | None],
     precision: str,
 ) -> dict[str, str]:
-    """Of every block, by id: its methods' sources, the images they see, and what else data and weights decide."""
-    digest_of_sources = cache(lambda paths: sources_fingerprint(paths))
+    """Block's id -> fingerprint of its methods' code, of the images they see, and of other data that decides it."""
+    digest_of_sources = cache(lambda paths, code: sources_fingerprint(paths, code))
     digest_of_images = cache(lambda setting, start, stop: clients.dataset(setting).digest(range(start, stop)))
     found: dict[str, str] = {}
     for cell in cells:
         paths = [registry.sources("attack", (cell.borrows or cell).attack.name)]
         parts = [*cell.defense, *(part for own in cell.setting.preparers for part in own)]
         paths += [registry.sources("defense", part.name) for part in parts]
-        facts = clients.facts(cell.setting)
-        also = [facts.task, facts.trained, checkpoints[cell.setting] or ""]
+        code = CLIENT | file(wrong_image) if cell.borrows else CLIENT
+        data = clients.data_digests(cell.setting)
+        also = [data.task, data.trained, checkpoints[cell.setting] or ""]
         also += [str([part.canonical for own in cell.setting.preparers for part in own])]
         if precision != "float32" and not (cell.borrows or cell).control:
             also.append(precision)
@@ -66,14 +67,14 @@ def block_fingerprints(
             also.append(clients.means_digest(cell.setting))
         for block in cell.blocks(images):
             seen = digest_of_images(cell.setting, block.start, block.stop)
-            found[block.id] = fingerprint(digest_of_sources(tuple(paths)), seen, *also)
+            found[block.id] = fingerprint(digest_of_sources(tuple(paths), code), seen, *also)
     return found
 
 
 def job_fingerprints(
     jobs: Iterable[Job], registry: Registry, clients: Clients, checkpoints: dict[Setting, str | None]
 ) -> dict[str, str]:
-    """Of every job, by id: the sources of the defense and of what trains or tests, and the data that it sees."""
+    """Job's id -> fingerprint of the defense's code, of the code that trains or tests, and of the data that it sees."""
     found: dict[str, str] = {}
     digest_of_sources = cache(lambda sources, also: sources_fingerprint(sources, also))
     splits = cache(lambda setting: _digest_of_splits(clients.dataset(setting)))
@@ -81,15 +82,15 @@ def job_fingerprints(
     for job in jobs:
         preparers = [part for own in job.setting.preparers for part in own]
         sources = [registry.sources("defense", part.name) for part in (*job.defense, *preparers)]
-        facts, made = clients.facts(job.setting), code_digest(type(clients).architecture)
+        known, architecture = clients.data_digests(job.setting), code_digest(type(clients).architecture)
         if job.kind == "certificate":
             sources.extend(file(candidates))
-            data = [attacked(job.setting), facts.trained, checkpoints[job.setting] or ""]
+            data = [attacked(job.setting), known.trained, checkpoints[job.setting] or ""]
         else:
             data = [splits(job.setting)]
         methods = digest_of_sources(tuple(sources), TRAINING if job.kind == "training" else CERTIFYING)
         prepared = str([part.canonical for part in preparers])
-        found[job.id] = fingerprint(methods, made, prepared, facts.task, *data)
+        found[job.id] = fingerprint(methods, architecture, prepared, known.task, *data)
     return found
 
 
@@ -113,11 +114,11 @@ def fingerprint(*parts: str) -> str:
 
 
 def _digest_of_splits(dataset: Dataset) -> str:
-    """Of all images: those to test on and those to train on."""
+    """Fingerprint of all images: those to test on and those to train on."""
     return fingerprint(_digest_of_attacked(dataset, len(dataset)), digest_of(*(dataset.training() or ())))
 
 
 def _digest_of_attacked(dataset: Dataset, most: int) -> str:
-    """Of the first images to attack and to test on, a thousand at a time: all of them may not fit into memory."""
+    """Fingerprint of the first images to attack, digested a thousand at a time: all may not fit into memory."""
     count = min(most, len(dataset))
     return fingerprint(*(dataset.digest(range(i, min(i + 1000, count))) for i in range(0, count, 1000)))

@@ -1,4 +1,4 @@
-"""Which blocks run as lanes of one program, and how a group that was begun goes on."""
+"""Groups of blocks that run as lanes of one program; one that was begun goes on as it began."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ OWN_WEIGHTS = 100_000
 
 @dataclass
 class Group:
-    """Blocks whose trials are lanes of one program, and how it was run before, if it was begun.
-
-    Blocks with an id in `done` had a result before this command; they run along for the sake of the others' bytes.
-    """
+    """Blocks whose trials are lanes of one program."""
 
     blocks: list[Block]
+    """All blocks of the program, in the order of their lanes."""
     choices: list[Choice] = field(default_factory=list)
+    """The engine's choices when the group was begun; empty for a new one."""
     done: frozenset[str] = frozenset()
+    """Ids of blocks that had a result before this command; they run along for the sake of the others' bytes."""
 
     @property
     def lead(self) -> Block:

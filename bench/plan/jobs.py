@@ -12,7 +12,7 @@ from bench.price.certificate_trials import POOL
 from bench.price.jobs import UNUSED_DELTA
 from bench.price.utility import rounds_of
 from bench.registry.sources import named
-from bench.registry.specs import Chain, chain_label
+from bench.registry.specs import ChainSpec, chain_label
 
 if TYPE_CHECKING:
     from bench.grid.config import Config
@@ -32,7 +32,7 @@ def make_jobs(config: Config, settings: Iterable[Setting], clients: Clients) -> 
     return tuple(found.values())
 
 
-def _of_one(config: Config, setting: Setting, parts: Chain, order: int, clients: Clients) -> Iterator[Job]:
+def _of_one(config: Config, setting: Setting, parts: ChainSpec, order: int, clients: Clients) -> Iterator[Job]:
     chain, dataset = clients.chain(parts), clients.dataset(setting)
     schedule = chain.schedule(setting.client)
     if config.utility is not None:

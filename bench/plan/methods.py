@@ -12,10 +12,9 @@ from bench.grid.cells import PRIOR_SETTINGS, PublicSet
 from bench.grid.config import Config
 from bench.registry.registry import Registry
 from bench.registry.sources import named
-from bench.registry.specs import Chain, MethodSpec, chain_label
+from bench.registry.specs import ChainSpec, MethodSpec, chain_label
 from bench.trial.clients import Clients
-from defenses.chain import Chain as DefenseChain
-from defenses.chain import DefenseFault
+from defenses.chain import Chain, DefenseFault
 from defenses.schedule import Schedule
 from defenses.surrogate import check_simulation
 from defenses.task import Task
@@ -23,47 +22,50 @@ from defenses.task import Task
 
 @dataclass(frozen=True)
 class PlannedAttack:
-    """An attack of the grid, or a control that joins it, its class, and its place among the attacks on each defense.
-
-    `wrong_image` is the place of the control that scores its reconstructions against another client; None where nothing
-    is compared with controls, and for controls.
-    """
+    """An attack of the grid, or a control that joins it."""
 
     spec: MethodSpec
+    """The attack with all its parameters."""
     method: type[Attack]
+    """The attack's class."""
     order: int
+    """Its place among the attacks on each defense."""
     wrong_image: int | None
+    """The place of its control `wrong_image`; None where nothing is compared with controls, and for controls."""
 
 
 @dataclass(frozen=True)
 class PlannedDefense:
-    """A defense of the grid, the object behind its parts, its client's schedule, and its place among the defenses."""
+    """A defense of the grid."""
 
-    parts: Chain
-    chain: DefenseChain
+    parts: ChainSpec
+    """Its parts with all their parameters."""
+    chain: Chain
+    """The object that defends."""
     schedule: Schedule
+    """The client's work after the defense."""
     order: int
+    """Its place among the defenses."""
 
 
 @dataclass(frozen=True)
 class Disclosure:
-    """An attacker's means against a defense in one setting, whatever the threat model.
-
-    `schedule` is the client's; `simulated` says whether the defense has a surrogate, `public` whether its schedule is
-    all that there is to simulate.
-    """
+    """An attacker's means against a defense in one setting, whatever the threat model."""
 
     schedule: Schedule
+    """The client's work after the defense."""
     simulated: bool
+    """True if the defense has a surrogate."""
     public: bool
+    """True if its schedule is all that there is to simulate."""
 
     def is_audited(self, threat: ThreatModel) -> bool:
-        """Whether an attack that knows the defense under this threat model has something to adapt by."""
+        """True if an attack that knows the defense under this threat model has something to adapt by."""
         # A defense is known with its schedule or not at all.
         return self.simulated and (self._shows_schedule(threat) or not threat.defense_known)
 
     def is_adapted_to(self, threat: ThreatModel) -> bool:
-        """Whether attacks that simulate the client leave nothing of the defense out."""
+        """True if attacks that simulate the client leave nothing of the defense out."""
         return self.simulated and self._shows_schedule(threat) and (threat.defense_known or self.public)
 
     def _shows_schedule(self, threat: ThreatModel) -> bool:
@@ -135,7 +137,7 @@ def _controls(attacks: list[MethodSpec], registry: Registry) -> list[MethodSpec]
     return list(dict.fromkeys(registry.resolve("attack", spec) for spec in wanted if spec.name not in names))
 
 
-def _schedule(parts: Chain, chain: DefenseChain, client: Schedule) -> Schedule:
+def _schedule(parts: ChainSpec, chain: Chain, client: Schedule) -> Schedule:
     with named(f"defense {chain_label(parts)}"):
         return chain.schedule(client)
 

@@ -31,15 +31,20 @@ from bench.trial.clients import Clients
 
 @dataclass(frozen=True)
 class Plan:
-    """All cells of a run over the first `images` images, in the order in which they run, and notes for the reader."""
+    """All cells and jobs of a run."""
 
     config: Config
+    """The grid that is planned."""
     cells: tuple[Cell, ...]
+    """The cells in the order in which they run."""
     images: int
+    """Images that are attacked, the first of the dataset."""
     notes: tuple[str, ...]
+    """Sentences for the reader about what the plan leaves out."""
     fingerprints: dict[str, str]
     """Id of a block or job -> fingerprint of the method that it is to be made by."""
     jobs: tuple[Job, ...] = ()
+    """The trainings and certificates, which run after the cells."""
 
     def blocks(self) -> Iterator[Block]:
         for cell in self.cells:
@@ -127,7 +132,7 @@ def _row(
 
 
 def _is_left_out(attack: PlannedAttack, setting: Setting, threat: ThreatModel, clients: Clients) -> bool:
-    """Whether an attack has no cells, not even skipped ones: `class_mean` without labels or other images to average."""
+    """True if an attack has no cells, not even skipped ones: `class_mean` without labels or other images to average."""
     if threat.public:
         has_means = clients.public(setting) is not None
     else:
@@ -136,7 +141,7 @@ def _is_left_out(attack: PlannedAttack, setting: Setting, threat: ThreatModel, c
 
 
 def _is_repetition(attack: PlannedAttack, threat: ThreatModel, threats: Collection[ThreatModel]) -> bool:
-    """Whether public images change nothing for an attack that the grid also asks for without them.
+    """True if public images change nothing for an attack that the grid also asks for without them.
 
     The floors that take no time are there under both, for the attacks that learn from public images.
     """

@@ -11,7 +11,7 @@ from bench.grid.cells import Setting
 from bench.grid.config import Config
 from bench.plan.methods import PlannedDefense
 from bench.registry.sources import named
-from bench.registry.specs import Chain, chain_label
+from bench.registry.specs import ChainSpec, chain_label
 from bench.trial.clients import Clients
 from defenses.batch_norm import batch_norms
 from defenses.task import Classifier, Task
@@ -19,11 +19,14 @@ from defenses.task import Classifier, Task
 
 @dataclass(frozen=True)
 class PlannedSetting:
-    """A setting, its undefended task, and the SHA-256 of the checkpoint that its weights come from, if any."""
+    """A setting that the grid's methods can run in."""
 
     setting: Setting
+    """The setting with the defenses that changed its architecture."""
     task: Task
+    """Its undefended task."""
     checkpoint: str | None
+    """SHA-256 of the checkpoint that its weights come from; None without one."""
 
 
 def planned_settings(config: Config, defenses: list[PlannedDefense], clients: Clients) -> Iterator[PlannedSetting]:
@@ -67,7 +70,7 @@ def _shared_architecture(
 ) -> tuple[Setting, Classifier]:
     """The setting with every defense that changes the architecture, and the architecture after all of them."""
     model = clients.architecture(setting, seed=0)
-    preparers: list[Chain] = []
+    preparers: list[ChainSpec] = []
     for defense in defenses:
         prepared = _prepared(model, defense, setting)
         if repr(prepared) != repr(model):

@@ -21,7 +21,7 @@ from defenses.accounting import Guarantee
 from defenses.chain import Chain
 from defenses.task import Batch, Params, Task
 
-THREAT = ThreatModel(labels="recovered", defense_known=True)
+CERTIFICATE_THREAT = ThreatModel(labels="recovered", defense_known=True)
 """The private label is not granted: candidates of other labels would be out at once, which the proof does not allow."""
 POOL = 10_000
 """The most images of the attacked split among which an adversary's candidates are drawn."""
@@ -31,10 +31,12 @@ _ENTRIES = 2**22
 
 @dataclass(frozen=True)
 class Pool:
-    """The public images of which candidates are drawn: `pixels` uint8 (m c h w) and `labels` (m,)."""
+    """The public images of which candidates are drawn."""
 
     pixels: Tensor
+    """The images as the dataset stores them: uint8 (m c h w)."""
     labels: Tensor
+    """Their labels (m,)."""
 
     def __post_init__(self) -> None:
         if self.pixels.dim() != 4 or self.pixels.dtype != torch.uint8:
@@ -64,16 +66,16 @@ class Pool:
 
 @dataclass(frozen=True)
 class Draw:
-    """All that is random in one trial; of it the adversary gets candidates and others, and the release.
-
-    `candidates` (n,) and `others` (b-1,) of the client's batch are positions in the pool, all different. `private` says
-    which of the candidates the client holds, `noise` seeds the client's generator.
-    """
+    """All that is random in one trial; of it the adversary gets candidates and others, and the release."""
 
     candidates: Tensor
+    """Positions in the pool (n,) of the images among which the adversary picks."""
     others: Tensor
+    """Positions in the pool (b-1,) of the rest of the client's batch; none of them is a candidate."""
     private: int
+    """The index in `candidates` of the image that the client holds."""
     noise: int
+    """The seed of the client's generator."""
 
     @property
     def held(self) -> Tensor:
@@ -81,7 +83,7 @@ class Draw:
         return torch.cat([self.candidates[self.private, None], self.others])
 
 
-def draw(pool: Pool, candidates: int, others: int, seed: int, trial: int) -> Draw:
+def draw_trial(pool: Pool, candidates: int, others: int, seed: int, trial: int) -> Draw:
     """Fresh candidates, each as likely as any other to be the private one, and fresh noise."""
     if candidates < 2:
         raise ValueError(f"candidates must be at least 2, got {candidates}; one candidate is always right")
@@ -99,11 +101,11 @@ def draw(pool: Pool, candidates: int, others: int, seed: int, trial: int) -> Dra
     return replace(drawn, noise=stream("client", seed, own, trial))
 
 
-def release(chain: Chain, task: Task, params: Params, pool: Pool, drawn: list[Draw]) -> Observation:
-    """What the server sees of each trial's client; a defense that it knows has still to be added."""
+def observe_clients(chain: Chain, task: Task, params: Params, pool: Pool, drawn: list[Draw]) -> Observation:
+    """The observation of each trial's client by the server; a defense that it knows has still to be added."""
     sent = [chain.update(task, params, pool.batch(trial.held), Generator().manual_seed(trial.noise)) for trial in drawn]
     updates = {name: torch.stack([u[name] for u in sent]) for name in params}
-    return Observation(task, params, updates, None, THREAT, task.schedule.update_scale)
+    return Observation(task, params, updates, None, CERTIFICATE_THREAT, task.schedule.update_scale)
 
 
 def answers(observation: Observation, pool: Pool, drawn: list[Draw]) -> Tensor:
@@ -141,8 +143,8 @@ def measure(
     successes = 0
     for first in range(0, trials, at_once):
         numbers = range(first, min(first + at_once, trials))
-        drawn = [draw(pool, candidates, task.schedule.images - 1, seed, trial) for trial in numbers]
-        seen = replace(release(chain, task, params, pool, drawn), defense=defense)
+        drawn = [draw_trial(pool, candidates, task.schedule.images - 1, seed, trial) for trial in numbers]
+        seen = replace(observe_clients(chain, task, params, pool, drawn), defense=defense)
         private = torch.tensor([trial.private for trial in drawn])
         successes += int((answers(seen, pool, drawn) == private).sum())
     return Identification(

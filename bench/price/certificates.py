@@ -1,4 +1,4 @@
-"""What a defense's proof allows an adversary who picks among candidates, and whether a measured rate breaks it."""
+"""The rate that a defense's proof allows an adversary who picks among candidates, and the test of a measured one."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def identification_bound(candidates: int, noise_multiplier: float, steps: int = 
 
 
 def lower_limit(successes: int, trials: int, levels: int = 1) -> float:
-    """What the true rate behind so many successes is at least, in [0, 1]; too high with probability .001 / `levels`.
+    """The least that the true rate behind so many successes is, in [0, 1]; too high with probability .001 / `levels`.
 
     One-sided limit of Clopper and Pearson (Biometrika, 1934), exact at every sample size. Trials need not be equally
     hard: as long as each succeeds with at most the bound's probability, given the earlier ones, so many successes are
@@ -53,8 +53,8 @@ def lower_limit(successes: int, trials: int, levels: int = 1) -> float:
     return 0.0 if successes == 0 else float(beta.ppf(SIGNIFICANCE / levels, successes, trials - successes + 1))
 
 
-def broken(successes: int, trials: int, bound: float, levels: int = 1) -> bool:
-    """Whether so many successes show a true rate above the `bound`: a bug, or a side channel.
+def is_broken(successes: int, trials: int, bound: float, levels: int = 1) -> bool:
+    """True if so many successes show a true rate above the `bound`: a bug, or a side channel.
 
     A rate that is merely above the bound shows nothing. The best guess comes close to the bound (20 candidates with
     orthogonal gradients, noise 8: .063 of .064), so chance carries 200 trials of correct code over it about every other
@@ -66,23 +66,28 @@ def broken(successes: int, trials: int, bound: float, levels: int = 1) -> bool:
 
 @dataclass(frozen=True)
 class Identification:
-    """How often the private image was picked out of the candidates, beside what the proof allows.
-
-    `successes` of `trials`, each with candidates of its own among the `pool` images of the SHA-256 `pool_digest`;
-    `images` of the client, of which all but the private one were known. `noise_multiplier` and `steps` are the
-    guarantee's for one update, None for a defense without a proof. `weights_digest` is the SHA-256 of the weights.
-    """
+    """The measured rate at which the private image was picked out of the candidates, and the rate that is proven."""
 
     candidates: int
+    """Images among which the adversary picks in one trial."""
     trials: int
+    """Picks, each among candidates of its own."""
     successes: int
+    """Picks of the private image."""
     images: int
+    """Images of the client, of which all but the private one were known."""
     noise_multiplier: float | None
+    """The guarantee's for one update; None for a defense without a proof."""
     steps: int | None
+    """The guarantee's for one update; None for a defense without a proof."""
     seed: int
+    """The number from which the trials were drawn."""
     pool: int
+    """Images of which candidates were drawn."""
     pool_digest: str
+    """SHA-256 of those images and their labels."""
     weights_digest: str
+    """SHA-256 of the attacked weights."""
 
     @property
     def rate(self) -> float:
@@ -105,5 +110,5 @@ class Identification:
         return lower_limit(self.successes, self.trials, levels)
 
     def broken(self, levels: int = 1) -> bool:
-        """Whether the certificate is refuted; what is not proven cannot be."""
-        return self.bound is not None and broken(self.successes, self.trials, self.bound, levels)
+        """True if the certificate is refuted, which one without a proof cannot be."""
+        return self.bound is not None and is_broken(self.successes, self.trials, self.bound, levels)

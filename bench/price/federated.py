@@ -20,7 +20,7 @@ from defenses.chain import Chain, DefenseFault, NotFinite
 from defenses.task import Batch, Params, Task
 
 KEEP_SECONDS = 60.0
-"""How often the state of a training is kept, so that a kill costs no more than that."""
+"""Seconds between two times that the state of a training is kept: a kill costs no more than that."""
 PROBED = 4
 """Clients of the first round that also compute their update alone: the slow way is the oracle of the fast one."""
 _FLOATS = 2**26
@@ -33,16 +33,20 @@ class TrainingDiverged(RuntimeError):
 
 @dataclass(frozen=True)
 class Rounds:
-    """`rounds` of `clients` each, drawn from a population that holds `population` clients of `images` images each.
+    """Rounds of federated training, and the population from which each draws its clients.
 
     The clients take part in passes: each pass is a new order of all of them, cut into rounds, its remainder left out.
     So a client takes part at most once a pass, `participations` times in all, and never twice in a round.
     """
 
     rounds: int
+    """Updates of the server's weights."""
     clients: int
+    """Clients of one round."""
     population: int
+    """Clients that there are."""
     images: int
+    """Images of each client."""
 
     def __post_init__(self) -> None:
         if self.clients > self.population:
@@ -65,17 +69,20 @@ class Rounds:
 
 @dataclass(frozen=True)
 class Server:
-    """What the server does with the mean update: a step of `optimizer` at a rate that falls to 0 in half a cosine.
+    """A server that takes the mean update for a step of its optimiser.
 
     "adam" is FedAdam (Reddi et al., "Adaptive Federated Optimization", ICLR 2021), which takes steps of the same length
     whatever the update's scale, so that a defense that clips or works locally needs no learning rate of its own; "sgd"
     averages (McMahan et al., AISTATS 2017). The mean is first divided by local learning rate x steps: both move along
-    it in units of a gradient. `momentum` is Adam's first decay, or SGD's momentum.
+    it in units of a gradient.
     """
 
     optimizer: str = "adam"
+    """Either "adam" or "sgd"."""
     learning_rate: float = 0.01
+    """The rate of the first round, falling to 0 in half a cosine."""
     momentum: float = 0.9
+    """Adam's first decay, or SGD's momentum."""
 
     def optimiser(self, params: list[Tensor]) -> torch.optim.Optimizer:
         if self.optimizer == "adam":
@@ -158,7 +165,7 @@ def probe(task: Task, params: Params, chain: Chain, batches: Batch, rngs: list[G
 
 
 def _differ(mine: Tensor, theirs: Tensor, largest: float) -> bool:
-    """Whether two tensors differ by more than rounding; `largest` is the largest entry of their update."""
+    """True if two tensors differ by more than rounding; `largest` is the largest entry of their update."""
     other = (mine - theirs).abs() > 1e-4 * mine.abs().max() + 1e-6 * largest
     # Rounding may swap the last entry that is kept with the first that is pruned, both as small as any kept one: as
     # many come as go. Or a level of a quantiser flips, but not in a small tensor, where it would be all that is there.

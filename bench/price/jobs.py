@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.grid.jobs import Job
-from bench.grid.sections import Certificate, Utility
+from bench.grid.sections import CertificateTest, Utility
 from bench.models.training import Progress
 from bench.price.certificate_trials import Pool, measure
 from bench.price.utility import trained_figures
@@ -20,31 +20,31 @@ UNUSED_DELTA = 0.5
 
 
 def figures_of(job: Job, clients: Clients, kept: Path, progress: Progress) -> dict[str, Any]:
-    """What a training or certificate found.
+    """The figures of a training or certificate, which is computed here.
 
     An unfinished training is kept in the file `kept`; `progress` is of trainings. Raises `TrainingDiverged` and
     `DefenseFault`.
     """
-    if isinstance(job.asked, Utility):
-        return _trained(job, job.asked, clients, kept, progress)
-    return _certified(job, job.asked, clients)
+    if isinstance(job.section, Utility):
+        return _trained(job, job.section, clients, kept, progress)
+    return _certified(job, job.section, clients)
 
 
-def _trained(job: Job, asked: Utility, clients: Clients, kept: Path, progress: Progress) -> dict[str, Any]:
+def _trained(job: Job, section: Utility, clients: Clients, kept: Path, progress: Progress) -> dict[str, Any]:
     return trained_figures(
         clients.architecture(job.setting, job.seed),
         job.setting.mode,
         clients.chain(job.defense),
         job.schedule,
         clients.dataset(job.setting),
-        asked,
+        section,
         stream("utility", job.seed),
         kept,
         progress,
     )
 
 
-def _certified(job: Job, asked: Certificate, clients: Clients) -> dict[str, Any]:
+def _certified(job: Job, section: CertificateTest, clients: Clients) -> dict[str, Any]:
     dataset, chain = clients.dataset(job.setting), clients.chain(job.defense)
     model, _ = clients.model(job.setting, job.seed)
     params = {name: p.detach() for name, p in model.named_parameters()}
@@ -54,7 +54,7 @@ def _certified(job: Job, asked: Certificate, clients: Clients) -> dict[str, Any]
         params,
         Pool.of(dataset),
         chain.privacy(job.setting.client, 1, UNUSED_DELTA),
-        **asked.model_dump(),
+        **section.model_dump(),
         seed=stream("certificate", job.seed),
     )
     figures = {name: value for name, value in asdict(found).items() if name != "seed"}

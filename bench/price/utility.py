@@ -1,4 +1,4 @@
-"""What a defense costs, and what it proves: accuracy after federated training, bytes, time and epsilon."""
+"""The price of a defense and its proof: accuracy after federated training, bytes, time and epsilon."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MOST_EPSILON_BY_PRV = 50.0
 """Beyond it Opacus' PRV accountant takes gigabytes, and no epsilon that large protects anybody."""
 
 
-def rounds_of(asked: Utility, dataset: Dataset, schedule: Schedule) -> Rounds:
+def rounds_of(section: Utility, dataset: Dataset, schedule: Schedule) -> Rounds:
     """The rounds of a training; raises ConfigurationError where there is nothing to train on, or too few clients."""
     training = dataset.training()
     if training is None:
@@ -39,7 +39,7 @@ def rounds_of(asked: Utility, dataset: Dataset, schedule: Schedule) -> Rounds:
             "choose one that has, as fashion-mnist or digits"
         )
     try:
-        return Rounds(asked.rounds, asked.clients, len(training[1]) // schedule.images, schedule.images)
+        return Rounds(section.rounds, section.clients, len(training[1]) // schedule.images, schedule.images)
     except ValueError as error:
         raise ConfigurationError(f"utility.{error}") from error
 
@@ -50,7 +50,7 @@ def trained_figures(
     chain: Chain,
     schedule: Schedule,
     dataset: Dataset,
-    asked: Utility,
+    section: Utility,
     seed: int,
     kept: Path,
     progress: Progress | None = None,
@@ -67,8 +67,8 @@ def trained_figures(
     assert data is not None, "the plan has checked this"
     task = Task(in_mode(model, mode), dataset.classes, dataset.input_shape, schedule)
     params = {name: p.detach().clone() for name, p in model.named_parameters()}
-    rounds = rounds_of(asked, dataset, schedule)
-    server = Server(asked.optimizer, asked.learning_rate, asked.momentum)
+    rounds = rounds_of(section, dataset, schedule)
+    server = Server(section.optimizer, section.learning_rate, section.momentum)
     resumed, started = kept.exists(), time.perf_counter()
     batches, rngs = first_clients(data, rounds, seed, COUNTED)
     sizes, times = [], []
@@ -111,7 +111,7 @@ def _take_statistics(model: Classifier, pixels: Tensor, seed: int) -> None:
 
 
 def proven(chain: Chain, client: Schedule, rounds: Rounds, delta: float) -> dict[str, Any]:
-    """What the defense proves of an image of a client that takes part as often as in `rounds`; nulls with a reason.
+    """The guarantee of an image of a client that takes part as often as in `rounds`, as columns; nulls with a reason.
 
     Against this server, which sees the client's own updates, and in `epsilon_central` against whoever sees the sum of
     all clients of a round alone.

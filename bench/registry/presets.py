@@ -19,8 +19,11 @@ class AttackPreset:
     """The attack behind a name, and its parameters: all of them, so that no later default changes a preset."""
 
     attack: str
+    """The attack's name."""
     summary: str
+    """One line for lists of attacks."""
     parameters: dict[str, Any]
+    """All of the attack's parameters, by name."""
 
 
 @cache

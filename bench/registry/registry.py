@@ -12,8 +12,17 @@ from typing import Any
 from bench.errors import ConfigurationError, suggest
 from bench.registry.presets import attack_presets, unfolded
 from bench.registry.signatures import Parameter, annotations_of, is_sequence, parameters_of, untyped, validated
-from bench.registry.sources import BASES, Entry, Found, built_in, from_file, from_packages, plugin_name, verified
-from bench.registry.specs import Chain, MethodSpec, expand, parse
+from bench.registry.sources import (
+    BASES,
+    ImportableMethod,
+    MethodDescription,
+    built_in,
+    from_file,
+    from_packages,
+    plugin_name,
+    verified,
+)
+from bench.registry.specs import ChainSpec, MethodSpec, expand, parse
 
 
 class UnknownName(ConfigurationError):
@@ -34,23 +43,23 @@ class Registry:
             other = by_stem.setdefault(plugin_name(path), path)
             if other != path:
                 raise ConfigurationError(f"two plugin files have the same name: {other} and {path}; rename one")
-        self._files: list[Found] | None = None
-        self._found: dict[str, dict[str, Found]] = {}
+        self._files: list[ImportableMethod] | None = None
+        self._found: dict[str, dict[str, ImportableMethod]] = {}
 
-    def entries(self, kind: str, *, verify: bool = False) -> list[Entry]:
+    def descriptions(self, kind: str, *, verify: bool = False) -> list[MethodDescription]:
         """All methods of kind "attack" or "defense" by name.
 
         Built-ins are read from their source, packages from their metadata; `verify` imports those of packages
         in child processes, to fill in their parameters and find broken ones.
         """
-        found = [self._methods(kind)[name].entry for name in sorted(self._methods(kind))]
+        found = [self._methods(kind)[name].description for name in sorted(self._methods(kind))]
         if not verify:
             return found
         return [verified(e) if e.origin.startswith("package") and not e.broken else e for e in found]
 
     def foreign(self, kind: str, names: Iterable[str]) -> list[str]:
         """Those of the names that are no built-in's, sorted."""
-        own = {entry.name for entry in self.entries(kind) if entry.origin == "built-in"}
+        own = {method.name for method in self.descriptions(kind) if method.origin == "built-in"}
         return sorted(set(names) - own)
 
     def cls(self, kind: str, name: str) -> type:
@@ -59,13 +68,13 @@ class Registry:
         if name not in methods:
             known = [*methods, *(attack_presets() if kind == "attack" else ())]
             raise UnknownName(f"unknown {kind} {name!r}; {suggest(name, known)}")
-        entry = methods[name].entry
+        described = methods[name].description
         try:
-            if entry.broken:
-                raise ConfigurationError(entry.broken)
+            if described.broken:
+                raise ConfigurationError(described.broken)
             return methods[name].load()
         except ConfigurationError as error:
-            raise ConfigurationError(f"{kind} {name} from {entry.origin} is broken: {error}") from error
+            raise ConfigurationError(f"{kind} {name} from {described.origin} is broken: {error}") from error
 
     def sources(self, kind: str, name: str) -> Path:
         """The file that defines a method."""
@@ -83,12 +92,12 @@ class Registry:
         """The attack or defense itself; raises ConfigurationError for a wrong name, type or range."""
         return self._checked(kind, spec)[1]
 
-    def expand(self, kind: str, values: Sequence[object]) -> list[Chain]:
+    def expand(self, kind: str, values: Sequence[object]) -> list[ChainSpec]:
         """All chains that a grid's list names, resolved, in order, without duplicates; attacks have one part.
 
         A message about a value begins with its position: `[0]: `.
         """
-        chains: list[Chain] = []
+        chains: list[ChainSpec] = []
         for index, value in enumerate(values):
             try:
                 chains += self._expand_one(kind, value)
@@ -96,7 +105,7 @@ class Registry:
                 raise type(error)(f"[{index}]: {error}") from error
         return list(dict.fromkeys(chains))
 
-    def _expand_one(self, kind: str, value: object) -> Iterator[Chain]:
+    def _expand_one(self, kind: str, value: object) -> Iterator[ChainSpec]:
         parts: list[list[MethodSpec]] = []
         for call in parse(value):
             name, parameters = unfolded(call) if kind == "attack" else call
@@ -109,11 +118,11 @@ class Registry:
                 self._check_chain(chain)
             yield chain
 
-    def _check_chain(self, chain: Chain) -> None:
-        from defenses.chain import Chain as DefenseChain
+    def _check_chain(self, chain: ChainSpec) -> None:
+        from defenses.chain import Chain
 
         try:
-            DefenseChain(tuple(self.build("defense", spec) for spec in chain))
+            Chain(tuple(self.build("defense", spec) for spec in chain))
         except ConfigurationError:
             raise
         except ValueError as error:
@@ -156,18 +165,18 @@ class Registry:
         told, defaults = ({k: v for k, v in part.items() if k not in later} for part in (told, defaults))
         return MethodSpec.of(spec.name, told, defaults), method
 
-    def _methods(self, kind: str) -> dict[str, Found]:
+    def _methods(self, kind: str) -> dict[str, ImportableMethod]:
         if kind not in BASES:
             raise ValueError(f"kind must be one of {', '.join(BASES)}, got {kind!r}")
         if kind not in self._found:
             if self._files is None:
                 self._files = [found for path in self.plugins for found in from_file(path)]
-            own = [found for found in self._files if found.entry.kind == kind]
-            methods: dict[str, Found] = {}
+            own = [found for found in self._files if found.description.kind == kind]
+            methods: dict[str, ImportableMethod] = {}
             for found in [*built_in(kind), *from_packages(kind), *own]:
-                name = found.entry.name
+                name = found.description.name
                 if name in methods:
-                    both = f"{methods[name].entry.origin} and {found.entry.origin}"
+                    both = f"{methods[name].description.origin} and {found.description.origin}"
                     raise ConfigurationError(f"{kind} {name} is defined twice: {both}; rename one")
                 methods[name] = found
             self._found[kind] = methods

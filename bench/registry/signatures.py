@@ -17,17 +17,19 @@ from bench.errors import ConfigurationError
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of a method; `type` is the annotation's text, `default` is None when `required`.
-
-    `since` is above 0 for a parameter that was added after boards were published, as in
-    `depth: int = field(default=1, metadata={"since": 2})`: specs leave it out at its default.
-    """
+    """One parameter of a method."""
 
     name: str
+    """The name by which grids set it."""
     type: str
+    """The annotation's text."""
     default: Any = None
+    """The value where none is given; None when `required`."""
     required: bool = False
+    """True if a grid must set it."""
     since: int = 0
+    """Above 0 if it was added after boards were published, as in
+    `depth: int = field(default=1, metadata={"since": 2})`: specs leave it out at its default."""
 
 
 def subclasses_in(tree: ast.Module, base: str) -> list[ast.ClassDef]:
@@ -41,7 +43,7 @@ def subclasses_in(tree: ast.Module, base: str) -> list[ast.ClassDef]:
     ]
 
 
-def summary_of(text: str | None) -> str:
+def doc_summary(text: str | None) -> str:
     """The first line of a docstring."""
     return (text or "").strip().partition("\n")[0].strip()
 
@@ -117,7 +119,7 @@ def check_defaults(cls: type) -> None:
 
 
 def untyped(cls: type, name: str) -> str:
-    """How to make a parameter of what the class sets without a type; empty if it sets no such thing."""
+    """Advice that makes a parameter of a value that the class sets without a type; empty if it sets no such value."""
     value = vars(cls).get(name)
     inherited = any(name in vars(base) for base in cls.__mro__[1:])
     if inherited or not isinstance(value, bool | int | float | str | list | tuple):

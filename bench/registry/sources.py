@@ -20,39 +20,52 @@ from typing import Any
 
 from bench.child_process import Unfinished, child_records
 from bench.errors import ConfigurationError
-from bench.registry.signatures import Parameter, check_defaults, parameters_in, parameters_of, subclasses_in, summary_of
+from bench.registry.signatures import (
+    Parameter,
+    check_defaults,
+    doc_summary,
+    parameters_in,
+    parameters_of,
+    subclasses_in,
+)
 
 BASES = {"attack": "Attack", "defense": "Defense"}
 """Kind -> the class that its methods derive from."""
 HOMES = {"attack": "attacks.attack", "defense": "defenses.defense"}
 """Kind -> the module that has it."""
 _VERIFY_SECONDS = 120
+"""Seconds that the import of a package's method may take before it is called broken."""
 
 
 @dataclass(frozen=True)
-class Entry:
-    """What is known of a method without using it; `broken` is the reason why it cannot be used, or empty.
-
-    `origin` says where it comes from: "built-in", "file PATH" or "package NAME VERSION (module:Class)".
-    """
+class MethodDescription:
+    """A method as far as it is known without being used."""
 
     name: str
+    """The name by which grids call it."""
     kind: str
+    """Either "attack" or "defense"."""
     origin: str
+    """The method's source: "built-in", "file PATH" or "package NAME VERSION (module:Class)"."""
     summary: str = ""
+    """The first line of its docstring."""
     parameters: tuple[Parameter, ...] = ()
+    """Its parameters with their types and defaults."""
     broken: str = ""
+    """The reason for which it cannot be used, or empty."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """An entry, and how to import its class."""
+class ImportableMethod:
+    """A method that can be imported."""
 
-    entry: Entry
+    description: MethodDescription
+    """The method as far as it is known before."""
     load: Callable[[], type]
+    """Imports and returns its class; raises ConfigurationError where it cannot."""
 
 
-def built_in(kind: str) -> Iterator[Found]:
+def built_in(kind: str) -> Iterator[ImportableMethod]:
     """The files within `attacks/` or `defenses/` that define exactly one public method; nothing is imported."""
     room = importlib.import_module(f"{kind}s")
     folder = Path(str(room.__file__)).parent
@@ -60,58 +73,62 @@ def built_in(kind: str) -> Iterator[Found]:
         classes = subclasses_in(ast.parse(path.read_bytes()), BASES[kind])
         if len(classes) == 1:
             [node] = classes
-            summary = summary_of(ast.get_docstring(node))
-            entry = Entry(path.stem, kind, "built-in", summary, parameters_in(node))
+            summary = doc_summary(ast.get_docstring(node))
+            description = MethodDescription(path.stem, kind, "built-in", summary, parameters_in(node))
             module = ".".join((room.__name__, *path.relative_to(folder).with_suffix("").parts))
-            yield Found(entry, _importer(module, node.name))
+            yield ImportableMethod(description, _importer(module, node.name))
 
 
-def from_packages(kind: str) -> Iterator[Found]:
+def from_packages(kind: str) -> Iterator[ImportableMethod]:
     """Methods of installed packages (entry points of `leakboard.attacks` or `.defenses`); not imported."""
     for point in entry_points(group=f"leakboard.{kind}s"):
         package = f"package {point.dist.name} {point.dist.version} " if point.dist else "package "
         problem = "" if point.name.isidentifier() else "its name is no identifier: a-z, 0-9 and _ are allowed"
-        entry = Entry(point.name, kind, f"{package}({point.value})", broken=problem)
-        yield Found(entry, lambda point=point: _loaded(point, kind))
+        description = MethodDescription(point.name, kind, f"{package}({point.value})", broken=problem)
+        yield ImportableMethod(description, lambda point=point: _loaded(point, kind))
 
 
-def describe(entry: Entry, cls: type) -> Entry:
-    """The entry with the summary and the parameters of its imported class, or marked as broken."""
+def describe(description: MethodDescription, cls: type) -> MethodDescription:
+    """The description with the summary and the parameters of its imported class, or marked as broken."""
     try:
         parameters = parameters_of(cls)
         check_defaults(cls)
     except ConfigurationError as error:
-        return replace(entry, broken=str(error))
-    return replace(entry, summary=summary_of(vars(cls).get("__doc__")), parameters=parameters)
+        return replace(description, broken=str(error))
+    return replace(description, summary=doc_summary(vars(cls).get("__doc__")), parameters=parameters)
 
 
-def verified(entry: Entry) -> Entry:
-    """A package's entry after a child process has imported it; marked as broken if it could not."""
+def verified(description: MethodDescription) -> MethodDescription:
+    """A package's description after a child process has imported it; marked as broken if it could not."""
     with TemporaryFile() as errors:
-        words = [entry.kind, entry.name, entry.origin]
+        words = [description.kind, description.name, description.origin]
         try:
             [told] = child_records(
-                "bench.registry.sources:report", words, _VERIFY_SECONDS, stdout=subprocess.DEVNULL, stderr=errors
+                "bench.registry.sources:describe_in_child",
+                words,
+                _VERIFY_SECONDS,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
             )
         except Unfinished as end:
             if end.code is None:
-                return replace(entry, broken=f"its import did not end in {_VERIFY_SECONDS} seconds")
+                return replace(description, broken=f"its import did not end in {_VERIFY_SECONDS} seconds")
             errors.seek(0)
             last = errors.read().decode(errors="replace").strip().splitlines()[-1:]
-            return replace(entry, broken=last[0] if last else f"its import ended with code {end.code}")
+            return replace(description, broken=last[0] if last else f"its import ended with code {end.code}")
     parameters = tuple(Parameter(**parameter) for parameter in told["parameters"])
-    return replace(entry, summary=told["summary"], parameters=parameters, broken=told["broken"])
+    return replace(description, summary=told["summary"], parameters=parameters, broken=told["broken"])
 
 
-def report(write: Callable[[dict[str, Any]], None], kind: str, name: str, origin: str) -> None:
-    """The child's side of `verified`: the entry as one record."""
-    [found] = [f for f in from_packages(kind) if (f.entry.name, f.entry.origin) == (name, origin)]
+def describe_in_child(write: Callable[[dict[str, Any]], None], kind: str, name: str, origin: str) -> None:
+    """The child's side of `verified`: the description as one record."""
+    [found] = [f for f in from_packages(kind) if (f.description.name, f.description.origin) == (name, origin)]
     try:
-        entry = describe(found.entry, found.load())
+        description = describe(found.description, found.load())
     except ConfigurationError as error:
-        entry = replace(found.entry, broken=str(error))
-    parameters = [vars(parameter) for parameter in entry.parameters]
-    write({"summary": entry.summary, "parameters": parameters, "broken": entry.broken})
+        description = replace(found.description, broken=str(error))
+    parameters = [vars(parameter) for parameter in description.parameters]
+    write({"summary": description.summary, "parameters": parameters, "broken": description.broken})
 
 
 def _importer(module: str, name: str) -> Callable[[], type]:
@@ -157,7 +174,7 @@ def failure(error: BaseException, path: Path | None) -> str:
     return f"{type(error).__name__}: {message}{where}"
 
 
-def from_file(path: Path) -> list[Found]:
+def from_file(path: Path) -> list[ImportableMethod]:
     """The attacks and defenses of a plugin file, which is run as `leakboard_plugin_<stem>`.
 
     A file with one public method is called by the file's stem, several by their class in snake_case. One that
@@ -190,7 +207,7 @@ def from_file(path: Path) -> list[Found]:
         )
     names = [stem] if len(classes) == 1 else [_snake_case(cls.__name__) for _, cls in classes]
     return [
-        Found(describe(Entry(name, kind, origin), cls), lambda cls=cls: cls)
+        ImportableMethod(describe(MethodDescription(name, kind, origin), cls), lambda cls=cls: cls)
         for name, (kind, cls) in zip(names, classes, strict=True)
     ]
 
@@ -205,7 +222,7 @@ def plugin_name(path: Path) -> str:
     return stem
 
 
-def _broken(path: Path, stem: str, origin: str, reason: str) -> list[Found]:
+def _broken(path: Path, stem: str, origin: str, reason: str) -> list[ImportableMethod]:
     """The entries of a file that did not import, named as its source says, else by its stem in both kinds."""
     try:
         tree = ast.parse(path.read_bytes())
@@ -218,7 +235,7 @@ def _broken(path: Path, stem: str, origin: str, reason: str) -> list[Found]:
         raise ConfigurationError(reason)
 
     return [
-        Found(Entry(name, kind, origin, broken=reason), load)
+        ImportableMethod(MethodDescription(name, kind, origin, broken=reason), load)
         for kind, name in named or [(kind, stem) for kind in BASES]
     ]
 

@@ -20,16 +20,15 @@ Call = tuple[str, dict[str, Any]]
 
 @dataclass(frozen=True, eq=False)
 class MethodSpec:
-    """A method's name and parameters; equal when both are equal.
-
-    `items` are (parameter, value) pairs sorted by name: all of them once the registry has resolved the spec, but for
-    those that were added after boards were published and are at their defaults; then `defaults` holds the pairs that
-    the class itself supplies.
-    """
+    """A method's name and parameters; equal when both are equal."""
 
     name: str
+    """The method's name."""
     items: tuple[tuple[str, Value], ...] = ()
+    """(parameter, value) pairs sorted by name: all of them once the registry has resolved the spec, but for those that
+    were added after boards were published and are at their defaults."""
     defaults: tuple[tuple[str, Value], ...] = ()
+    """The pairs that the class itself supplies, once the registry has resolved the spec."""
 
     @classmethod
     def of(cls, name: str, parameters: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> MethodSpec:
@@ -68,16 +67,16 @@ class MethodSpec:
         return {"name": self.name, "parameters": {key: _plain(value) for key, value in self.items}}
 
 
-Chain = tuple[MethodSpec, ...]
+ChainSpec = tuple[MethodSpec, ...]
 """The parts of a defense, in the order written."""
 
 
-def chain_name(chain: Chain) -> str:
+def chain_name(chain: ChainSpec) -> str:
     """The names of a chain's parts, without their parameters."""
     return " | ".join(part.name for part in chain)
 
 
-def chain_label(chain: Chain) -> str:
+def chain_label(chain: ChainSpec) -> str:
     """`norm_clipping(clip_norm=1.0) | gaussian_noise(std=0.01)`."""
     return " | ".join(spec.label for spec in chain)
 

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 
 from bench.columns import EARLIER
 from bench.errors import ConfigurationError, Unwritable
-from bench.store.in_flight import Flights
+from bench.store.block_marks import BlockMarks
 from bench.store.whole_files import damaged, finite, publish, read_arrays, read_json, sweep
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 CHOSEN = ("execution", "gradient", "precision", "lanes", "milliseconds", "compile_seconds", "peak_bytes", "why")
 
 
-def made(record: dict[str, Any]) -> dict[str, Any]:
-    """Columns from a block's record; those of the engine are None where no engine ran, as for grey images.
+def record_columns(record: dict[str, Any]) -> dict[str, Any]:
+    """The columns of all rows of a record; those of the engine are None where no engine ran, as for grey images.
 
     `chunk` counts trials where the attack ran by itself, else the lanes of one program.
     """
@@ -41,12 +41,12 @@ def made(record: dict[str, Any]) -> dict[str, Any]:
     return {"device": record["provenance"]["device"], "chunk": choice.get("chunk", cost["chunk"]), **columns}
 
 
-FIGURES = (
+RESULT_FIGURES = (
     "update_norm", "identification_chance", "mse", "psnr_db", "ssim", "lpips", "label_accuracy", "identified",
     "recovered", "feature_error", "objective_start", "objective_found", "objective_truth", "seconds",
 )  # fmt: skip
 """Columns of numbers, null where not measured."""
-COUNTS = ("image", "trial", "true_label", "identification_pool", "chunk")
+RESULT_COUNTS = ("image", "trial", "true_label", "identification_pool", "chunk")
 """Columns of whole numbers, null in rows without results."""
 JOB_FIGURES = (
     "accuracy", "chance", "learning_rate", "least_accuracy", "epsilon", "delta", "epsilon_rdp", "epsilon_prv",
@@ -67,13 +67,13 @@ def image_frame(store: Store) -> DataFrame:
         identity = {key: v for key, v in cell.items() if key not in ("blocks", "skip")}
         if status == "ok":
             record = store.record(block["id"]) or {}
-            columns = made(record)
+            columns = record_columns(record)
             for image in record["images"]:
                 figures = {key: value for key, value in image.items() if key != "position"}
                 rows.append({**identity, "status": status, "reason": "", **figures, **columns})
             continue
         rows.append({**identity, "status": status, "reason": store.reason(cell, block["id"], status)})
-    frame = typed(pd.DataFrame(rows), FIGURES, COUNTS)
+    frame = typed(pd.DataFrame(rows), RESULT_FIGURES, RESULT_COUNTS)
     return frame.assign(underpowered=underpowered(frame["objective_found"], frame["objective_truth"]))
 
 
@@ -102,7 +102,9 @@ def typed(frame: DataFrame, figures: tuple[str, ...], counts: tuple[str, ...]) -
 
 
 SHORTFALL = 1e-3
-"""An attack has failed its own purpose where it ends above its objective at the truth by more than this part of it."""
+"""An attack has failed its own purpose where it ends above its objective at the truth by more than this part of it.
+
+docs/reference.md states it as .1%, in the column `underpowered`."""
 
 
 def underpowered(found: ArrayLike, truth: ArrayLike) -> np.ndarray:
@@ -116,6 +118,7 @@ def underpowered(found: ArrayLike, truth: ArrayLike) -> np.ndarray:
 
 
 VERSION = 1
+"""The version of plans and records; a plan of another one is refused."""
 FAILURES = ("diverged", "error", "oom", "timeout", "crashed")
 STATUSES = ("ok", *FAILURES, "skipped")
 
@@ -130,7 +133,7 @@ class Store:
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
         self.blocks = self.folder / "blocks"
-        self.flights = Flights(self.blocks)
+        self.marks = BlockMarks(self.blocks)
 
     @classmethod
     def existing(cls, folder: Path | str) -> Store:
@@ -178,7 +181,7 @@ class Store:
         publish(self.folder / name, text.encode())
 
     def plan(self) -> dict[str, Any]:
-        """What `bench.plan.description.begin` wrote, each cell with all columns.
+        """The plan that `bench.plan.description.begin` wrote, each cell with all columns.
 
         Raises ConfigurationError when it is damaged or of another version.
         """
@@ -210,7 +213,7 @@ class Store:
         return read_arrays(path, digest)
 
     def record(self, block: str) -> dict[str, Any] | None:
-        """What is stored of a block; None when it never finished or its files are damaged."""
+        """The stored record of a block; None when it never finished or its files are damaged."""
         try:
             record = read_json(self.blocks / f"{block}.json")
         except (FileNotFoundError, ConfigurationError):
@@ -235,7 +238,7 @@ class Store:
         return Counter(status for *_, status in (*self.states(), *self.job_states()))
 
     def reason(self, cell: dict[str, Any], block: str, status: str) -> str:
-        """Why a block of this status has no result; empty where there is nothing to say."""
+        """The reason for which a block of this status has no result; empty where there is nothing to say."""
         if cell["skip"] is not None:
             return cell["skip"]
         if status in ("pending", "stale"):
@@ -243,11 +246,11 @@ class Store:
         return (self.record(block) or {}).get("reason") or ""
 
     def job_reason(self, job: dict[str, Any], status: str) -> str:
-        """Why a training or certificate of this status has no result; empty where there is nothing to say."""
+        """The reason for which a training or certificate has no result; empty where there is nothing to say."""
         return self.reason({"skip": None}, job["job"], status)
 
     def unplanned(self) -> int:
-        """How many stored blocks the plan does not have: results of another grid in the same folder."""
+        """The number of stored blocks that the plan does not have: results of another grid in the same folder."""
         plan = self.plan()
         planned = {block["id"] for cell in plan["cells"] for block in cell["blocks"]}
         planned |= {job["job"] for job in plan.get("jobs", ())}

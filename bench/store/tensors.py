@@ -18,11 +18,11 @@ from bench.data.dataset import digest_of
 from bench.errors import ConfigurationError
 from defenses.task import Classifier, Params, Update
 
-State = dict[str, Tensor]
+StateDict = dict[str, Tensor]
 """Name of a parameter or buffer -> tensor on the CPU."""
 
 
-def read_checkpoint(path: Path) -> State:
+def read_checkpoint(path: Path) -> StateDict:
     """The tensors of a .safetensors file, or of a state dict saved by torch (also under "state_dict").
 
     Raises `ConfigurationError` when the file is missing, damaged, or holds anything but tensors.
@@ -48,7 +48,7 @@ def read_checkpoint(path: Path) -> State:
     return dict(content)
 
 
-def place(model: Classifier, state: State, source: str) -> None:
+def load_state(model: Classifier, state: StateDict, source: str) -> None:
     """Copy `state` into the model; every name and shape must fit, with or without the prefix "network.".
 
     Only BatchNorm's count of batches may be absent: old checkpoints do not have it.
@@ -75,18 +75,18 @@ def place(model: Classifier, state: State, source: str) -> None:
     model.load_state_dict({**own, **state})
 
 
-def state_of(model: Classifier) -> State:
+def state_of(model: Classifier) -> StateDict:
     """Copies of all parameters and buffers, each with its own memory."""
     return {name: value.detach().cpu().clone().contiguous() for name, value in model.state_dict().items()}
 
 
-def digest_of_state(state: State) -> str:
+def digest_of_state(state: StateDict) -> str:
     """SHA-256 of names and values."""
     names = torch.tensor(list("\n".join(state).encode()), dtype=torch.uint8)
     return digest_of(names, *state.values())
 
 
-def write_state(path: Path, state: State, metadata: dict[str, str]) -> None:
+def write_state(path: Path, state: StateDict, metadata: dict[str, str]) -> None:
     """Write safetensors in one step: a reader sees the whole file or none. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=".", suffix=".partial", dir=path.parent)
@@ -102,8 +102,8 @@ def write_state(path: Path, state: State, metadata: dict[str, str]) -> None:
         Path(temporary).unlink(missing_ok=True)
 
 
-def read_state(path: Path) -> tuple[State, dict[str, str]]:
-    """What `write_state` wrote: the tensors and the metadata; raises ValueError when the file is damaged."""
+def read_state(path: Path) -> tuple[StateDict, dict[str, str]]:
+    """The tensors and the metadata that `write_state` wrote; raises ValueError when the file is damaged."""
     try:
         with safe_open(path, "pt") as file:
             metadata = dict(file.metadata() or {})

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _OF_A_PROCESS = re.compile(r"\.(\d+)@(.+)\.(?:tmp|running)$")
 _DAY = 24 * 3600
+"""Seconds after which a mark or half file of another machine is swept away: no write takes a day."""
 
 
 def process_name(pid: int | None = None) -> str:
@@ -96,7 +97,7 @@ def read_arrays(path: Path, digest: str | None = None) -> dict[str, np.ndarray]:
 
 
 def damaged(path: Path, reason: str) -> ConfigurationError:
-    """What is said about a file that changed after it was published."""
+    """The error about a file that changed after it was published."""
     return ConfigurationError(f"{path} is damaged: {reason}; delete it and give the run's command again")
 
 

@@ -18,10 +18,10 @@ from bench.data.load import load_dataset
 from bench.data.public import public_split, without_public
 from bench.errors import ConfigurationError
 from bench.grid.cells import Block, PublicSet, Setting
-from bench.grid.sections import Weights as AskedWeights
+from bench.grid.sections import Weights
 from bench.models.build import untrained
 from bench.models.training import Progress
-from bench.models.weights import Weights, check_weights, load_weights, training_seconds
+from bench.models.weights import LoadedWeights, check_weights, load_weights, training_seconds
 from bench.registry.registry import Registry
 from bench.seeds import stream
 from defenses.batch_norm import batch_statistics, in_mode
@@ -32,44 +32,52 @@ from defenses.task import Batch, Classifier, Params, Task, Update
 
 
 @dataclass(frozen=True)
-class Facts:
-    """Of a setting: the `task` that the dataset poses, and digests of the images `trained` on and of the `pool`."""
+class DataDigests:
+    """Digests of the parts of a setting's datasets, other than the attacked images, that can change a result."""
 
     task: str
+    """The classes, shape and normalisation of the attacked dataset, as text."""
     trained: str
+    """SHA-256 of the images and labels trained on; empty where nothing is trained."""
     pool: str
+    """SHA-256 of the images among which a private one is identified."""
 
 
-def facts_of(dataset: Dataset, weights: AskedWeights, training_set: Dataset | None = None) -> Facts:
-    """The facts of an attacked dataset and a recipe of weights; empty where nothing is trained.
+def data_digests(dataset: Dataset, weights: Weights, training_set: Dataset | None = None) -> DataDigests:
+    """The digests of an attacked dataset and of the dataset that its weights are trained on.
 
-    `training_set` is what they are trained on where it is not the one that the recipe names.
+    `training_set` is that dataset where it is not the one that `weights` name.
     """
     task = str([dataset.classes, dataset.input_shape, dataset.mean, dataset.std])
     pool = dataset.digest(dataset.pool())
     if weights.epochs is None:
-        return Facts(task, "", pool)
+        return DataDigests(task, "", pool)
     training = (training_set or _training_set(dataset, weights)).training()
-    return Facts(task, "" if training is None else digest_of(*training), pool)
+    return DataDigests(task, "" if training is None else digest_of(*training), pool)
 
 
 @dataclass(frozen=True)
-class Released:
-    """What the clients of one block sent, and, for the referee alone, what it was computed from.
-
-    `updates` (t, ...) per parameter; `truth` uint8 (t b c h w), `labels` (t b) and `image_ids` (t b) in the order of
-    the clients' batches; `digest` is the SHA-256 of the updates; `defense` is what simulates it.
-    """
+class Release:
+    """The updates that the clients of one block sent, and, for the referee alone, the images behind them."""
 
     task: Task
+    """The model, loss, classes and schedule."""
     params: Params
+    """The attacked weights."""
     updates: Update
+    """The updates (t, ...) of each parameter, after the defense."""
     truth: Tensor
+    """The private images uint8 (t b c h w), in the order of the clients' batches."""
     labels: Tensor
+    """Their labels (t b)."""
     image_ids: Tensor
+    """Their numbers (t b) in the dataset."""
     digest: str
-    weights: Weights
+    """SHA-256 of the updates."""
+    weights: LoadedWeights
+    """The attacked weights with their origin and accuracy."""
     defense: Simulation | None
+    """The simulation of the defense, for attacks that know it; None where it has none."""
 
     @property
     def norms(self) -> Tensor:
@@ -85,9 +93,9 @@ class Clients:
         self._datasets: dict[Any, Dataset] = {}
         self._class_means: dict[Any, Tensor | None] = {}
         self._public: dict[Any, tuple[PublicImages, int] | None] = {}
-        self._facts: dict[Setting, Facts] = {}
-        self._models: OrderedDict[Any, tuple[Classifier, Weights]] = OrderedDict()
-        self._released: OrderedDict[str, Released] = OrderedDict()
+        self._data_digests: dict[Setting, DataDigests] = {}
+        self._models: OrderedDict[Any, tuple[Classifier, LoadedWeights]] = OrderedDict()
+        self._released: OrderedDict[str, Release] = OrderedDict()
 
     def dataset(self, setting: Setting) -> Dataset:
         spec = setting.dataset
@@ -95,15 +103,15 @@ class Clients:
             self._datasets[spec] = load_dataset(spec.name, root=spec.root, download=spec.download, size=spec.size)
         return self._datasets[spec]
 
-    def facts(self, setting: Setting) -> Facts:
-        """Digests of what a result depends on beside its own images."""
-        if setting not in self._facts:
+    def data_digests(self, setting: Setting) -> DataDigests:
+        """The digests of the setting's datasets, computed once."""
+        if setting not in self._data_digests:
             half = self._other_half(setting)
-            self._facts[setting] = facts_of(self.dataset(setting), setting.weights, half)
-        return self._facts[setting]
+            self._data_digests[setting] = data_digests(self.dataset(setting), setting.weights, half)
+        return self._data_digests[setting]
 
     def means_digest(self, setting: Setting) -> str:
-        """Of the class means, empty without any."""
+        """SHA-256 of the class means; empty without any."""
         means = self.class_means(setting)
         return "" if means is None else digest_of(means)
 
@@ -156,7 +164,7 @@ class Clients:
         return self._public[key]
 
     def _other_half(self, setting: Setting) -> Dataset | None:
-        """What the weights are trained on where their training set is also the public one; None elsewhere."""
+        """The dataset that weights are trained on where their training set is also the public one; None elsewhere."""
         if not setting.trains_beside_public:
             return None
         return without_public(_training_set(self.dataset(setting), setting.weights))
@@ -186,30 +194,30 @@ class Clients:
     def check_weights(self, setting: Setting, architecture: Classifier) -> str | None:
         """Raise ConfigurationError unless the setting's weights can be had; returns the SHA-256 of a checkpoint."""
         half = self._other_half(setting)
-        return check_weights(architecture, setting.weights.recipe, dataset=self.dataset(setting), training_set=half)
+        return check_weights(architecture, setting.weights.spec, dataset=self.dataset(setting), training_set=half)
 
     def training_seconds(self, setting: Setting, seed: int) -> float:
-        """What training the setting's weights would take; 0 where they are kept or need none."""
+        """Seconds that training the setting's weights would take; 0 where they are kept or need none."""
         model, dataset = self.architecture(setting, seed), self.dataset(setting)
         own, half = stream("training", seed), self._other_half(setting)
-        return training_seconds(model, setting.weights.recipe, dataset=dataset, seed=own, training_set=half)
+        return training_seconds(model, setting.weights.spec, dataset=dataset, seed=own, training_set=half)
 
     def model(self, setting: Setting, seed: int, progress: Progress | None = None) -> Any:
         """The model with its weights, and how they came about."""
         key = (str(setting.identity), seed)
         return _remember(self._models, key, 2, lambda: self._weighted(setting, seed, progress))
 
-    def release(self, block: Block, progress: Progress | None = None) -> Released:
+    def release(self, block: Block, progress: Progress | None = None) -> Release:
         """Every client of the block sends its update, one after the other, on the CPU; `progress` is of training."""
         return _remember(self._released, block.client_key, 4, lambda: self._release(block, progress))
 
-    def _weighted(self, setting: Setting, seed: int, progress: Progress | None) -> tuple[Classifier, Weights]:
+    def _weighted(self, setting: Setting, seed: int, progress: Progress | None) -> tuple[Classifier, LoadedWeights]:
         model, dataset, own = self.architecture(setting, seed), self.dataset(setting), stream("training", seed)
-        half, recipe = self._other_half(setting), setting.weights.recipe
-        weights = load_weights(model, recipe, dataset=dataset, seed=own, progress=progress, training_set=half)
+        half, spec = self._other_half(setting), setting.weights.spec
+        weights = load_weights(model, spec, dataset=dataset, seed=own, progress=progress, training_set=half)
         return in_mode(model, setting.mode), weights
 
-    def _release(self, block: Block, progress: Progress | None) -> Released:
+    def _release(self, block: Block, progress: Progress | None) -> Release:
         cell, dataset = block.cell, self.dataset(block.cell.setting)
         model, weights = self.model(cell.setting, cell.seed, progress)
         # The simulation comes from an object that sees no batch: what a plugin remembers must not reach the attacker.
@@ -225,10 +233,10 @@ class Clients:
             rng = Generator().manual_seed(stream("client", cell.seed, digest_of(pixels, own_labels)))
             updates.append(chain.update(task, params, batch, rng))
         sent = {name: torch.stack([u[name] for u in updates]) for name in params}
-        return Released(task, params, sent, truth, labels, image_ids, _digest(sent), weights, blind.simulation(task))
+        return Release(task, params, sent, truth, labels, image_ids, _digest(sent), weights, blind.simulation(task))
 
 
-def _training_set(dataset: Dataset, weights: AskedWeights) -> Dataset:
+def _training_set(dataset: Dataset, weights: Weights) -> Dataset:
     if weights.dataset is None:
         return dataset
     elsewhere = {"root": weights.root, "download": bool(weights.download), "size": weights.size}
@@ -243,23 +251,23 @@ def partition(block: Block, dataset_name: str) -> Tensor:
 
 
 def observe(
-    released: Released,
+    release: Release,
     threat: ThreatModel,
     class_means: Tensor | None = None,
     public: PublicImages | None = None,
 ) -> Observation:
-    """What the threat model lets the server see of a release: no image, no image number, no order of labels."""
-    schedule = released.task.schedule
-    task, scale = released.task, schedule.update_scale
+    """The observation that the threat model grants of a release: no image, no image number, no order of labels."""
+    schedule = release.task.schedule
+    task, scale = release.task, schedule.update_scale
     if not threat.schedule_known and not schedule.sends_gradient:
         task, scale = replace(task, schedule=Schedule(images=schedule.images)), None  # all that is left to assume
-    labels = released.labels.sort(dim=1).values if threat.labels == "known" else None
+    labels = release.labels.sort(dim=1).values if threat.labels == "known" else None
     # A simulation of local steps gives their schedule away.
-    known = released.defense if threat.defense_known and task is released.task else None
+    known = release.defense if threat.defense_known and task is release.task else None
     sent = None
     if threat.batch_norm == "batch":
-        sent = batch_statistics(released.task, released.params, released.truth.float() / 255)
-    common = task, released.params, released.updates, labels, threat, scale, class_means
+        sent = batch_statistics(release.task, release.params, release.truth.float() / 255)
+    common = task, release.params, release.updates, labels, threat, scale, class_means
     held = public if threat.public else None
     return Observation(*common, defense=known, batch_statistics=sent, public=held)
 

@@ -23,7 +23,7 @@ class AttackFault(RuntimeError):
 
 
 def reconstruct(attack: Attack, observation: Observation, seeds: list[int]) -> Reconstruction:
-    """What the attack finds; raises `AttackFault` or `Diverged`.
+    """The attack's reconstruction, checked; raises `AttackFault` or `Diverged`.
 
     The global generator is forked and seeded: a library that draws from it must not depend on what ran before.
     """

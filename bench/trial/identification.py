@@ -1,4 +1,4 @@
-"""Can the private image be picked out of a pool by its reconstruction?"""
+"""Identification: a private image is picked out of a pool by its reconstruction."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 TIE = 1e-9
+"""Squared distances of unit images that differ by no more are a tie: rounding may change their last digits."""
 
 
 def identification(guess: Tensor, truth: Tensor, pool: Tensor) -> Tensor:
-    """Whether each private image is strictly the nearest to its reconstruction: bool (n,).
+    """True for each private image that is strictly the nearest to its reconstruction: bool (n,).
 
     `guess` and `truth` are uint8 (n c h w); `pool` (m c h w) holds the other candidates, the same for all n
     images. Images are centred and scaled to unit norm, so that brightness and contrast do not count; one

@@ -11,10 +11,10 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from bench.trial.identification import identification as identification
 from bench.trial.identification import identify_in_pool
 
 LPIPS_SMALLEST = 64
+"""Pixels a side under which LPIPS is not measured."""
 LPIPS_BACKBONE = "alexnet-owt-7be5be79.pth"
 
 
@@ -50,7 +50,9 @@ def _rgb(images: Tensor) -> Tensor:
 
 
 PSNR_CAP_DB = 100.0
+"""The PSNR of an exact match, above 99.9 dB: that of a 224 x 224 RGB image with one value wrong by 1/255."""
 SSIM_WINDOW = 11
+"""Pixels a side of the Gaussian window (Wang et al., 2004); smaller images have no SSIM."""
 
 
 def quantise(images: Tensor) -> Tensor:
@@ -115,7 +117,7 @@ def ssim(guess: Tensor, truth: Tensor) -> Tensor:
     return found[1][..., edge:-edge, edge:-edge].flatten(1).mean(1)
 
 
-def recovered(ssim: Tensor, psnr: Tensor) -> Tensor:
+def is_recovered(ssim: Tensor, psnr: Tensor) -> Tensor:
     """1 where SSIM >= 0.5 and PSNR >= 20 dB, else 0; NaN where SSIM is null. Both (n,)."""
     return ((ssim >= 0.5) & (psnr >= 20)).double().masked_fill(ssim.isnan(), torch.nan)
 
@@ -195,7 +197,7 @@ def score(
         lpips=block(torch.full((len(private),), torch.nan) if distance is None else distance),
         label_accuracy=block(label_accuracy(guessed_labels, true_labels).repeat_interleave(images)),
         identified=block(identify_in_pool(found, private, pool, own.flatten())),
-        recovered=block(recovered(similarity, decibels)),
+        recovered=block(is_recovered(similarity, decibels)),
         matched=matched.cpu().numpy(),
         nulls=nulls,
         identification_pool=len(pool),

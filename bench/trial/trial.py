@@ -14,30 +14,33 @@ from attacks.observation import Observation
 from bench.data.dataset import Dataset
 from bench.grid.cells import Block
 from bench.trial import contract
-from bench.trial.clients import Released
+from bench.trial.clients import Release
 from bench.trial.metrics import assign, quantise, relative_error, score
 
 
 @dataclass(frozen=True)
-class Attacked:
-    """What one attack made of a block: rounded `images` uint8 (t b c h w), believed `labels` (t b), and objectives.
-
-    `start`, `found` and `at_truth` (t,) are the attack's objective where it starts, at what it found (before
-    rounding) and at the private images; None without an objective. `features` (t b d) as in Reconstruction.
-    """
+class BlockReconstruction:
+    """One attack's reconstruction of a block, rounded as it is stored, with the attack's objective along the way."""
 
     images: Tensor
+    """The reconstructed images, rounded to uint8 (t b c h w)."""
     labels: Tensor
+    """The labels (t b) that the attack believes in."""
     start: Tensor | None
+    """The objective (t,) where the attack starts; None without one."""
     found: Tensor | None
+    """The objective (t,) at the reconstruction, before rounding; None without one."""
     at_truth: Tensor | None
+    """The objective (t,) at the private images; None without one."""
     trace: dict[int, Tensor]
+    """Iteration -> the objective (t,) there."""
     features: Tensor | None
+    """The recovered features (t b d), as in `attacks.attack.Reconstruction`."""
 
-    def at(self, trials: slice) -> Attacked:
+    def at(self, trials: slice) -> BlockReconstruction:
         """Everything that was found for these trials."""
         cut = lambda value: None if value is None else value[trials]  # noqa: E731
-        return Attacked(
+        return BlockReconstruction(
             self.images[trials],
             self.labels[trials],
             cut(self.start),
@@ -50,9 +53,9 @@ class Attacked:
 
 def attack_in_chunks(
     attack: Attack, observation: Observation, seeds: list[int], truth: Tensor, labels: Tensor, chunk: int
-) -> Attacked:
+) -> BlockReconstruction:
     """Attack `chunk` trials at a time. `truth` uint8 (t b c h w) is only ever shown to `objective`, afterwards."""
-    parts: list[Attacked] = []
+    parts: list[BlockReconstruction] = []
     for first in range(0, observation.trials, chunk):
         trials = slice(first, first + chunk)
         seen = observation[trials]
@@ -60,7 +63,7 @@ def attack_in_chunks(
         private = truth[trials].to(found.images.device, found.images.dtype) / 255
         at_truth = contract.objective(attack, seen, private, labels[trials].to(found.images.device))
         parts.append(
-            Attacked(
+            BlockReconstruction(
                 images=quantise(found.images).cpu(),
                 labels=found.labels.cpu(),
                 start=_values(found.start),
@@ -70,7 +73,7 @@ def attack_in_chunks(
                 features=_values(found.features),
             )
         )
-    return Attacked(
+    return BlockReconstruction(
         images=torch.cat([p.images for p in parts]),
         labels=torch.cat([p.labels for p in parts]),
         start=_joined([p.start for p in parts]),
@@ -81,29 +84,31 @@ def attack_in_chunks(
     )
 
 
-def rows_of(block: Block, released: Released, attacked: Attacked, attack: Attack | None, dataset: Dataset) -> Any:
+def rows_of(
+    block: Block, release: Release, reconstruction: BlockReconstruction, attack: Attack | None, dataset: Dataset
+) -> Any:
     """The block's scores, one dict per image in the order of image numbers, and what belongs to all of them."""
     pool = dataset.pool()
     place = {image: i for i, image in enumerate(pool)}
-    own = torch.tensor([[place.get(image, -1) for image in ids] for ids in released.image_ids.tolist()])
-    guessed, true = attacked.labels, released.labels
-    scores = score(attacked.images, released.truth, guessed, true, dataset.pixels(pool), own)
+    own = torch.tensor([[place.get(image, -1) for image in ids] for ids in release.image_ids.tolist()])
+    guessed, true = reconstruction.labels, release.labels
+    scores = score(reconstruction.images, release.truth, guessed, true, dataset.pixels(pool), own)
     if block.cell.threat.labels == "known" and not (attack is not None and attack.recovers_labels):
         scores["label_accuracy"].fill(np.nan)
         scores["nulls"]["label_accuracy"] = "the labels were given"
     error = None
-    if attacked.features is not None and attack is not None:
-        error = _feature_error(released, attacked.features, attack)
-    norms = released.norms
+    if reconstruction.features is not None and attack is not None:
+        error = _feature_error(release, reconstruction.features, attack)
+    norms = release.norms
     rows: list[dict[str, Any]] = []
-    for trial in range(len(released.truth)):
-        for slot in range(released.truth.shape[1]):
+    for trial in range(len(release.truth)):
+        for slot in range(release.truth.shape[1]):
             row: dict[str, Any] = {
-                "image": int(released.image_ids[trial, slot]),
-                "trial": block.start // released.truth.shape[1] + trial,
+                "image": int(release.image_ids[trial, slot]),
+                "trial": block.start // release.truth.shape[1] + trial,
                 # Where the stored reconstructions hold this image, after matching.
                 "position": [trial, int(scores["matched"][trial, slot])],
-                "true_label": int(released.labels[trial, slot]),
+                "true_label": int(release.labels[trial, slot]),
                 "update_norm": float(norms[trial]),
                 "identification_pool": scores["identification_pool"],
                 "identification_chance": scores["identification_chance"],
@@ -112,45 +117,47 @@ def rows_of(block: Block, released: Released, attacked: Attacked, attack: Attack
                 row[metric] = float(scores[metric][trial, slot])
             row["feature_error"] = None if error is None else float(error[trial, slot])
             for name, values in (
-                ("objective_start", attacked.start),
-                ("objective_found", attacked.found),
-                ("objective_truth", attacked.at_truth),
+                ("objective_start", reconstruction.start),
+                ("objective_found", reconstruction.found),
+                ("objective_truth", reconstruction.at_truth),
             ):
                 row[name] = None if values is None else float(values[trial])
             rows.append(row)
     shared = {
         "nulls": scores["nulls"],
-        "trace": {str(i): value.tolist() for i, value in attacked.trace.items()},
+        "trace": {str(i): value.tolist() for i, value in reconstruction.trace.items()},
     }
     return sorted(rows, key=lambda row: row["image"]), shared
 
 
-def stored_arrays(attacked: Attacked) -> dict[str, np.ndarray]:
-    """What is kept of an attack so that it can be scored again."""
-    arrays = {"images": attacked.images.numpy(), "labels": attacked.labels.numpy()}
-    optional = {"start": attacked.start, "found": attacked.found, "at_truth": attacked.at_truth}
-    optional["features"] = attacked.features
+def stored_arrays(reconstruction: BlockReconstruction) -> dict[str, np.ndarray]:
+    """The arrays of a reconstruction that are kept, so that it can be scored again."""
+    arrays = {"images": reconstruction.images.numpy(), "labels": reconstruction.labels.numpy()}
+    optional = {"start": reconstruction.start, "found": reconstruction.found, "at_truth": reconstruction.at_truth}
+    optional["features"] = reconstruction.features
     for name, value in optional.items():
         if value is not None:
             arrays[name] = value.numpy()
-    arrays |= {f"trace.{i}": value.numpy() for i, value in attacked.trace.items()}
+    arrays |= {f"trace.{i}": value.numpy() for i, value in reconstruction.trace.items()}
     return arrays
 
 
-def from_arrays(arrays: dict[str, np.ndarray]) -> Attacked:
+def from_arrays(arrays: dict[str, np.ndarray]) -> BlockReconstruction:
     """The inverse of `stored_arrays`."""
     tensors = {name: torch.from_numpy(value) for name, value in arrays.items()}
     trace = {int(name.split(".")[1]): value for name, value in tensors.items() if name.startswith("trace.")}
     names = ("start", "found", "at_truth", "features")
-    return Attacked(tensors["images"], tensors["labels"], trace=trace, **{name: tensors.get(name) for name in names})  # pyright: ignore[reportArgumentType]
+    return BlockReconstruction(
+        tensors["images"], tensors["labels"], trace=trace, **{name: tensors.get(name) for name in names}
+    )  # pyright: ignore[reportArgumentType]
 
 
-def _feature_error(released: Released, features: Tensor, attack: Attack) -> Tensor:
+def _feature_error(release: Release, features: Tensor, attack: Attack) -> Tensor:
     """Relative error (t b) of the recovered features of each private image, matched by their own distance."""
-    truth = released.truth.flatten(0, 1).float() / 255
+    truth = release.truth.flatten(0, 1).float() / 255
     with torch.no_grad():
-        own = attack.features(released.task, released.params, truth)
-    own = own.view(*released.truth.shape[:2], -1)
+        own = attack.features(release.task, release.params, truth)
+    own = own.view(*release.truth.shape[:2], -1)
     return torch.stack([relative_error(f[assign(f, o)], o) for f, o in zip(features, own, strict=True)])
 
 

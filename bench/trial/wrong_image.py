@@ -1,4 +1,4 @@
-"""The control `wrong_image`: what an attack found for a client, scored against another client's images.
+"""The control `wrong_image`: an attack's reconstruction of one client, scored against another client's images.
 
 An attack that is no nearer to the images of its own client than to those of another has learned nothing of its client.
 """
@@ -12,7 +12,7 @@ from bench.grid.cells import Block, Cell
 from bench.registry.specs import MethodSpec
 
 if TYPE_CHECKING:
-    from bench.trial.trial import Attacked
+    from bench.trial.trial import BlockReconstruction
 
 NAME = "wrong_image"
 
@@ -47,13 +47,11 @@ def source(block: Block, images: int) -> Block | None:
     return before[0] if before else None
 
 
-def reconstructions(block: Block, attacked: Attacked) -> Attacked:
-    """What was found in the `source` of a control's block, each reconstruction moved on to the next trial."""
+def reconstructions(block: Block, found: BlockReconstruction) -> BlockReconstruction:
+    """The reconstructions of the `source` of a control's block, each moved on to the next trial."""
     trials = (block.stop - block.start) // block.cell.schedule.images
-    images, labels = (found.roll(1, 0)[:trials] for found in (attacked.images, attacked.labels))
-    return replace(
-        attacked, images=images, labels=labels, start=None, found=None, at_truth=None, trace={}, features=None
-    )
+    images, labels = (own.roll(1, 0)[:trials] for own in (found.images, found.labels))
+    return replace(found, images=images, labels=labels, start=None, found=None, at_truth=None, trace={}, features=None)
 
 
 def _spec(attack: str) -> MethodSpec:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.columns import JSON, OF_ONE_GRID, names
+from bench.columns import JSON, OF_ONE_GRID, column_names
 from bench.trial import wrong_image
 from leaderboards.checks.expected import KEY, Expected, Key, as_json, key_of
 from leaderboards.checks.submission import Submission
@@ -97,7 +97,7 @@ def _scores(
 
 WORSE = 0.05
 """Share by which the mean objective may end above its start: the start itself is no iterate to choose."""
-_OF_ALL = [*(name for name in names("defense", "schedule") if name not in OF_ONE_GRID), "audited"]
+_OF_ALL = [*(name for name in column_names("defense", "schedule") if name not in OF_ONE_GRID), "audited"]
 
 
 def cell_faults(submission: Submission) -> Iterator[str]:

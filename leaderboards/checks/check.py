@@ -6,8 +6,6 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pandas as pd
-
 from bench.columns import QUESTION
 from bench.errors import ConfigurationError
 from bench.registry.registry import Registry
@@ -20,7 +18,6 @@ from leaderboards.entries.reviews import EntryState, Rerun, Review, write_review
 from leaderboards.ranking.costs import costs_of
 from leaderboards.ranking.evidence import questions
 from leaderboards.ranking.ranking import ranking
-from leaderboards.ranking.summary import records
 from leaderboards.tables.prices import rank_text
 from leaderboards.untrusted.refusals import shown
 
@@ -73,12 +70,14 @@ def rank_changes(entry: Entry, board: Published) -> list[str]:
 def _ranks(entries: list[Entry], board: Published) -> dict[tuple[object, ...], tuple[str, str]]:
     if not entries:
         return {}
-    rows: pd.DataFrame = ranking(questions(image_rows(entries)), board.board.rule, costs_of(job_rows(entries)))
-    named = ("model", "weights", "labels", "defense")
-    assert set(named[:-1]) <= set(QUESTION), "the columns of a question"
+    named = ("model", "weights", "labels")
+    assert set(named) <= set(QUESTION), "the columns of a question"
     return {
-        tuple(row[name] for name in named): (rank_text(row), row["unranked"] or row["incomplete"] or "")
-        for row in records(rows)
+        (*(own.question.row[name] for name in named), own.defense): (
+            rank_text(own.rank),
+            own.unranked or own.incomplete,
+        )
+        for own in ranking(questions(image_rows(entries)), board.board.rule, costs_of(job_rows(entries)))
     }
 
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench.columns import KEYS, names
+from bench.columns import KEYS, column_names
 from bench.errors import ConfigurationError
 from bench.grid.config import Config
-from bench.registry.specs import Chain, MethodSpec
+from bench.registry.specs import ChainSpec, MethodSpec
 from leaderboards.entries.board import PREFIX, grid_source, load_board
 from leaderboards.entries.entry import Entry
 from leaderboards.entries.schema import Identity
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 KEY = [name for name in KEYS if name not in ("dataset", "defense")]
 """Columns that tell the cells of one defense apart."""
-OF_THE_DEFENSE = names("id", "defense", "claim", "schedule")
+OF_THE_DEFENSE = column_names("id", "defense", "claim", "schedule")
 """Columns that only a plan with the defense itself knows."""
 Key = tuple[Any, ...]
 
@@ -129,7 +129,7 @@ def expected(board: str, entry: Entry, registry: Registry) -> Expected:
 
 def choices(board: str, entry: Entry, registry: Registry) -> Choices:
     """The choices that an entry makes; raises ConfigurationError where names and parameters do not fit."""
-    names = {method.name for method in registry.entries("defense")}
+    names = {method.name for method in registry.descriptions("defense")}
     chains = {cell.identity.defense: chain_of(cell.identity) for cell in reversed(entry.cells)}
     known = {label: chain for label, chain in chains.items() if all(part.name in names for part in chain)}
     # Resolved first: as text a stranger's list would be an axis, and a name anything.
@@ -177,7 +177,7 @@ def added_attacks(entry: Entry, required: Collection[str]) -> dict[str, Identity
     return {one.attack: one for one in own if not one.control and one.attack not in required}
 
 
-def chain_of(identity: Identity) -> Chain:
+def chain_of(identity: Identity) -> ChainSpec:
     """The parts of the identity's defense; raises ConfigurationError where names and parameters do not fit."""
     names = identity.defense_name.split(" | ")
     if len(names) != len(identity.defense_parameters):

@@ -103,7 +103,7 @@ def check_entries(
     from leaderboards.checks.check import check_one
 
     registry = Registry(plugin or [])
-    registry.entries("defense")  # A file that cannot be used is no fault of an entry.
+    registry.descriptions("defense")  # A file that cannot be used is no fault of an entry.
     if review is not None and not 0 < len(review.strip()) <= 200:
         raise ConfigurationError(f"--review {review[:40]!r} is no name: give 1 to 200 characters")
     if published is not None and not published.is_dir():

@@ -12,7 +12,7 @@ import typer
 from bench.errors import ConfigurationError, suggest
 from bench.registry.presets import attack_presets
 from bench.registry.registry import Registry
-from bench.registry.sources import Entry
+from bench.registry.sources import MethodDescription
 from leaderboards.cli.options import Attacks, Defenses, Device, GridSpec, Overrides, Plugins, RunFolder
 from leaderboards.cli.report import terminal
 
@@ -131,7 +131,7 @@ def listing(kind: str, registry: Registry, *, verify: bool = False) -> list[dict
     if kind not in KINDS:
         raise ConfigurationError(f"nothing to list under {kind!r}; {suggest(kind, KINDS)}")
     if kind in ("attacks", "defenses"):
-        rows = [_row(entry, entry.name) for entry in registry.entries(kind[:-1], verify=verify)]
+        rows = [_row(method, method.name) for method in registry.descriptions(kind[:-1], verify=verify)]
         return sorted(rows + (_preset_rows(registry) if kind == "attacks" else []), key=lambda row: row["name"])
     return [{"name": name, "summary": summary} for name, summary in sorted(_summaries(kind).items())]
 
@@ -163,22 +163,22 @@ def render_listing(rows: Sequence[Mapping[str, Any]], console: Console | None = 
     return console_text(table, console)
 
 
-def _row(entry: Entry, name: str) -> dict[str, Any]:
+def _row(method: MethodDescription, name: str) -> dict[str, Any]:
     return {
         "name": name,
-        "summary": entry.summary,
-        "origin": entry.origin,
-        "parameters": [dict(vars(parameter)) for parameter in entry.parameters],
-        "broken": entry.broken,
+        "summary": method.summary,
+        "origin": method.origin,
+        "parameters": [dict(vars(parameter)) for parameter in method.parameters],
+        "broken": method.broken,
     }
 
 
 def _preset_rows(registry: Registry) -> list[dict[str, Any]]:
     """The presets of attacks as attacks, with their settings for defaults."""
-    entries = {entry.name: entry for entry in registry.entries("attack")}
+    methods = {method.name: method for method in registry.descriptions("attack")}
     rows: list[dict[str, Any]] = []
     for name, preset in attack_presets().items():
-        row = _row(entries[preset.attack], name)
+        row = _row(methods[preset.attack], name)
         for parameter in row["parameters"]:
             parameter["default"] = preset.parameters[parameter["name"]]
         rows.append(row | {"summary": preset.summary, "origin": f"preset of {preset.attack}"})
@@ -198,7 +198,7 @@ def _summaries(kind: str) -> Mapping[str, str]:
 
         grids = {name: text.partition("\n")[0].lstrip("# ") for name, text in presets().items()}
         return grids | {name: f"{preset.summary} [an attack]" for name, preset in attack_presets().items()}
-    from bench.data import catalogue
-    from bench.models import catalogue as models_catalogue
+    from bench.data.catalogue import DATASETS
+    from bench.models.catalogue import MODELS
 
-    return catalogue.DATASETS if kind == "datasets" else models_catalogue.MODELS
+    return DATASETS if kind == "datasets" else MODELS

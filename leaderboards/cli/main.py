@@ -96,10 +96,10 @@ def print_table(
     Attacks against defenses with means, deviations and intervals; csv and json hold every figure.
     """
     from bench.store.store import Store
-    from leaderboards.tables.scores import render
+    from leaderboards.tables.scores import render_scores
 
     store = Store.existing(run)
-    typer.echo(render(store.frame(), format, store.jobs_frame(), terminal()), nl=False)
+    typer.echo(render_scores(store.frame(), format, store.jobs_frame(), terminal()), nl=False)
 
 
 @app.command("rank")
@@ -126,16 +126,18 @@ def print_ranks(
 
     from bench.store.store import Store
     from leaderboards.entries.board import rule_of_run
-    from leaderboards.ranking.verdicts import Rule
-    from leaderboards.tables.standings import render
+    from leaderboards.ranking.verdicts import RankingRule
+    from leaderboards.tables.standings import render_standings
 
     given = {"required": tuple(required) if required else None, "margin": margin, "minimum_images": minimum_images}
     try:
-        rule = replace(rule_of_run(run) or Rule(), **{key: value for key, value in given.items() if value is not None})
+        rule = replace(
+            rule_of_run(run) or RankingRule(), **{key: value for key, value in given.items() if value is not None}
+        )
     except ValueError as error:
         raise ConfigurationError(str(error)) from error
     store = Store.existing(run)
-    typer.echo(render(store.frame(), format, rule, store.jobs_frame(), terminal()), nl=False)
+    typer.echo(render_standings(store.frame(), format, rule, store.jobs_frame(), terminal()), nl=False)
 
 
 @app.command("plot")

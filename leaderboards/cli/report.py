@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from bench.store.store import Store
-    from leaderboards.ranking.costs import Costs
+    from leaderboards.ranking.costs import RunCosts
 
 
 def report_run(folder: Path, quiet: bool) -> bool:
@@ -26,13 +26,13 @@ def report_run(folder: Path, quiet: bool) -> bool:
     jobs = store.jobs_frame()
     if not quiet:
         from leaderboards.entries.board import rule_of_run
-        from leaderboards.tables.scores import render
-        from leaderboards.tables.standings import render as render_ranking
+        from leaderboards.tables.scores import render_scores
+        from leaderboards.tables.standings import render_standings
 
         frame = store.frame()
         console = terminal()
-        typer.echo(render(frame, "text", console=console))
-        typer.echo(render_ranking(frame, "text", rule_of_run(folder), jobs, console))
+        typer.echo(render_scores(frame, "text", console=console))
+        typer.echo(render_standings(frame, "text", rule_of_run(folder), jobs, console))
     counts = store.counts()
     bad = {status: counts[status] for status in (*FAILURES, "stale", "pending") if counts[status]}
     if bad:
@@ -73,7 +73,7 @@ def say(text: str) -> None:
     typer.echo(f"leakboard: {text}", err=True)
 
 
-def _missed(store: Store, costs: Costs) -> list[str]:
+def _missed(store: Store, costs: RunCosts) -> list[str]:
     """Messages about a broken certificate, and about an undefended attack that gains less than the grid expects."""
     found = costs.alarms()
     expected = store.plan()["expect"]
@@ -85,7 +85,7 @@ def _missed(store: Store, costs: Costs) -> list[str]:
     return found
 
 
-def _shortfalls(costs: Costs) -> list[str]:
+def _shortfalls(costs: RunCosts) -> list[str]:
     """Messages about networks whose undefended training falls short of what the run asks: nobody is ranked there."""
     trained = dict.fromkeys((dataset, model) for dataset, model, _ in costs.trained)
     found = {f"{dataset}, {model}": costs.shortfall(dataset, model) for dataset, model in trained}

@@ -29,14 +29,14 @@ def build_site(
     """Write the site from the published entries alone: no server, no network, the same input gives the same bytes."""
     from leaderboards.entries.board import BOARDS, boards
     from leaderboards.entries.published import PUBLISHED
-    from leaderboards.site.build import build as write
+    from leaderboards.site.build import write_site
 
     place = published or PUBLISHED
     strange = sorted({path.parent.parent.name for path in place.glob("*/*/entry.json")} - boards().keys())
     for name in strange:
         say(f"{place / name} holds entries of no board that is known here, which are left out; is {BOARDS} set?")
     with _interruptible():
-        built = write(output, place)
+        built = write_site(output, place)
     typer.echo(f"{output / 'index.html'}: {built.pages} pages, {built.files} files, {built.size / 2**20:.1f} MiB")
 
 

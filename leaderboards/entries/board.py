@@ -14,9 +14,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from bench.errors import ConfigurationError, suggest
-from bench.grid.reading import GridSource, GridText, explain, presets
-from bench.grid.sections import Board as Rules
-from leaderboards.ranking.verdicts import Rule
+from bench.grid.reading import GridSource, GridText, list_mistakes, presets
+from bench.grid.sections import BoardRules
+from leaderboards.ranking.verdicts import RankingRule
 
 PREFIX = "board:"
 """`board:NAME` is the grid of a board."""
@@ -31,7 +31,7 @@ class Board:
     name: str
     text: str
     """Content of its TOML file."""
-    rules: Rules
+    rules: BoardRules
     """The table `board` of the file."""
     grid: dict[str, Any]
     """All other tables of the file, unresolved."""
@@ -42,10 +42,10 @@ class Board:
         return hashlib.sha256(self.text.encode()).hexdigest()
 
     @property
-    def rule(self) -> Rule:
+    def rule(self) -> RankingRule:
         """The rule that its rankings follow."""
         rules = self.rules
-        return Rule(rules.required, rules.margin, rules.minimum_images, alpha=rules.alpha, rules=rules.rules)
+        return RankingRule(rules.required, rules.margin, rules.minimum_images, alpha=rules.alpha, rules=rules.rules)
 
 
 def boards() -> dict[str, str]:
@@ -98,7 +98,7 @@ def load_board(name: str) -> Board:
     return Board(name, known[name], _rules(name, table["board"]), grid)
 
 
-def rule_of_run(folder: Path) -> Rule | None:
+def rule_of_run(folder: Path) -> RankingRule | None:
     """The ranking rule of the board whose run is in this folder; None where the run is of no board."""
     try:
         table = tomllib.loads((folder / "run.toml").read_text(encoding="utf-8"))
@@ -107,11 +107,11 @@ def rule_of_run(folder: Path) -> Rule | None:
     return Board(folder.name, "", _rules(str(folder), table["board"]), {}).rule if "board" in table else None
 
 
-def _rules(name: str, table: dict[str, Any]) -> Rules:
+def _rules(name: str, table: dict[str, Any]) -> BoardRules:
     try:
-        return Rules.model_validate(table)
+        return BoardRules.model_validate(table)
     except ValidationError as error:
-        raise ConfigurationError(explain(error, Rules, f"board {name}")) from error
+        raise ConfigurationError(list_mistakes(error, BoardRules, f"board {name}")) from error
 
 
 def all_boards() -> Iterator[Board]:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from attacks.threat import switches
 from bench.columns import JSON
-from bench.store.store import COUNTS, FIGURES, JOB_COUNTS, JOB_FIGURES, JOB_TEXTS, typed, underpowered
+from bench.store.store import JOB_COUNTS, JOB_FIGURES, JOB_TEXTS, RESULT_COUNTS, RESULT_FIGURES, typed, underpowered
 from leaderboards.entries.schema import MOST_KEYS, CellFile, Columns, JobRow, Jobs, Manifest
 from leaderboards.untrusted.folder import Folder, Refused, read_folder
 
@@ -141,7 +141,7 @@ def image_rows(entries: Sequence[Entry]) -> DataFrame:
             identity |= {"identification_pool": pool, "identification_chance": 1 / pool if pool else None}
             identity["seconds"] = None if cell.seconds is None else cell.seconds / n
             parts.append(pd.DataFrame(columns | identity))
-    frame = typed(pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(), FIGURES, COUNTS)
+    frame = typed(pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(), RESULT_FIGURES, RESULT_COUNTS)
     return frame.assign(underpowered=underpowered(frame["objective_found"], frame["objective_truth"]))
 
 

@@ -26,7 +26,7 @@ from leaderboards.untrusted.strict_png import write_png
 
 NOT_IN_IDENTITY = ("cell", "skip", "blocks", *OF_ONE_GRID)
 """Keys of a cell in a run's plan that the identity of an entry's cell leaves out or states by itself."""
-IMAGE_FIGURES = (
+PACKED_FIGURES = (
     "mse", "psnr_db", "ssim", "lpips", "label_accuracy", "identified", "recovered", "feature_error",
     "objective_start", "objective_found", "objective_truth", "update_norm",
 )  # fmt: skip
@@ -81,7 +81,7 @@ def cell_file(
             labels.append(int(stored["labels"][trial, position]))
     made += [record["provenance"] for record in records]
     columns = {key: [row[key] for row in rows] for key in ("image", "trial", "true_label")} | {"found_label": labels}
-    columns |= {key: _numbers([row[key] for row in rows]) for key in IMAGE_FIGURES}
+    columns |= {key: _numbers([row[key] for row in rows]) for key in PACKED_FIGURES}
     return found | {
         "sheet": None if found["of"] else folder.add_sheet(np.stack(images)),
         "nulls": records[0]["nulls"],

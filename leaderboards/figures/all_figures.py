@@ -93,7 +93,7 @@ def _names(tables: list[pd.DataFrame]) -> list[str]:
 
 
 def _granted(switch: Switch, value: Any) -> str:
-    """What the server knows of one thing; nothing where it is as it was before anybody could choose."""
+    """The server's knowledge of one thing, in words; "" where it is as it was before anybody could choose."""
     if switch.since and value == switch.default:
         return ""
     if switch.subject:

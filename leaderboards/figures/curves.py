@@ -11,14 +11,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from leaderboards.figures.style import WIDTH, empty_figure
+from leaderboards.figures.style import FIGURE_WIDTH, empty_figure
 from leaderboards.ranking.families import Family, families
 from leaderboards.ranking.summary import Row, scored
 from leaderboards.tables.labels import label_lines
 
-MARKERS = "osD^vP*X"
-COLUMNS = 3
-SCALES = {"linear": "", "logarithmic": " (logarithmic)", "even": " (evenly spaced)"}
+ATTACK_MARKERS = "osD^vP*X"
+PANELS_ACROSS = 3
+"""Panels side by side, at most."""
+AXIS_NOTES = {"linear": "", "logarithmic": " (logarithmic)", "even": " (evenly spaced)"}
 TITLES = {"psnr_db": "PSNR [dB]", "ssim": "SSIM"}
 
 
@@ -33,15 +34,15 @@ def strength_curves(rows: list[Row], title: str) -> Figure | None:
         return None
     metrics = [metric for metric in TITLES if any(scored(r) and not np.isnan(r[f"{metric}_mean"]) for r in rows)]
     metrics = metrics or ["psnr_db"]
-    span = min(COLUMNS, ceil(len(single) / 3))
-    columns = min(COLUMNS, len(curves) + span)
+    span = min(PANELS_ACROSS, ceil(len(single) / 3))
+    columns = min(PANELS_ACROSS, len(curves) + span)
     places = [divmod(i, columns) for i in range(len(curves))]
     line, column = divmod(len(curves), columns)
     if single:
         places.append((line + 1, 0) if column + span > columns else (line, column))
     lines = places[-1][0] + 1
     figure = empty_figure(
-        WIDTH if columns > 1 else 0.62 * WIDTH, 0.9 + lines * (0.6 + 1.75 * len(metrics)), "constrained"
+        FIGURE_WIDTH if columns > 1 else 0.62 * FIGURE_WIDTH, 0.9 + lines * (0.6 + 1.75 * len(metrics)), "constrained"
     )
     figure.suptitle(title, x=0.01, ha="left")
     grid = figure.add_gridspec(lines * len(metrics), columns)
@@ -72,13 +73,15 @@ def _attacks(rows: list[Row]) -> dict[str, tuple[str, str, float]]:
     names = list(dict.fromkeys(row["attack"] for row in rows if not row["control"]))
     colours = sns.color_palette("colorblind", max(len(names), 1)).as_hex()
     shift = np.linspace(-1, 1, len(names)) if len(names) > 1 else [0.0]
-    return {name: (colours[i], MARKERS[i % len(MARKERS)], float(shift[i])) for i, name in enumerate(names)}
+    return {
+        name: (colours[i], ATTACK_MARKERS[i % len(ATTACK_MARKERS)], float(shift[i])) for i, name in enumerate(names)
+    }
 
 
 def name_family(ax: Axes, family: Family) -> None:
     """Title, axis label and ticks of a panel that shows a family."""
     ax.set_title("\n".join(label_lines(family.title, 40)))
-    ax.set_xlabel(family.parameter + SCALES[family.scale])
+    ax.set_xlabel(family.parameter + AXIS_NOTES[family.scale])
     shown = list(family.strengths)[:: ceil(len(family.strengths) / 6)]
     ax.set_xticks([family.places[x] for x in shown], [f"{x:g}" for x in shown])
 

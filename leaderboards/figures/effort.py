@@ -1,4 +1,4 @@
-"""What more iterations buy an attack: leakage against its budget, a defense a line."""
+"""Effort curves: leakage against an attack's iterations, one line per defense."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from leaderboards.figures.curves import COLUMNS
-from leaderboards.figures.style import WIDTH, empty_figure
-from leaderboards.ranking.evidence import METRICS, Attempt, Evidence, Question, Variant, granted_text
+from leaderboards.figures.curves import PANELS_ACROSS
+from leaderboards.figures.style import FIGURE_WIDTH, empty_figure
+from leaderboards.ranking.evidence import HEADLINE, Attempt, Evidence, Question, Variant, granted_text
 from leaderboards.tables.labels import label_lines
 
-Group = tuple[str, *tuple[bool, ...]]
+EffortGroup = tuple[str, *tuple[bool, ...]]
 """An attack with all its parameters but the iterations, and what it was granted."""
 
 
@@ -29,11 +29,11 @@ def effort_curves(question: Question, title: str) -> Figure | None:
     groups = {group: own for group, own in _by_effort(question).items() if len(own) > 1}
     if not groups:
         return None
-    columns = min(COLUMNS, len(groups))
+    columns = min(PANELS_ACROSS, len(groups))
     lines = ceil(len(groups) / columns)
     defenses = [evidence.row["defense"] for evidence in question.defenses]
     colours = dict(zip(defenses, sns.color_palette("colorblind", len(defenses)).as_hex(), strict=True))
-    width = WIDTH if columns > 1 else 0.62 * WIDTH
+    width = FIGURE_WIDTH if columns > 1 else 0.62 * FIGURE_WIDTH
     figure = empty_figure(width, 0.8 + 2.6 * lines + 0.17 * ceil(len(defenses) / 2), "constrained")
     figure.suptitle(title, x=0.01, ha="left")
     axes = figure.subplots(lines, columns, sharey=True, squeeze=False).ravel()
@@ -51,9 +51,9 @@ def effort_curves(question: Question, title: str) -> Figure | None:
     return figure
 
 
-def _by_effort(question: Question) -> dict[Group, dict[int, str]]:
+def _by_effort(question: Question) -> dict[EffortGroup, dict[int, str]]:
     """Group -> iterations -> the attack's label."""
-    found: dict[Group, dict[int, str]] = {}
+    found: dict[EffortGroup, dict[int, str]] = {}
     for (label, *granted), (first, *_) in question.attempts.items():
         parameters = json.loads(first.parameters)
         iterations = parameters.pop("iterations", None)
@@ -86,5 +86,5 @@ def _draw(ax: Axes, question: Question, variants: dict[int, Variant], colours: M
 
 
 def _bounds(evidence: Evidence, attempt: Attempt | None) -> tuple[float, float, float]:
-    found = None if attempt is None or not attempt.whole else evidence.summarised(attempt.score[METRICS[0]])
+    found = None if attempt is None or not attempt.whole else evidence.summarised(attempt.score[HEADLINE])
     return (np.nan, np.nan, np.nan) if found is None else (found.mean, found.low, found.high)

@@ -14,24 +14,25 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from bench.store.store import Store
-from leaderboards.figures.style import HATCH, LARGE, NORMAL, SMALL, WIDTH, empty_figure
+from leaderboards.figures.style import FIGURE_WIDTH, HATCH, LARGE, NORMAL, SMALL, empty_figure
 from leaderboards.ranking.summary import Row, records
 from leaderboards.tables.labels import label_lines
 
 MOST_COLUMNS = 9
+"""Pictures in a row, the private image included."""
 LABEL, GAP, CAPTION, LINE = 0.85, 0.06, 0.2, 0.135
 """Inches: the rows' labels, the space between images, a caption, a line of a heading."""
 
 
 class Images(Protocol):
-    """Where the pictures come from; (h w c) uint8."""
+    """A source of pictures (h w c), uint8."""
 
     def truth(self, image: int) -> np.ndarray:
         """The private image of this dataset index."""
         ...
 
     def reconstruction(self, cell: str, image: int) -> np.ndarray | None:
-        """What the attack of this cell made of it; None where there is none."""
+        """The reconstruction by the attack of this cell; None where there is none."""
         ...
 
 
@@ -83,7 +84,7 @@ def _bands(defenses: list[str]) -> list[list[str]]:
 def _draw(title: str, explanation: str, shown: dict[int, str], cells: dict[str, list[Row]], images: Images) -> Figure:
     bands = _bands(list(cells))
     columns = 1 + max(map(len, bands))
-    side = min(1.25, (WIDTH - LABEL) / columns - GAP)
+    side = min(1.25, (FIGURE_WIDTH - LABEL) / columns - GAP)
     width = max(LABEL + columns * (side + GAP), 6.5)
     characters = int(side / 0.062)
     heads = [["\n".join(label_lines(d, characters)) for d in ["private image", *band]] for band in bands]
@@ -154,7 +155,7 @@ class StoredImages:
         return self._truth[image]
 
     def reconstruction(self, cell: str, image: int) -> np.ndarray | None:
-        """What the cell's attack made of the image, as matched by the referee; None without a result."""
+        """The reconstruction that the referee matched to the image; None without a result."""
         for block in self._blocks.get(cell, []):
             if block["start"] <= image < block["stop"]:
                 return self._load(block["id"]).get(image)

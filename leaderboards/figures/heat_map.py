@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from leaderboards.figures.style import HATCH, NORMAL, SMALL, WIDTH, empty_figure
+from leaderboards.figures.style import FIGURE_WIDTH, HATCH, NORMAL, SMALL, empty_figure
 from leaderboards.ranking.summary import Row, scored, status_text
 from leaderboards.tables.labels import label_lines
 
@@ -33,7 +33,7 @@ def heat_map(rows: list[Row], title: str) -> Figure:
     row_labels = ["\n".join(label_lines(label, 40)) for label in defenses]
     heights = [max(0.32, 0.04 + 0.13 * (1 + label.count("\n"))) for label in row_labels]
     figure = empty_figure(
-        min(WIDTH, 4 + 1.5 * len(columns)), max(2.4, 1.2 + max(heights) * len(defenses)), "constrained"
+        min(FIGURE_WIDTH, 4 + 1.5 * len(columns)), max(2.4, 1.2 + max(heights) * len(defenses)), "constrained"
     )
     figure.suptitle(title, x=0.01, ha="left")
     ax = figure.add_subplot()

@@ -12,12 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from leaderboards.figures.curves import COLUMNS, name_family, name_single
-from leaderboards.figures.style import WIDTH, empty_figure
-from leaderboards.ranking.evidence import METRICS, Evidence, Question
+from leaderboards.figures.curves import PANELS_ACROSS, name_family, name_single
+from leaderboards.figures.style import FIGURE_WIDTH, empty_figure
+from leaderboards.ranking.evidence import HEADLINE, Evidence, Question
 from leaderboards.ranking.families import families
 from leaderboards.ranking.statistics import Summary
-from leaderboards.ranking.verdicts import Rule, missing
+from leaderboards.ranking.verdicts import RankingRule, missing
 
 GREEN, RED = sns.color_palette("colorblind", 4).as_hex()[2:]
 LINES = {False: ("not adapting", GREEN, "o", "--"), True: ("adapting to the defense", RED, "s", "-")}
@@ -32,13 +32,13 @@ def leakage_curves(question: Question, title: str) -> Figure | None:
     """
     several, single = families([evidence.row for evidence in question.defenses])
     # Without what failed the strongest attack would look weaker than it may be: nothing is drawn there.
-    by_label = {e.row["defense"]: e for e in question.defenses if not missing(question, e, Rule())}
+    by_label = {e.row["defense"]: e for e in question.defenses if not missing(question, e, RankingRule())}
     if not (several or single) or all(_reached(e, None) is None for e in question.defenses):
         return None
     panels = len(several) + bool(single)
-    columns = min(COLUMNS, panels)
+    columns = min(PANELS_ACROSS, panels)
     lines = ceil(panels / columns)
-    figure = empty_figure(WIDTH if columns > 1 else 0.62 * WIDTH, 0.9 + 2.6 * lines, "constrained")
+    figure = empty_figure(FIGURE_WIDTH if columns > 1 else 0.62 * FIGURE_WIDTH, 0.9 + 2.6 * lines, "constrained")
     figure.suptitle(title, x=0.01, ha="left")
     axes = figure.subplots(lines, columns, sharey=True, squeeze=False).ravel()
     for ax, family in zip(axes, several, strict=False):
@@ -85,7 +85,7 @@ def _draw_lines(ax: Axes, placed: Sequence[tuple[float, Evidence | None]], joine
 
 
 def _is_weak(evidence: Evidence) -> bool:
-    return float(evidence.underpowered.mean()) > Rule().underpowered_share
+    return float(evidence.underpowered.mean()) > RankingRule().underpowered_share
 
 
 def _hollow(colour: str, marker: str) -> dict[str, Any]:
@@ -95,13 +95,13 @@ def _hollow(colour: str, marker: str) -> dict[str, Any]:
 def _draw_references(ax: Axes, undefended: Evidence | None) -> None:
     if undefended is None or np.isnan(undefended.floor):
         return
-    ax.axhline(float(undefended.score(METRICS[0]).mean()), color="0.45", ls=(0, (5, 2)), lw=1)
+    ax.axhline(float(undefended.score(HEADLINE).mean()), color="0.45", ls=(0, (5, 2)), lw=1)
     ax.axhline(undefended.floor, color="0.25", ls=":", lw=1.5)
 
 
 def _reached(evidence: Evidence, adaptive: bool | None) -> Summary | None:
     """The strongest attack's mean SSIM; None unless every image has one."""
-    return evidence.summarised(evidence.score(METRICS[0], adaptive))
+    return evidence.summarised(evidence.score(HEADLINE, adaptive))
 
 
 def _legend(question: Question, by_label: Mapping[str, Evidence]) -> list[Line2D]:

@@ -13,12 +13,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.transforms import Bbox
 
-from leaderboards.figures.style import SMALL, WIDTH, empty_figure
+from leaderboards.figures.style import FIGURE_WIDTH, SMALL, empty_figure
 from leaderboards.ranking.budgets import BUDGETS
-from leaderboards.ranking.costs import Costs
+from leaderboards.ranking.costs import RunCosts
 from leaderboards.ranking.evidence import Question
 from leaderboards.ranking.families import families
-from leaderboards.ranking.pareto import Point, pareto_front, points_of
+from leaderboards.ranking.pareto import LINEAR_LOSS, Point, pareto_front, points_of
 from leaderboards.tables.prices import epsilon_text
 
 PLACES = [
@@ -81,14 +81,13 @@ def _overlap(a: Bbox, b: Bbox) -> float:
     return 0.0 if common is None else float(common.width * common.height)
 
 
-MARKERS = "osD^vPXphd"
-LINEAR = 5.0
-"""Up to so many points of accuracy lost the axis is linear, then logarithmic: zeros and noise lose fifty."""
+FAMILY_MARKERS = "osD^vPXphd"
 FRONT: dict[str, Any] = {"color": "0.84", "lw": 4.5, "solid_capstyle": "round", "zorder": 1}
-HEIGHT = 4.6
+PLANE_HEIGHT = 4.6
+"""Inches, without the legend."""
 
 
-def pareto_plot(question: Question, costs: Costs, title: str) -> Figure | None:
+def pareto_plot(question: Question, costs: RunCosts, title: str) -> Figure | None:
     """Accuracy lost against the strongest attack's SSIM gain, both with 95% intervals: the lower left corner is best.
 
     A family is a colour, its strengths are joined by a line and written beside the points, with epsilon where there is
@@ -107,11 +106,11 @@ def pareto_plot(question: Question, costs: Costs, title: str) -> Figure | None:
     if not placed:
         return None
     undefended = None if question.undefended is None else points.get(question.undefended.row["defense"])
-    figure = empty_figure(WIDTH, HEIGHT + 0.18 * ((len(placed) + 6) // 2), "constrained")
+    figure = empty_figure(FIGURE_WIDTH, PLANE_HEIGHT + 0.18 * ((len(placed) + 6) // 2), "constrained")
     figure.suptitle(title, x=0.01, ha="left")
     ax = figure.subplots()
     colours = dict(zip(placed, sns.color_palette("colorblind", len(placed)).as_hex(), strict=True))
-    markers = {name: MARKERS[i % len(MARKERS)] for i, name in enumerate(placed)}
+    markers = {name: FAMILY_MARKERS[i % len(FAMILY_MARKERS)] for i, name in enumerate(placed)}
     for name, own in placed.items():
         _draw(ax, list(own.values()), colours[name], markers[name])
     if undefended is not None:
@@ -165,7 +164,7 @@ def _draw_front(ax: Axes, points: dict[str, Point]) -> bool:
 
 
 def _name_axes(ax: Axes, points: list[Point], chance: float) -> None:
-    ax.set_xscale("symlog", linthresh=LINEAR, linscale=1.6)
+    ax.set_xscale("symlog", linthresh=LINEAR_LOSS, linscale=1.6)
     highest = float(np.nanmax([*(max(p.lost.mean, p.lost.high) for p in points), 12.0]))
     lowest = float(np.nanmin([*(min(p.lost.mean, p.lost.low) for p in points), 0.0]))
     ax.set_xlim(lowest - 0.4, highest * 1.25)
@@ -181,12 +180,12 @@ def _name_axes(ax: Axes, points: list[Point], chance: float) -> None:
         at_the_top = {"rotation": 90, "ha": "right", "va": "top", "fontsize": SMALL, "color": "0.4"}
         place: dict[str, Any] = {"xycoords": ax.get_xaxis_transform(), "textcoords": "offset points"}
         ax.annotate("accuracy of chance", (chance, 0.99), (-3, 0), **place, **at_the_top)
-    ax.set_xlabel(f"test accuracy lost [percentage points; logarithmic from {LINEAR:g} on; dashed: the budgets]")
+    ax.set_xlabel(f"test accuracy lost [percentage points; logarithmic from {LINEAR_LOSS:g} on; dashed: the budgets]")
     ax.set_ylabel("SSIM gain of the strongest attack [95% intervals]")
 
 
-def _chance(question: Question, costs: Costs) -> float:
-    """How many points guessing loses; NaN where undefended training has no accuracy."""
+def _chance(question: Question, costs: RunCosts) -> float:
+    """The points of accuracy that guessing loses; NaN where undefended training has no accuracy."""
     row, undefended = question.row, question.undefended
     if undefended is None:
         return np.nan

@@ -1,4 +1,4 @@
-"""How every figure looks and is saved: the same results give the same bytes."""
+"""The style of every figure, and its saving: the same results give the same bytes."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ import seaborn as sns
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-WIDTH = 9.0
+FIGURE_WIDTH = 9.0
 """Inches; a README shows a figure about 900 pixels wide, so that a point is 1.4 pixels there."""
 DPI = 200
+"""Dots an inch of a PNG: twice the pixels that a README shows, for screens of that density."""
 SMALL, NORMAL, LARGE = 7.5, 8.5, 10.0
+"""Font sizes in points."""
 HATCH = {"facecolor": "0.93", "edgecolor": "0.7", "hatch": "////", "linewidth": 0.0}
-"""What stands where there is no result."""
+"""The look of a place without a result."""
 
 
 @contextmanager

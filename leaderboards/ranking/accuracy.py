@@ -1,4 +1,4 @@
-"""What training under a defense reaches, over seeds, and what of it the defense has cost, seed by seed."""
+"""Test accuracy of training under a defense, over seeds, and the accuracy that the defense costs, seed by seed."""
 
 from __future__ import annotations
 
@@ -13,60 +13,65 @@ from scipy import stats
 from leaderboards.ranking.summary import Row, records
 
 Trained = tuple[str, str, str]
-"""Dataset, model and defense: what a test accuracy belongs to. Every weights and threat model shares it."""
+"""Dataset, model and defense of a test accuracy, which all weights and threat models share."""
 LEAST_SEEDS = 3
 """Two seeds have an interval, which is shown; no defense is called affordable by fewer than three."""
-TEXTS = ("optimizer", "accountant", "guarantee_unit", "guarantee_relation", "no_epsilon")
-NUMBERS = (
+TEXTS_OF_TRAINING = ("optimizer", "accountant", "guarantee_unit", "guarantee_relation", "no_epsilon")
+NUMBERS_OF_TRAINING = (
     "chance", "test_images", "rounds", "clients", "population", "participations", "learning_rate", "least_accuracy",
     "epsilon", "delta", "epsilon_rdp", "epsilon_prv", "epsilon_central", "guarantee_steps", "noise_multiplier",
 )  # fmt: skip
-"""With the texts: what does not depend on a seed."""
+"""With the texts, the facts of a training that do not depend on a seed."""
 MEASURED = ("bytes_sent", "update_ms", "seconds")
+"""The facts that every seed measures anew."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over `n` seeds and its 95% Student-t interval, which is NaN below two seeds; without seeds all is NaN."""
+    """A mean over seeds and its 95% Student-t interval; without seeds all is NaN."""
 
     mean: float = np.nan
     low: float = np.nan
+    """Lower end of the interval; NaN below two seeds."""
     high: float = np.nan
+    """Upper end of the interval; NaN below two seeds."""
     n: int = 0
+    """Number of seeds."""
 
 
 @dataclass(frozen=True)
 class LostAccuracy:
-    """Test accuracy lost against the undefended client, in percentage points: the mean and its upper 95% limit.
-
-    `high` is NaN where fewer than `LEAST_SEEDS` seeds stand behind it. `at_chance` says that the interval of the
-    accuracy itself reaches that of guessing: such a defense trains nothing.
-    """
+    """Test accuracy lost against the undefended client, in percentage points."""
 
     mean: float
     high: float
+    """Upper end of the 95% interval; NaN of fewer than `LEAST_SEEDS` seeds."""
     at_chance: bool = False
+    """True if the interval of the accuracy itself reaches that of guessing: such a defense trains nothing."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """All seeds of one defense: accuracy (a fraction) and accuracy lost (percentage points), or why there is none.
-
-    `facts` holds what all seeds share (`TEXTS` and `NUMBERS`), null where they disagree, and the mean over seeds of
-    what each measured (`MEASURED`); `conflicts` says what they disagree about.
-    """
+    """The training of one defense, over all seeds."""
 
     accuracy: Estimate
+    """Test accuracy, a fraction."""
     lost: Estimate
+    """Test accuracy lost against the undefended client, in percentage points."""
     at_chance: bool
+    """True if the interval of the accuracy reaches that of guessing."""
     facts: Row
+    """The texts and numbers that all seeds share, null where they disagree; of `MEASURED` the means over seeds."""
     reason: str
+    """The reason for which there is no accuracy; "" where there is one."""
     lost_reason: str
+    """The reason for which there is no accuracy lost; "" where there is one."""
     conflicts: str
+    """The facts that seeds disagree about, in words."""
 
     @property
     def cost(self) -> LostAccuracy | None:
-        """What a budget is compared with; None where no loss was measured."""
+        """The loss that is compared with a budget; None where none was measured."""
         if self.lost_reason:
             return None
         return LostAccuracy(self.lost.mean, self.lost.high if self.lost.n >= LEAST_SEEDS else np.nan, self.at_chance)
@@ -120,7 +125,7 @@ def _by_seed(rows: list[Row]) -> dict[int, float]:
 
 
 def _lacking(rows: list[Row]) -> str:
-    """Why these jobs have no accuracy; "" where every seed has one."""
+    """The reason for which these jobs have no accuracy; "" where every seed has one."""
     if not rows:
         return "not trained"
     why = []
@@ -136,12 +141,12 @@ def _lacking(rows: list[Row]) -> str:
 
 
 def _facts(rows: list[Row]) -> tuple[Row, str]:
-    """What all seeds share, and in words what they should and do not."""
+    """The facts that all seeds share, and in words those that they should share and do not."""
     facts: Row = {}
     conflicts = []
-    for name in (*TEXTS, *NUMBERS):
+    for name in (*TEXTS_OF_TRAINING, *NUMBERS_OF_TRAINING):
         values: list[Any] = list(dict.fromkeys(row[name] for row in rows if not pd.isna(row[name])))
-        null = None if name in TEXTS else np.nan
+        null = None if name in TEXTS_OF_TRAINING else np.nan
         facts[name] = values[0] if len(values) == 1 else null
         if len(values) > 1:
             conflicts.append(f"seeds disagree on {name}: {' and '.join(map(str, values))}")

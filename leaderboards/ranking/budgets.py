@@ -1,21 +1,20 @@
-"""Who leaks least among those that cost no more than so much accuracy: one strength stands for each defense."""
+"""Rankings of the defenses that cost no more than a budget of accuracy: one strength stands for each family."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum, auto
 
 import numpy as np
-import pandas as pd
 
-from bench.columns import QUESTION
 from leaderboards.ranking.accuracy import LostAccuracy
-from leaderboards.ranking.costs import BROKEN, NOT_MEASURED, Costs
-from leaderboards.ranking.evidence import METRICS, Evidence, Question
+from leaderboards.ranking.costs import RunCosts
+from leaderboards.ranking.evidence import HEADLINE, Evidence, Question
 from leaderboards.ranking.families import families
-from leaderboards.ranking.ranking import RANKS, ranking
-from leaderboards.ranking.summary import Row, records
-from leaderboards.ranking.verdicts import Rule, missing, problems
+from leaderboards.ranking.ranking import ranking
+from leaderboards.ranking.standing import Standing
+from leaderboards.ranking.verdicts import RankingRule, missing, problems
 
 BUDGETS = (1.0, 3.0, 5.0, 10.0)
 """Percentage points of test accuracy that a defense may cost."""
@@ -23,69 +22,100 @@ SELECTION = 0.2
 """The part of the images on which strengths are chosen; they are not scored."""
 
 
-FIGURES = ["ssim_gain", "ssim_gain_low", "ssim_gain_high", "rank", "rank_low", "rank_high", "n"]
-TOO_COSTLY, FEW_SEEDS = "too costly", "accuracy of fewer than 3 seeds"
+class Absence(Enum):
+    """A reason for which no strength of a family stands for it at a budget."""
+
+    TOO_COSTLY = auto()
+    """No strength is within the budget, or has an accuracy above chance."""
+    FEW_SEEDS = auto()
+    """Too few seeds for any accuracy to be called affordable."""
+    NOT_MEASURED = auto()
+    """No accuracy was measured."""
+    INCOMPLETE = auto()
+    """A strength within the budget has no whole evidence: it might have stood for the family."""
+    BROKEN_CERTIFICATE = auto()
+    """The certificate of a strength is broken: all run the same code."""
+
+
+@dataclass(frozen=True)
+class FamilyStrength:
+    """A defense as one of a family."""
+
+    defense: str
+    """The defense's label."""
+    parameter: str = ""
+    """The parameter by which the family's defenses differ."""
+    value: float | None = None
+    """None of a defense that is a family alone."""
+
+
+@dataclass(frozen=True)
+class Affordable:
+    """A family at a budget, with the strength that stands for it, or the reason for which none does."""
+
+    question: Question
+    budget: float
+    """Percentage points of test accuracy."""
+    family: str
+    """The family's title."""
+    strength: FamilyStrength | None
+    """The strength that stands for the family; None where there is an `absence`."""
+    standing: Standing | None
+    """The standing of that strength among those of the other families."""
+    absence: Absence | None
+    unranked: str
+    """The reason for which nobody is ranked on this question; "" where somebody is."""
 
 
 def ranking_at_budgets(
-    questions: Sequence[Question], rule: Rule, costs: Costs, budgets: tuple[float, ...] = BUDGETS
-) -> pd.DataFrame:
-    """One row per question, budget and family of strengths.
+    questions: Sequence[Question], rule: RankingRule, costs: RunCosts, budgets: tuple[float, ...] = BUDGETS
+) -> list[Affordable]:
+    """Every family of strengths at every budget, question by question.
 
     A family is represented by its least leaking strength whose upper limit of lost accuracy is within the budget,
-    chosen on images and, of several, seeds that are not scored (`split`); `strength` is its parameter, and gain and
-    ranks, as in `ranking`, are those of the scored. Without a representative `defense` is null and `why` says "too
-    costly", "accuracy not measured", "accuracy of fewer than 3 seeds", "incomplete" (of any strength within the budget:
-    what failed might have stood for the family), "broken certificate" (of any strength: all run the same code) or why
-    nobody is ranked. An update of zeros or noise loses more than any budget or has an accuracy of chance, and is ranked
-    at none.
+    chosen on images and, of several, seeds that are not scored (`split`); gain and rank of its standing are those of
+    the scored. An update of zeros or noise loses more than any budget or has an accuracy of chance, and is ranked at
+    none.
     """
-    rows: list[Row] = []
+    found: list[Affordable] = []
     for whole in questions:
-        about = {name: whole.row[name] for name in QUESTION}
         reasons = problems(whole, rule, costs)
         try:
             chosen_on, scored = split(whole)
         except ValueError as error:
             reasons.append(str(error))
         if reasons:
-            named = [{"family": title, "why": "; ".join(reasons)} for title, _ in _families(whole.defenses)]
-            rows += [about | {"budget": budget} | row for budget in budgets for row in named]
+            unranked = "; ".join(reasons)
+            found += [
+                Affordable(whole, budget, title, None, None, None, unranked)
+                for budget in budgets
+                for title, _ in _families(whole.defenses)
+            ]
             continue
         leaks = {
             e.row["defense"]: np.nan
             if missing(whole, e, rule) or costs.untested(e.row)
-            else float(own.gain(METRICS[0]).mean())
+            else float(own.gain(HEADLINE).mean())
             for e, own in zip(whole.defenses, chosen_on.defenses, strict=True)
         }
         lost = {label: _cost(whole, label, costs) for label in leaks}
         broken = {e.row["defense"] for e in whole.defenses if costs.broken(e.row)}
         # The number of images has been judged for all of them.
         alike = replace(rule, minimum_images=1)
-        known: dict[tuple[str, ...], dict[str, Row]] = {}
+        known: dict[tuple[str, ...], dict[str, Standing]] = {}
         for budget in budgets:
-            found = [_represented(family, leaks, lost, broken, budget) for family in _families(whole.defenses)]
-            names = ("none", *(row["defense"] for row in found if row["defense"]))
+            chosen = [(title, _chosen(own, leaks, lost, broken, budget)) for title, own in _families(whole.defenses)]
+            names = ("none", *(own.defense for _, own in chosen if isinstance(own, FamilyStrength)))
             if names not in known:
-                known[names] = {row["defense"]: row for row in records(ranking([scored.among(names)], alike, Costs()))}
-            rows += [about | {"budget": budget} | row | _standing(known[names].get(row["defense"])) for row in found]
-    texts, numbers = ["defense", "strength", "why"], ["rank", "rank_low", "rank_high", "n"]
-    found = pd.DataFrame(rows, columns=[*QUESTION, "budget", "family", *texts, *FIGURES])
-    # Columns of text without a value for some rows would turn null into a number.
-    words = {name: found[name].astype(object).where(found[name].notna(), None) for name in texts}
-    return found.astype(dict.fromkeys(numbers, "Int64")).assign(**words)
-
-
-def with_budgets(rows: pd.DataFrame, affordable: pd.DataFrame, budgets: tuple[float, ...] = BUDGETS) -> pd.DataFrame:
-    """The rows of a `ranking`, each with its ranks at budgets: `rank_at_3`, and lowest and highest, at 3 points.
-
-    They are null for a defense that another strength stands for, or that no budget affords.
-    """
-    for budget in budgets:
-        own = affordable.loc[affordable["budget"] == budget, [*QUESTION, "defense", *RANKS]]
-        renamed = own.rename(columns={name: name.replace("rank", f"rank_at_{budget:g}") for name in RANKS})
-        rows = rows.merge(renamed[renamed["defense"].notna()], how="left", on=[*QUESTION, "defense"])
-    return rows
+                ranked = ranking([scored.among(names)], alike, RunCosts())
+                known[names] = {standing.defense: standing for standing in ranked}
+            for title, own in chosen:
+                if isinstance(own, Absence):
+                    found.append(Affordable(whole, budget, title, None, None, own, ""))
+                else:
+                    standing = known[names][own.defense]
+                    found.append(Affordable(whole, budget, title, own, standing, None, standing.unranked))
+    return found
 
 
 def split(question: Question, share: float = SELECTION) -> tuple[Question, Question]:
@@ -128,52 +158,50 @@ def _batches(question: Question) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(firsts), np.concatenate(lasts)
 
 
-def _families(defenses: tuple[Evidence, ...]) -> list[tuple[str, dict[str, str]]]:
-    """Title of every family, and its defenses with their strengths in words; who has but one is a family alone."""
+def _families(defenses: tuple[Evidence, ...]) -> list[tuple[str, list[FamilyStrength]]]:
+    """Title of every family, and its strengths; who has but one is a family alone."""
     several, single = families([evidence.row for evidence in defenses])
     titled = [
-        (f.title, {own[0]["defense"]: f"{f.parameter}={strength:g}" for strength, own in f.strengths.items()})
+        (f.title, [FamilyStrength(own[0]["defense"], f.parameter, value) for value, own in f.strengths.items()])
         for f in several
     ]
     undefended = [e.row["defense"] for e in defenses if e.row["defense_name"] == "none"]
-    return [*((label, {label: ""}) for label in undefended), *titled, *((label, {label: ""}) for label in single)]
+    return [
+        *((label, [FamilyStrength(label)]) for label in undefended),
+        *titled,
+        *((label, [FamilyStrength(label)]) for label in single),
+    ]
 
 
-def _cost(question: Question, defense: str, costs: Costs) -> LostAccuracy | None:
+def _cost(question: Question, defense: str, costs: RunCosts) -> LostAccuracy | None:
     undefended = question.undefended
     if undefended is not None and defense == undefended.row["defense"]:
         return LostAccuracy(0.0, 0.0)
     return costs.lost(question.row["dataset"], question.row["model"], defense)
 
 
-def _represented(
-    family: tuple[str, dict[str, str]],
+def _chosen(
+    strengths: Sequence[FamilyStrength],
     leaks: Mapping[str, float],
     lost: Mapping[str, LostAccuracy | None],
     broken: set[str],
     budget: float,
-) -> Row:
-    title, strengths = family
-    if broken.intersection(strengths):
-        return {"family": title, "defense": None, "why": BROKEN}
-    measured = {label: cost for label in strengths if (cost := lost[label]) is not None}
+) -> FamilyStrength | Absence:
+    """The strength that stands for its family, or why there is none."""
+    if any(own.defense in broken for own in strengths):
+        return Absence.BROKEN_CERTIFICATE
+    measured = {own: cost for own in strengths if (cost := lost[own.defense]) is not None}
     # 86.0% less 85.0% is a little more than one point in binary.
-    within = [label for label, cost in measured.items() if cost.high <= budget + 1e-9 and not cost.at_chance]
-    if within and not any(np.isnan(leaks[label]) for label in within):
+    within = [own for own, cost in measured.items() if cost.high <= budget + 1e-9 and not cost.at_chance]
+    if within and not any(np.isnan(leaks[own.defense]) for own in within):
         # Of those that leak alike, as little as nothing, the one that costs least.
-        chosen = min(within, key=lambda label: (leaks[label], measured[label].mean))
-        return {"family": title, "defense": chosen, "strength": strengths[chosen]}
-    return {"family": title, "defense": None, "why": "incomplete" if within else _unaffordable(measured)}
+        return min(within, key=lambda own: (leaks[own.defense], measured[own].mean))
+    return Absence.INCOMPLETE if within else _unaffordable(measured.values())
 
 
-def _unaffordable(measured: Mapping[str, LostAccuracy]) -> str:
-    """Why no strength of a family is known to be within a budget."""
+def _unaffordable(measured: Collection[LostAccuracy]) -> Absence:
+    """The reason for which no strength of a family is known to be within a budget."""
     if not measured:
-        return NOT_MEASURED
-    few = any(np.isnan(cost.high) and not cost.at_chance for cost in measured.values())
-    return FEW_SEEDS if few else TOO_COSTLY
-
-
-def _standing(row: Row | None) -> Row:
-    """What the ranking says of a representative; nothing without one."""
-    return {} if row is None else {"why": row["unranked"], **{name: row[name] for name in FIGURES}}
+        return Absence.NOT_MEASURED
+    few = any(np.isnan(cost.high) and not cost.at_chance for cost in measured)
+    return Absence.FEW_SEEDS if few else Absence.TOO_COSTLY

@@ -1,4 +1,4 @@
-"""Which of several methods scored on the same images has the lower mean, and what chance alone would explain."""
+"""Comparisons of the means of several methods on the same images, with p-values for what chance alone explains."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from numpy.typing import ArrayLike
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from leaderboards.ranking.statistics import LEAST_UNITS, summary_of
+from leaderboards.ranking.statistics import LEAST_UNITS, summarise_units
 
-RESAMPLES = 9_999
-"""At least; many comparisons need more, so that the smallest p-value can pass Holm's first step."""
+LEAST_RESAMPLES = 9_999
+"""Bootstrap resamples. Many comparisons need more, so that the smallest p-value can pass Holm's first step."""
 BATCH = 10_000
+"""Resamples that are in memory at once."""
 
 
 def common_units(first: ArrayLike, second: ArrayLike) -> np.ndarray:
@@ -42,7 +43,7 @@ def unit_means(values: np.ndarray, units: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def resampled(units: int, resamples: int, seed: int = 0) -> np.ndarray:
-    """How often each of `units` is drawn in each of `resamples` bootstrap resamples: (resamples, units)."""
+    """Counts of every unit in bootstrap resamples: (resamples, units)."""
     rng = np.random.default_rng([seed, units])
     return rng.multinomial(units, np.full(units, 1 / units), size=resamples).astype(np.float64)
 
@@ -59,14 +60,14 @@ def ratio(part: np.ndarray, whole: np.ndarray, groups: ArrayLike, whole_groups: 
 
     None where the interval of the denominator contains 0, or where too few units have no interval.
     """
-    below, above = summary_of(whole, independent(whole, whole_groups)), []
+    below, above = summarise_units(whole, independent(whole, whole_groups)), []
     if not (below.low > 0 or below.high < 0):
         return None
     for own, other in zip(np.asarray(groups), np.asarray(whole_groups), strict=True):
         units = common_units(own, other)
         if units.max() + 1 < LEAST_UNITS:
             return None
-        drawn = resampled(int(units.max()) + 1, RESAMPLES)
+        drawn = resampled(int(units.max()) + 1, LEAST_RESAMPLES)
         above.append(np.percentile((drawn @ unit_means(part, units)) / (drawn @ unit_means(whole, units)), [2.5, 97.5]))
     return part.mean() / whole.mean(), *np.mean(above, axis=0)
 
@@ -84,7 +85,7 @@ def lower_p_values(scores: ArrayLike, groups: ArrayLike, alpha: float = 0.05) ->
     if not np.isfinite(scores).all():
         raise ValueError(f"scores must be finite, got {np.sum(~np.isfinite(scores))} that are not; score them first")
     methods, seeds = len(scores), groups.shape[1]
-    resamples = int(max(RESAMPLES, 5 * methods * (methods - 1) / alpha))
+    resamples = int(max(LEAST_RESAMPLES, 5 * methods * (methods - 1) / alpha))
     found = np.zeros((methods, methods))
     np.fill_diagonal(found, 1.0)
     for seed in range(seeds):
@@ -113,7 +114,7 @@ def holm(p_values: ArrayLike) -> np.ndarray:
 
 
 def significantly_lower(scores: ArrayLike, groups: ArrayLike, alpha: float = 0.05) -> np.ndarray:
-    """Whether method i scores significantly lower than method j: bool (m m), one family of m (m - 1) tests by Holm."""
+    """True at (i, j) if method i scores significantly lower than j: (m m), one family of m (m - 1) tests by Holm."""
     p_values = lower_p_values(scores, groups, alpha)
     found = np.zeros(p_values.shape, dtype=bool)
     pairs = ~np.eye(len(found), dtype=bool)
@@ -122,7 +123,7 @@ def significantly_lower(scores: ArrayLike, groups: ArrayLike, alpha: float = 0.0
 
 
 def _alone(groups: ArrayLike) -> bool:
-    """Whether every image is an update of its own in every seed (s n)."""
+    """True if every image is an update of its own in every seed (s n)."""
     return all(len(np.unique(own)) == len(own) for own in np.asarray(groups))
 
 

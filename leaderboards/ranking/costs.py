@@ -3,37 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import pandas as pd
 
-from bench.price.certificates import broken as is_broken
+from bench.price.certificates import is_broken
 from leaderboards.ranking.accuracy import Estimate, LostAccuracy, Trained, Training, trainings
 from leaderboards.ranking.summary import Row, records
 
 Certified = tuple[str, str, str, str]
-"""Dataset, model, weights and defense: what was attacked to test a certificate."""
+"""Dataset, model, weights and defense of the attack that tests a certificate."""
 
 
 @dataclass(frozen=True)
-class Certificate:
-    """The share of `trials` that the best possible attack can win (`bound`), and what one did win (`measured`).
-
-    `broken` where it won more than the bound and luck explain: then noise or clipping are not what they claim. `reason`
-    says why it was not measured.
-    """
+class CertificateResult:
+    """The test of a guarantee by an adversary who picks the private image among candidates."""
 
     bound: float = np.nan
+    """Share of trials that the best possible attack can win."""
     measured: float = np.nan
+    """Share of trials that the attack won."""
     trials: float = np.nan
+    """Number of trials."""
     candidates: float = np.nan
+    """Number of images of which the adversary picks one."""
     broken: bool = False
+    """True if the attack won more than the bound and luck explain: noise or clipping are not what they claim."""
     reason: str = ""
+    """The reason for which it was not measured; "" where it was."""
     defense_name: str = ""
 
 
-def certificates(jobs: pd.DataFrame) -> dict[Certified, Certificate]:
+def certificates(jobs: pd.DataFrame) -> dict[Certified, CertificateResult]:
     """The certificate jobs of a run, by what was attacked; columns as in `bench.store.store`.
 
     All of a run are tested together: a run of honest ones calls none broken, but once in a thousand.
@@ -43,7 +45,7 @@ def certificates(jobs: pd.DataFrame) -> dict[Certified, Certificate]:
     return {tuple(map(str, key)): _certificate(records(own), len(rows)) for key, own in named}  # type: ignore[misc]
 
 
-def _certificate(rows: list[Row], levels: int) -> Certificate:
+def _certificate(rows: list[Row], levels: int) -> CertificateResult:
     """One certificate of several jobs: each is tested, their trials are added up."""
     done = [row for row in rows if row["status"] == "ok"]
     broken = any(is_broken(int(r["successes"]), int(r["trials"]), float(r["bound"]), levels) for r in done)
@@ -53,11 +55,13 @@ def _certificate(rows: list[Row], levels: int) -> Certificate:
     stated = {name: {float(row[name]) for row in done} for name in ("bound", "candidates")}
     why += [f"seeds disagree on the {name}" for name, values in stated.items() if len(values) > 1]
     if why:
-        return Certificate(broken=broken, reason="; ".join(dict.fromkeys(why)), defense_name=rows[0]["defense_name"])
+        return CertificateResult(
+            broken=broken, reason="; ".join(dict.fromkeys(why)), defense_name=rows[0]["defense_name"]
+        )
     trials = sum(int(row["trials"]) for row in rows)
     measured = sum(int(row["successes"]) for row in rows) / trials
     (bound,), (candidates,) = stated.values()
-    return Certificate(bound, measured, trials, candidates, broken, defense_name=rows[0]["defense_name"])
+    return CertificateResult(bound, measured, trials, candidates, broken, defense_name=rows[0]["defense_name"])
 
 
 BROKEN = "broken certificate"
@@ -66,71 +70,136 @@ PLAIN = (
     *PROVEN, "delta", "guarantee_steps", "noise_multiplier", "test_images", "rounds", "clients", "population",
     "participations", "learning_rate", "least_accuracy", "bytes_sent", "update_ms",
 )  # fmt: skip
-"""Figures of training whose column has their own name."""
-NUMBERS = (
-    "accuracy", "accuracy_low", "accuracy_high", "accuracy_lost", "accuracy_lost_low", "accuracy_lost_high",
-    "accuracy_of_chance", *PLAIN, "training_seconds", "certificate", "certificate_measured", "certificate_trials",
-    "certificate_candidates",
-)  # fmt: skip
-TEXTS = (
-    "accuracy_reason", "accuracy_lost_reason", "at_chance", "accountant", "unit", "relation", "no_epsilon", "conflicts",
-    "optimizer", "certificate_broken", "certificate_reason",
-)  # fmt: skip
-COLUMNS = (*NUMBERS, "accuracy_seeds", *TEXTS)
-"""What `Costs.of` says of a defense: accuracies are fractions, losses percentage points."""
+"""Figures of training that `Price` has under their own name."""
+
+
+@dataclass(frozen=True)
+class Price:
+    """The costs of a defense and its proof, as tables export them: accuracies are fractions, losses percentage points.
+
+    A number that is not known is NaN, a text or a claim None. A figure with `low` and `high` has a 95% interval.
+    """
+
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+    accuracy_lost: float
+    accuracy_lost_low: float
+    accuracy_lost_high: float
+    accuracy_of_chance: float
+    epsilon: float
+    """Against the server that is attacked; NaN where nothing is proven, or `doubt` is cast on the proof."""
+    epsilon_rdp: float
+    epsilon_prv: float
+    epsilon_central: float
+    """Against whoever sees the mean of a round's updates alone."""
+    delta: float
+    guarantee_steps: float
+    noise_multiplier: float
+    test_images: float
+    rounds: float
+    clients: float
+    population: float
+    participations: float
+    learning_rate: float
+    least_accuracy: float
+    """The accuracy that undefended training has to reach for anybody to be ranked."""
+    bytes_sent: float
+    update_ms: float
+    training_seconds: float
+    certificate: float
+    """The share of trials that the best possible attack can win."""
+    certificate_measured: float
+    certificate_trials: float
+    certificate_candidates: float
+    accuracy_seeds: int
+    accuracy_reason: str | None
+    """The reason for which there is no accuracy."""
+    accuracy_lost_reason: str | None
+    at_chance: bool | None
+    """True if the accuracy may be that of guessing."""
+    accountant: str | None
+    unit: str | None
+    """The unit of privacy that epsilon is about, such as an image."""
+    relation: str | None
+    """The relation of datasets that epsilon calls neighbours."""
+    no_epsilon: str | None
+    conflicts: str | None
+    """Facts that the seeds should share and do not."""
+    optimizer: str | None
+    certificate_broken: bool | None
+    certificate_reason: str | None
+    """The reason for which the certificate was not measured."""
+    was_trained: bool
+    """True if anybody tried to measure the accuracy."""
+    doubt: str | None
+    """The reason for which its proof, if it has one, is not believed."""
+
+    @property
+    def is_heuristic(self) -> bool:
+        """True if training says that nothing is proven, which is no failure."""
+        return self.no_epsilon is not None and self.doubt is None
+
+
+PRICE_COLUMNS = tuple(own.name for own in fields(Price) if own.name not in ("was_trained", "doubt"))
+"""The fields of a price that tables export, in order."""
 NOT_MEASURED = "accuracy not measured"
 _UNKNOWN = Training(Estimate(), Estimate(), False, {}, NOT_MEASURED, NOT_MEASURED, "")
 
 
 @dataclass(frozen=True)
-class Costs:
-    """The trainings and certificates of a run, each under what it belongs to; both empty where it has none.
-
-    `entries` says which entry of a board each defense's label is of; of a run it is empty.
-    """
+class RunCosts:
+    """The trainings and certificates of a run; both empty where it has none."""
 
     trained: Mapping[Trained, Training] = field(default_factory=dict)
-    certified: Mapping[Certified, Certificate] = field(default_factory=dict)
+    certified: Mapping[Certified, CertificateResult] = field(default_factory=dict)
     entries: Mapping[str, str] = field(default_factory=dict)
+    """Label of a defense -> the entry of a board that it is of; empty of a run."""
 
-    def of(self, row: Row) -> Row:
-        """`COLUMNS` for the defense of a row with dataset, model, weights and defense; null where not measured."""
-        training = self._training(row)
-        facts = training.facts
+    def of(self, row: Row) -> Price:
+        """The price of the defense of a row with dataset, model, weights and defense."""
+        key = row["dataset"], row["model"], row["defense"]
+        training, facts = self._training(row), self._training(row).facts
         certificate = self.certified.get((row["dataset"], row["model"], row["weights"], row["defense"]))
-        found: Row = {name: facts.get(name, np.nan) for name in PLAIN}
+        plain: Row = {name: facts.get(name, np.nan) for name in PLAIN}
         # An infinite epsilon proves nothing.
         doubt = BROKEN if self.broken(row) else self.untested(row)
-        found |= {name: np.nan for name in PROVEN if not np.isfinite(found[name]) or doubt}
-        no_epsilon = doubt or facts.get("no_epsilon")
-        for name, figures in (("accuracy", training.accuracy), ("accuracy_lost", training.lost)):
-            found |= {name: figures.mean, f"{name}_low": figures.low, f"{name}_high": figures.high}
-        return found | {
-            "accuracy_of_chance": facts.get("chance", np.nan),
-            "accuracy_seeds": training.accuracy.n,
-            "accuracy_reason": training.reason or None,
-            "accuracy_lost_reason": training.lost_reason or None,
-            "at_chance": None if training.reason else training.at_chance,
-            "training_seconds": facts.get("seconds", np.nan),
-            "accountant": facts.get("accountant"),
-            "unit": facts.get("guarantee_unit"),
-            "relation": facts.get("guarantee_relation"),
-            "no_epsilon": no_epsilon,
-            "conflicts": training.conflicts or None,
-            "optimizer": facts.get("optimizer"),
-            "certificate": certificate.bound if certificate else np.nan,
-            "certificate_measured": certificate.measured if certificate else np.nan,
-            "certificate_trials": certificate.trials if certificate else np.nan,
-            "certificate_candidates": certificate.candidates if certificate else np.nan,
-            "certificate_broken": certificate.broken if certificate else None,
-            "certificate_reason": certificate.reason or None if certificate else None,
-        }
+        plain |= {name: np.nan for name in PROVEN if not np.isfinite(plain[name]) or doubt}
+        return Price(
+            **plain,
+            accuracy=training.accuracy.mean,
+            accuracy_low=training.accuracy.low,
+            accuracy_high=training.accuracy.high,
+            accuracy_lost=training.lost.mean,
+            accuracy_lost_low=training.lost.low,
+            accuracy_lost_high=training.lost.high,
+            accuracy_of_chance=facts.get("chance", np.nan),
+            training_seconds=facts.get("seconds", np.nan),
+            certificate=certificate.bound if certificate else np.nan,
+            certificate_measured=certificate.measured if certificate else np.nan,
+            certificate_trials=certificate.trials if certificate else np.nan,
+            certificate_candidates=certificate.candidates if certificate else np.nan,
+            accuracy_seeds=training.accuracy.n,
+            accuracy_reason=training.reason or None,
+            accuracy_lost_reason=training.lost_reason or None,
+            at_chance=None if training.reason else training.at_chance,
+            accountant=facts.get("accountant"),
+            unit=facts.get("guarantee_unit"),
+            relation=facts.get("guarantee_relation"),
+            no_epsilon=doubt or facts.get("no_epsilon"),
+            conflicts=training.conflicts or None,
+            optimizer=facts.get("optimizer"),
+            certificate_broken=certificate.broken if certificate else None,
+            certificate_reason=certificate.reason or None if certificate else None,
+            was_trained=key in self.trained,
+            doubt=doubt,
+        )
 
     def lost(self, dataset: str, model: str, defense: str) -> LostAccuracy | None:
         return self.trained.get((dataset, model, defense), _UNKNOWN).cost
 
     def broken(self, row: Row) -> bool:
-        """Whether a proof of the defense, or of a part of it, is broken, at any strength and on any model.
+        """True if a proof of the defense, or of a part of it, is broken, at any strength and on any model.
 
         The code is the same everywhere in a run, and in an entry of a board: another entry's parts of the same name
         may be other code. A heuristic that shares a part with a broken proof claims nothing itself.
@@ -144,13 +213,13 @@ class Costs:
         return proves and any(parts & set(own.defense_name.split(" | ")) for own in broken)
 
     def untested(self, row: Row) -> str | None:
-        """Why a proof that was to be put to a test was not, under any weights: a test that fails must not help."""
+        """The reason for which a test of the proof has no result, under any weights: a failed test must not help."""
         key = row["dataset"], row["model"], row["defense"]
         why = [own.reason for (*setting, _, defense), own in self.certified.items() if (*setting, defense) == key]
         return next((f"certificate not measured: {reason}" for reason in why if reason), None)
 
     def shortfall(self, dataset: str, model: str, undefended: str = "none") -> str | None:
-        """Why accuracies of this model are evidence of nothing: undefended training misses what the run asks of it."""
+        """A message if undefended training of this model misses what the run asks: its accuracies show nothing then."""
         asked = {key: training.facts["least_accuracy"] for key, training in self.trained.items()}
         own = [least for key, least in asked.items() if key[:2] == (dataset, model)] or list(asked.values())
         least = float(np.nanmax(own)) if own and not np.isnan(own).all() else np.nan
@@ -177,15 +246,9 @@ class Costs:
         return self.trained.get((row["dataset"], row["model"], row["defense"]), _UNKNOWN)
 
 
-def costs_of(jobs: pd.DataFrame | None) -> Costs:
+def costs_of(jobs: pd.DataFrame | None) -> RunCosts:
     """The costs in the jobs of `bench.store.store`; without jobs nothing was measured."""
     if jobs is None or jobs.empty:
-        return Costs()
+        return RunCosts()
     entries = dict(zip(jobs["defense"], jobs["entry"], strict=True)) if "entry" in jobs else {}
-    return Costs(trainings(jobs), certificates(jobs), entries)
-
-
-def priced(rows: pd.DataFrame, costs: Costs) -> pd.DataFrame:
-    """The rows of a summary, each with what is known of its defense behind it."""
-    known = pd.DataFrame([costs.of(row) for row in records(rows)], rows.index, COLUMNS)
-    return pd.concat([rows, known], axis=1)
+    return RunCosts(trainings(jobs), certificates(jobs), entries)

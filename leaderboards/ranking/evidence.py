@@ -10,19 +10,20 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from attacks.threat import switches
-from bench.columns import FACTS, QUESTION, facts_of
+from bench.columns import FACTS, QUESTION, facts_of, granted_text
 from bench.grid.cells import PRIOR_SETTINGS
 from bench.trial import wrong_image
 from leaderboards.ranking.comparison import independent
-from leaderboards.ranking.statistics import Summary, summary_of
+from leaderboards.ranking.statistics import Summary, summarise_units
 from leaderboards.ranking.summary import Row, records
 
-METRICS = ("ssim", "identified")
-"""What leakage is computed for; the first is the headline, by which defenses are ranked."""
-FIGURES = (*METRICS, "underpowered", "label_accuracy")
-"""What evidence is made of, image by image."""
-OF_PUBLIC = ("class_mean",)
+HEADLINE = "ssim"
+"""The metric by which defenses are ranked."""
+LEAKAGE_METRICS = (HEADLINE, "identified")
+"""Metrics in which leakage is computed."""
+EVIDENCE_FIGURES = (*LEAKAGE_METRICS, "underpowered", "label_accuracy")
+"""Columns of figures that evidence is made of, image by image."""
+PUBLIC_FLOORS = ("class_mean",)
 """Floors made of public images: where an attack of a question holds any, all its attacks are judged by them."""
 Variant = tuple[str, *tuple[bool, ...]]
 """An attack's label, and whether it was granted each of the published facts (`bench.columns.FACTS`)."""
@@ -30,14 +31,9 @@ Variant = tuple[str, *tuple[bool, ...]]
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attack, with one knowledge, on one defense: figures per image (n,) in the question's order of images.
+    """One attack, granted one set of facts, on one defense.
 
-    `score` and `floor` by metric: means over the seeds, NaN unless all of them are there; `floor` is the strongest of
-    the controls that belong to the attack. `chance` is the SSIM of the attack's reconstructions of other images above
-    its other controls. `underpowered` is above 0 where a seed's objective ended worse than at the truth, NaN without an
-    objective. `whole` says whether every image of every seed has an SSIM, `controls` which floors belong to it and
-    whether they are whole. `adapts` says whether it simulates all of the defense, `recovers_labels` that it is about
-    labels alone; `labels` (n,) is how many of them it found, NaN where they were granted.
+    Arrays hold a mean over the seeds per image (n,), in the question's order; NaN unless all seeds have it.
     """
 
     variant: Variant
@@ -45,35 +41,43 @@ class Attempt:
     parameters: str
     score: dict[str, np.ndarray]
     floor: dict[str, np.ndarray]
+    """Metric -> the score of the strongest control that belongs to the attack."""
     chance: np.ndarray
+    """SSIM of the attack's reconstructions of other images, minus that of its other controls."""
     underpowered: np.ndarray
+    """Above 0 where a seed's objective ended worse than at the truth; NaN without an objective."""
     skipped: bool
     reason: str
     whole: bool
+    """True if every image of every seed has an SSIM."""
     controls: dict[str, bool]
+    """Label of a control that belongs to the attack -> True if it is whole."""
     adapts: bool
+    """True if the attack simulates all of the defense."""
     recovers_labels: bool
+    """True if the attack is about labels alone."""
     labels: np.ndarray
+    """Share of the labels that the attack found; NaN where they were granted."""
 
     def gain(self, metric: str) -> np.ndarray:
         return self.score[metric] - self.floor[metric]
 
     @property
     def label(self) -> str:
-        label, *granted = self.variant
-        return label + granted_text(*granted)
+        return variant_text(self.variant)
 
 
 @dataclass(frozen=True)
 class Record:
-    """Everything stored of one attack or control, with one knowledge, on one defense; `row` says of which.
+    """Everything stored of one attack or control, granted one set of facts, on one defense.
 
-    The arrays hold one value per stored row (k,): of an image under a seed, or of a failure, whose image is NaN.
+    Arrays hold one value per stored row (k,): of an image under a seed, or of a failure.
     """
 
     row: Row
     seeds: np.ndarray
     images: np.ndarray
+    """Number of the image; NaN of a failure."""
     trials: np.ndarray
     statuses: np.ndarray
     reasons: np.ndarray
@@ -96,14 +100,12 @@ class Record:
 
 @dataclass(frozen=True)
 class Evidence:
-    """All attempts on one defense. `row` identifies it; `groups` (s n) names each image's batch in each seed.
-
-    `records` are what all of this was made of.
-    """
+    """All attempts on one defense in one question."""
 
     row: Row
     attempts: tuple[Attempt, ...]
     groups: np.ndarray
+    """The client's batch of each image in each seed (s n)."""
     records: tuple[Record, ...]
 
     @cached_property
@@ -127,11 +129,11 @@ class Evidence:
     def gain(self, metric: str, adaptive: bool | None = None) -> np.ndarray:
         """Per image (n,) the `excess`, of the headline metric at least 0; NaN without.
 
-        Whoever gets less from an update than from no update at all submits that: a reconstruction below its floor is
-        no gain, and one further below is no better protected. Rates are left as they are: some tries succeed by luck.
+        A real attacker would fall back to the control, so negative gains are clipped to 0: a reconstruction far below
+        its floor is no better protected than one at the floor. Rates are left as they are: some tries succeed by luck.
         """
         excess = self.excess(metric, adaptive)
-        return np.maximum(excess, 0) if metric == METRICS[0] else excess
+        return np.maximum(excess, 0) if metric == HEADLINE else excess
 
     def score(self, metric: str, adaptive: bool | None = None) -> np.ndarray:
         """Per image (n,) the score of the attempt with the largest gain."""
@@ -141,12 +143,12 @@ class Evidence:
         """Mean and interval of one value per image (n,), over what is independent; None unless every image has one."""
         if not len(values) or np.isnan(values).any():
             return None
-        return summary_of(values, independent(values, self.groups), rate)
+        return summarise_units(values, independent(values, self.groups), rate)
 
     @property
     def floor(self) -> float:
         """The mean headline score of the controls that the strongest attempts stand above; NaN without."""
-        return float(self._of_strongest(METRICS[0], [a.floor[METRICS[0]] for a in self.of_images]).mean())
+        return float(self._of_strongest(HEADLINE, [a.floor[HEADLINE] for a in self.of_images]).mean())
 
     def among(self, adaptive: bool | None) -> list[Attempt]:
         """All attempts (None); each attack as published, with the least that it was granted; or with the most.
@@ -175,7 +177,7 @@ class Evidence:
         An attempt without an objective says nothing of this.
         """
         n = self.groups.shape[1]
-        gains = [np.where(np.isnan(a.gain(METRICS[0])), -np.inf, a.gain(METRICS[0])) for a in self.of_images]
+        gains = [np.where(np.isnan(a.gain(HEADLINE)), -np.inf, a.gain(HEADLINE)) for a in self.of_images]
         weak, strong = np.full(n, -np.inf), np.full(n, -np.inf)
         for attempt, gain in zip(self.of_images, gains, strict=True):
             weak = np.where(attempt.underpowered > 0, np.maximum(weak, gain), weak)
@@ -183,12 +185,12 @@ class Evidence:
         return weak > strong
 
     @property
-    def strongest(self) -> str | None:
+    def strongest(self) -> Variant | None:
         """The attempt that is strongest on most images."""
-        there = ~np.isnan(self.gain(METRICS[0]))
-        return (
-            self.of_images[int(np.bincount(self._winners(METRICS[0])[there]).argmax())].label if there.any() else None
-        )
+        there = ~np.isnan(self.gain(HEADLINE))
+        if not there.any():
+            return None
+        return self.of_images[int(np.bincount(self._winners(HEADLINE)[there]).argmax())].variant
 
     def _winners(self, metric: str, adaptive: bool | None = None) -> np.ndarray:
         gains = np.stack([a.gain(metric) for a in self.among(adaptive)])
@@ -203,10 +205,12 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Question:
-    """One question of a run (its `QUESTION` columns): images asked about and seeds, by number, and the evidence."""
+    """One setting with the secrets that are granted, and the evidence about every defense in it."""
 
     row: Row
+    """The columns `QUESTION`, which all its results share."""
     images: np.ndarray
+    """Numbers of the attacked images (n,), rising."""
     seeds: np.ndarray
     defenses: tuple[Evidence, ...]
 
@@ -238,10 +242,10 @@ class Question:
         return _question(self.row, [(row, own) for row, own in there if own])
 
 
-def granted_text(*granted: bool) -> str:
-    """What to write behind an attack's name: the published facts (`bench.columns.FACTS`) that are not as usual."""
-    told = zip((switch for switch in switches() if switch.subject), granted, strict=True)
-    return "".join(f", {fact.short}{'' if has else ' not'} known" for fact, has in told if has != fact.default)
+def variant_text(variant: Variant) -> str:
+    """An attack's label, and behind it what was granted."""
+    label, *granted = variant
+    return label + granted_text(*granted)
 
 
 def _largest(values: list[np.ndarray], n: int) -> np.ndarray:
@@ -255,7 +259,7 @@ def questions(frame: pd.DataFrame) -> list[Question]:
     number = lambda name: frame[name].to_numpy(dtype=np.float64, na_value=np.nan)  # noqa: E731
     seeds, images, trials = frame["seed"].to_numpy(dtype=np.int64), number("image"), number("trial")
     statuses, reasons = (frame[name].to_numpy(dtype=object) for name in ("status", "reason"))
-    figures = {name: number(name) for name in FIGURES}
+    figures = {name: number(name) for name in EVIDENCE_FIGURES}
     keys = [*QUESTION, "defense_order", "defense", "attack", *FACTS]
     groups = frame.groupby(keys, sort=False, dropna=False).ngroup().to_numpy()
     _, firsts = np.unique(groups, return_index=True)
@@ -304,23 +308,20 @@ def _evidence(row: Row, own: tuple[Record, ...], images: np.ndarray, seeds: np.n
     attacks = sorted((c for c in cells if not c.record.row["control"]), key=lambda c: c.record.row["attack_order"])
     controls = [c for c in cells if c.record.row["control"]]
     # Whatever one attack of a question knows, a floor may know, for all of them.
-    shared = [c for c in controls if c.record.row["attack_name"] in OF_PUBLIC and _holds_public(c)]
-    shared = shared if any(_holds_public(attack) for attack in attacks) else []
+    granted = any(attack.record.row["public"] for attack in attacks)
+    shared = [
+        c for c in controls if granted and c.record.row["public"] and c.record.row["attack_name"] in PUBLIC_FLOORS
+    ]
     attempts = [_attempt(attack, controls, shared, len(images)) for attack in attacks]
     return Evidence(row, tuple(attempts), _groups(own, images, seeds), own)
 
 
 def _cells(record: Record, images: np.ndarray, seeds: np.ndarray) -> _Cells:
-    means = {name: _by_image(record, name, images, seeds) for name in FIGURES}
+    means = {name: _by_image(record, name, images, seeds) for name in EVIDENCE_FIGURES}
     return _Cells(record, means, _is_whole(record, images, seeds))
 
 
-def _holds_public(cells: _Cells) -> bool:
-    return bool(cells.record.row["public"])
-
-
 def _attempt(attack: _Cells, controls: list[_Cells], shared: list[_Cells], n: int) -> Attempt:
-    """The attempt above its own controls, those of the same knowledge, and above those that are `shared` by all."""
     record, row = attack.record, attack.record.row
     own = [c for c in controls if c.record.knowledge == record.knowledge and _is_floor_of(row, c.record.row)]
     own += [c for c in shared if all(c is not other for other in own)]
@@ -330,22 +331,18 @@ def _attempt(attack: _Cells, controls: list[_Cells], shared: list[_Cells], n: in
         variant=(row["attack"], *record.knowledge),
         name=row["attack_name"],
         parameters=row["attack_parameters"],
-        score={metric: attack.means[metric] for metric in METRICS},
-        floor={metric: _strongest(own, metric, n) for metric in METRICS},
-        chance=_strongest(wrong, METRICS[0], n) - _strongest(others, METRICS[0], n),
+        score={metric: attack.means[metric] for metric in LEAKAGE_METRICS},
+        floor={metric: _strongest(own, metric, n) for metric in LEAKAGE_METRICS},
+        chance=_strongest(wrong, HEADLINE, n) - _strongest(others, HEADLINE, n),
         underpowered=attack.means["underpowered"],
         skipped=bool((record.statuses == "skipped").all()),
         reason=_reason(record),
         whole=attack.whole,
-        controls={c.record.row["attack"]: all(o.whole for o in own if _same_attack(o, c)) for c in own},
+        controls={c.record.row["attack"]: c.whole for c in sorted(own, key=lambda c: not c.whole)},
         adapts=bool(row["adapts"]),
         recovers_labels=bool(row["recovers_labels"]),
         labels=attack.means["label_accuracy"],
     )
-
-
-def _same_attack(one: _Cells, other: _Cells) -> bool:
-    return one.record.row["attack"] == other.record.row["attack"]
 
 
 def _reason(record: Record) -> str:
@@ -355,7 +352,7 @@ def _reason(record: Record) -> str:
 
 
 def _is_floor_of(attack: Row, control: Row) -> bool:
-    """Whether a control belongs to this attack: `wrong_image` and `prior_only` if they were made from it, any other.
+    """True if a control belongs to this attack: `wrong_image` and `prior_only` if they were made from it, any other.
 
     So an attack that joins a grid brings its own floors and raises nobody else's: it can only add leakage.
     """
@@ -380,8 +377,7 @@ def _by_image(record: Record, metric: str, images: np.ndarray, seeds: np.ndarray
 
 def _strongest(controls: list[_Cells], metric: str, n: int) -> np.ndarray:
     """The largest of the controls (n,), NaN where one of them is missing: without it the floor might be too low."""
-    values = [control.means[metric] for control in controls]
-    return np.maximum.reduce(values) if values else np.full(n, np.nan)
+    return np.maximum.reduce([c.means[metric] for c in controls]) if controls else np.full(n, np.nan)
 
 
 def _is_whole(record: Record, images: np.ndarray, seeds: np.ndarray) -> bool:
@@ -391,7 +387,7 @@ def _is_whole(record: Record, images: np.ndarray, seeds: np.ndarray) -> bool:
 
 
 def _has_nulls(record: Record) -> bool:
-    return bool(np.isnan(record.figures[METRICS[0]]).any())
+    return bool(np.isnan(record.figures[HEADLINE]).any())
 
 
 def _groups(own: tuple[Record, ...], images: np.ndarray, seeds: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Which defenses of a table are one defense at several strengths."""
+"""Families: the defenses of a table that are one defense at several strengths."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ from leaderboards.ranking.summary import Row
 
 @dataclass(frozen=True)
 class Family:
-    """Defenses that differ in one numeric parameter only, weakest value first.
-
-    `strengths` maps the parameter's value to the rows of that defense. `title` names the defense and what else
-    distinguishes it from other families.
-    """
+    """Defenses that differ in one numeric parameter only."""
 
     title: str
+    """The defense's name, and the other parameters that tell it from other families."""
     parameter: str
+    """The name of the parameter that differs."""
     strengths: dict[float, list[Row]]
+    """Value of the parameter, rising -> the rows of that defense."""
 
     @property
     def scale(self) -> str:
-        """How the strengths are spread on an axis.
+        """The scale of an axis on which the strengths can be told apart.
 
         "logarithmic" where they span more than a factor of 20, "even" where a linear axis would press two of
         them together (ratios .99 and .999), else "linear".

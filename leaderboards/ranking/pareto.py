@@ -8,26 +8,32 @@ from dataclasses import dataclass
 import numpy as np
 
 from leaderboards.ranking.accuracy import LEAST_SEEDS, Estimate
-from leaderboards.ranking.costs import Costs
-from leaderboards.ranking.evidence import METRICS, Question
+from leaderboards.ranking.costs import RunCosts
+from leaderboards.ranking.evidence import HEADLINE, Question
 from leaderboards.ranking.statistics import Summary
-from leaderboards.ranking.verdicts import Rule, missing, sound
+from leaderboards.ranking.verdicts import RankingRule, missing, sound
+
+LINEAR_LOSS = 5.0
+"""Points of accuracy lost up to which an axis is linear, then logarithmic: updates of zeros or noise lose fifty."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """A defense with its accuracy lost (percentage points) and the SSIM gain of the strongest attack.
-
-    `epsilon` is NaN without a proof. `claims` says whether the evidence can speak for the defense: whole, mostly not
-    underpowered, of at least three seeds, and without a broken certificate (`broken`).
-    """
+    """A defense as a point in the plane of accuracy lost and leakage."""
 
     defense: str
+    """The defense's label."""
     lost: Estimate
+    """Test accuracy lost, in percentage points."""
     gain: Summary
+    """SSIM gain of the strongest attack."""
     epsilon: float
+    """NaN without a proof."""
     claims: bool
+    """True if the evidence speaks for the defense: it is whole, of at least three seeds, mostly not underpowered, and
+    no certificate is broken."""
     broken: bool
+    """True if the certificate is broken."""
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -42,20 +48,20 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
     return sorted(kept, key=lambda i: (*points[i], i))
 
 
-def points_of(question: Question, costs: Costs, rule: Rule | None = None) -> dict[str, Point]:
+def points_of(question: Question, costs: RunCosts, rule: RankingRule | None = None) -> dict[str, Point]:
     """Defense -> point, for those with an accuracy lost and a gain."""
-    rule, found = rule or Rule(), {}
+    rule, found = rule or RankingRule(), {}
     for evidence in question.defenses:
         row = question.row | evidence.row
         finished = sound(question, evidence)
-        gain = finished.summarised(finished.gain(METRICS[0]))
+        gain = finished.summarised(finished.gain(HEADLINE))
         training = costs.trained.get((row["dataset"], row["model"], row["defense"]))
         if gain is None or training is None or training.lost_reason:
             continue
         broken = costs.broken(row)
         powered = float(finished.underpowered.mean()) <= rule.underpowered_share
         whole = not (missing(question, evidence, rule) or costs.untested(row)) and training.lost.n >= LEAST_SEEDS
-        epsilon = costs.of(row)["epsilon"]
+        epsilon = costs.of(row).epsilon
         found[row["defense"]] = Point(
             row["defense"], training.lost, gain, epsilon, whole and powered and not broken, broken
         )

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 RESAMPLES = 4_999
+"""Bootstrap resamples of an interval."""
 RATES = ("identified", "recovered", "underpowered")
 """Metrics that are 0 or 1 for an image: a bootstrap of twenty successes would call them certain."""
 LEAST_UNITS = 5
@@ -45,17 +46,20 @@ def interval(values: ArrayLike, confidence: float = 0.95, seed: int = 0) -> tupl
 
 @dataclass(frozen=True)
 class Summary:
-    """One metric of one cell: `sd` over its `n` images; `low` and `high` from `units` independent units.
-
-    NaN stands for what does not exist: a null metric, the SD of one image, the interval of too few units.
-    """
+    """The mean of one metric over the images of one cell, with its spread and 95% interval."""
 
     mean: float
+    """NaN of a null metric."""
     sd: float
+    """Standard deviation over images; NaN of one image."""
     n: int
+    """Number of images."""
     units: int
+    """Number of independent units, of which the interval is made."""
     low: float
+    """Lower end of the interval; NaN of too few units."""
     high: float
+    """Upper end of the interval; NaN of too few units."""
 
 
 def summarise_metric(frame: pd.DataFrame, metric: str) -> Summary:
@@ -77,13 +81,13 @@ def summarise_metric(frame: pd.DataFrame, metric: str) -> Summary:
         samples = [images]
     else:
         samples = [_means(values[seed == s], trial[seed == s]) for s in np.unique(seed)]
-    return summary_of(images, samples, rate=metric in RATES)
+    return summarise_units(images, samples, rate=metric in RATES)
 
 
-def summary_of(images: np.ndarray, samples: list[np.ndarray], rate: bool = False) -> Summary:
-    """Of one value per image (n,), and for each dealing into batches the means of its independent units (units,).
+def summarise_units(images: np.ndarray, samples: list[np.ndarray], rate: bool = False) -> Summary:
+    """The summary of one value per image (n,); a `rate` is 0 or 1 for an image.
 
-    A `rate` is 0 or 1 for an image.
+    `samples` holds, for each dealing of the images into batches, the means of its independent units (units,).
     """
     mean, n, units = float(images.mean()), len(images), min(len(sample) for sample in samples)
     sd = float(images.std(ddof=1)) if n > 1 else np.nan

@@ -11,7 +11,7 @@ import pandas as pd
 from bench.columns import METHOD, SETTING
 from leaderboards.ranking.statistics import summarise_metric
 
-METRICS = (
+SUMMARY_METRICS = (
     "psnr_db",
     "ssim",
     "mse",
@@ -25,6 +25,7 @@ METRICS = (
 Row = dict[str, Any]
 """A row of the summary, from column to value."""
 SEVERITY = ["ok", "skipped", "pending", "stale", "diverged", "timeout", "oom", "error", "crashed"]
+"""Statuses from the best to the worst: a cell has the worst of its seeds."""
 
 
 def summarise(frame: pd.DataFrame) -> pd.DataFrame:
@@ -51,7 +52,7 @@ def summarise(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def scored(row: Row) -> bool:
-    """Whether the cell finished with a score."""
+    """True if the cell finished with a score."""
     return row["status"] == "ok" and not np.isnan(row["psnr_db_mean"])
 
 
@@ -68,7 +69,7 @@ def records(rows: pd.DataFrame) -> list[Row]:
 
 
 def expectation(frame: pd.DataFrame, attack: str, gain_db: float) -> str | None:
-    """What is wrong if the undefended attack does not beat the strongest control by `gain_db`; None if it does.
+    """A message if the undefended attack does not beat the strongest control by `gain_db`; None if it does.
 
     `attack` is a name or a label. In every setting the mean PSNR of the attack on "none" is compared with the
     highest of all controls on "none". A missing or failed cell fails too, as does a grid without controls.
@@ -112,7 +113,7 @@ def status_text(row: Row) -> str:
 
 
 def _columns() -> list[str]:
-    figures = [f"{metric}_{part}" for metric in METRICS for part in ("mean", "sd", "low", "high", "n")]
+    figures = [f"{metric}_{part}" for metric in SUMMARY_METRICS for part in ("mean", "sd", "low", "high", "n")]
     outcome = ["status", "failed", "seeds", "reason", "n", "units"]
     rest = ["identification_pool", "identification_chance", "update_norm", "seconds"]
     return [*SETTING, *METHOD, *outcome, *figures, *rest]
@@ -139,7 +140,7 @@ def _row(rows: pd.DataFrame) -> Row:
     }
     if failed:
         return row
-    for metric in METRICS:
+    for metric in SUMMARY_METRICS:
         found = summarise_metric(rows, metric)
         row |= {f"{metric}_{part}": getattr(found, part) for part in ("mean", "sd", "low", "high", "n")}
         if metric == "psnr_db":

@@ -1,35 +1,49 @@
-"""What a ranking asks of the evidence, and where it falls short: only claims of protection are ever limited by it."""
+"""The rules that a ranking holds evidence to; evidence that falls short limits claims of protection, never of leaks."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from enum import Enum, auto
 
 import numpy as np
 
-from leaderboards.ranking.costs import Costs
-from leaderboards.ranking.evidence import METRICS, Attempt, Evidence, Question, Variant
+from leaderboards.ranking.costs import RunCosts
+from leaderboards.ranking.evidence import HEADLINE, Attempt, Evidence, Question, Variant
+
+
+class Verdict(Enum):
+    """A limit of a defense's claim to protect; they are listed in this order."""
+
+    INCOMPLETE = auto()
+    """Something that the rules ask for has no result."""
+    UNAUDITED = auto()
+    """No attack that simulates the defense, and works undefended, has finished."""
+    UNDERPOWERED = auto()
+    """On too many images the strongest attack ended above its objective at the truth."""
+    BROKEN_CERTIFICATE = auto()
+    """An attack was right more often than the proof allows."""
 
 
 @dataclass(frozen=True)
-class Rule:
-    """What a ranking asks for.
-
-    `required` names the attacks (by name or label) that every defense must face, None: all of the run that can run
-    undefended. `margin` is the SSIM by which an undefended attack must beat its floor, lower 95% limit, to be any
-    evidence of protection. Fewer than `minimum_images` are not ranked. Evidence is underpowered where it is for more
-    than `underpowered_share` of the images. `alpha` is the level of all comparisons together. `rules` names the rules
-    of floors, verdicts and ranks: a board is judged by those of its time.
+class RankingRule:
+    """The rule by which a ranking judges evidence.
 
     A required attack that fails on the undefended client unranks the question, on another only that defense: else one
     broken plugin would unrank everybody.
     """
 
     required: tuple[str, ...] | None = None
+    """Names or labels of the attacks that every defense must face; None: all of the run that can run undefended."""
     margin: float = 0.05
+    """SSIM that an undefended attack must gain, by its lower 95% limit, to be any evidence of protection."""
     minimum_images: int = 100
+    """Images of a question, at least."""
     underpowered_share: float = 0.5
+    """Share of the images that may be underpowered before the whole evidence is called so."""
     alpha: float = 0.05
+    """Level of all comparisons of a question together."""
     rules: int = 1
+    """The rules of floors, verdicts and ranks: a board is judged by those of its time."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.margin < 1:
@@ -43,8 +57,8 @@ class Rule:
         return self.required is None or attempt.name in self.required or attempt.variant[0] in self.required
 
 
-def problems(question: Question, rule: Rule, costs: Costs) -> list[str]:
-    """Why nobody is ranked on this question; empty where somebody can be."""
+def problems(question: Question, rule: RankingRule, costs: RunCosts) -> list[str]:
+    """The reasons for which nobody is ranked on this question; empty where somebody can be."""
     undefended = question.undefended
     if undefended is None:
         return ['there is no undefended control: add the defense "none"']
@@ -65,8 +79,8 @@ def problems(question: Question, rule: Rule, costs: Costs) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def missing(question: Question, evidence: Evidence, rule: Rule) -> str:
-    """What the defense did not face, or not on every image: each with its reason; "" where nothing is missing.
+def missing(question: Question, evidence: Evidence, rule: RankingRule) -> str:
+    """Attacks that the defense did not face on every image, each with its reason; "" where nothing is missing.
 
     A skip of a required attack counts wherever it runs undefended: then the defense has caused it. Of the other attacks
     counts what was tried and failed: it might have shown more.
@@ -82,8 +96,8 @@ def sound(question: Question, evidence: Evidence) -> Evidence:
     return replace(evidence, attempts=whole)
 
 
-def audited(question: Question, evidence: Evidence, rule: Rule) -> bool:
-    """Whether an attack finished that simulates all of the defense, and that gets something where there is none."""
+def audited(question: Question, evidence: Evidence, rule: RankingRule) -> bool:
+    """True if an attack has finished that simulates all of the defense and is valid on the undefended client."""
     undefended = question.undefended
     able = [a.variant for a in sound(question, evidence).attempts if a.adapts]
     return any(
@@ -92,7 +106,7 @@ def audited(question: Question, evidence: Evidence, rule: Rule) -> bool:
     )
 
 
-def _required(question: Question, rule: Rule) -> list[Variant]:
+def _required(question: Question, rule: RankingRule) -> list[Variant]:
     """The attacks that every defense must face; by default those of the run that can run undefended."""
     undefended = question.undefended
     named = [variant for variant, (first, *_) in question.attempts.items() if rule.requires(first)]
@@ -108,7 +122,7 @@ def _required(question: Question, rule: Rule) -> list[Variant]:
 
 
 def lacking(question: Question, evidence: Evidence, variant: Variant) -> str | None:
-    """What is not there of an attack and of its controls, in words."""
+    """The results of an attack and of its controls that are not whole, in words; None where all are."""
     attempt = evidence.attempt(variant)
     if attempt is None or not attempt.whole:
         why = f" ({attempt.reason})" if attempt is not None and attempt.reason else ""
@@ -119,16 +133,16 @@ def lacking(question: Question, evidence: Evidence, variant: Variant) -> str | N
 
 
 def _of_labels(undefended: Evidence, variant: Variant) -> bool:
-    """Whether the attack is about labels: then it stands above no floor of images."""
+    """True if the attack is about labels: then it stands above no floor of images."""
     attempt = undefended.attempt(variant)
     return attempt is not None and attempt.recovers_labels
 
 
-def _invalid(undefended: Evidence, variant: Variant, rule: Rule) -> str | None:
-    """Why an attack is no evidence of protection: on an undefended client it gets nothing beyond its floor."""
+def _invalid(undefended: Evidence, variant: Variant, rule: RankingRule) -> str | None:
+    """A message if an attack is no evidence of protection, as it gains nothing on an undefended client; else None."""
     attempt = undefended.attempt(variant)
     assert attempt is not None, "what is not there is missing, not invalid"
-    found = undefended.summarised(attempt.gain(METRICS[0]))
+    found = undefended.summarised(attempt.gain(HEADLINE))
     if found is None:
         return f"invalid: {variant[0]} has no SSIM or no floor on the undefended client"
     if found.low >= rule.margin:

@@ -1,4 +1,4 @@
-"""Where figures stand in a drawing: scales, ticks, and places for labels beside points."""
+"""Axes of a drawing: scales, ticks, and places for labels beside points."""
 
 from __future__ import annotations
 
@@ -6,39 +6,42 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil, floor, log10
 
+from leaderboards.ranking.pareto import LINEAR_LOSS
+
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom in the drawing's own units."""
-LINEAR = 5.0
-"""Up to so much lost accuracy the axis is linear, then logarithmic: zeros and noise lose fifty."""
-LETTER, HEIGHT = 6.4, 13.0
-"""How wide a letter of a label is, and how high, in the drawing's own units."""
+LETTER_WIDTH, LETTER_HEIGHT = 6.4, 13.0
+"""Size of a letter of a label, in the drawing's own units."""
 
 
 @dataclass(frozen=True)
 class Tick:
-    """A place on an axis, formatted, and what is written there."""
+    """A tick of an axis."""
 
     at: str
+    """Its coordinate."""
     text: str
+    """The text beside it."""
 
 
 @dataclass(frozen=True)
 class Label:
-    """A text beside a point: where it starts or ends, and which."""
+    """A text beside a point."""
 
     x: str
     y: str
     anchor: str
+    """`start` or `end`: the end of the text that stands at x."""
     text: str
 
 
-def place(value: float) -> str:
-    """A coordinate in tenths: what a drawing needs, and the same everywhere."""
+def coordinate(value: float) -> str:
+    """A coordinate in tenths, which suffice for a drawing and are the same on every machine."""
     return f"{value + 0.0:.1f}"
 
 
 def lost_scale(low: float, high: float, left: float, right: float) -> Callable[[float], float]:
-    """Lost accuracy -> x: linear up to `LINEAR`, then logarithmic."""
+    """Lost accuracy -> x: linear up to `LINEAR_LOSS`, then logarithmic."""
     start, end = _bent(low), _bent(high)
     return lambda value: left + (right - left) * (_bent(value) - start) / (end - start)
 
@@ -73,13 +76,13 @@ def labels_beside(
 
 
 def _tries(x: float, y: float, text: str) -> list[tuple[Label, Box]]:
-    width, found = LETTER * len(text), []
+    width, found = LETTER_WIDTH * len(text), []
     for away in (0.0, 12.0, 26.0):
         for dx, dy, anchor in ((9, -7, "start"), (9, 17, "start"), (-9, -7, "end"), (-9, 17, "end"), (11, 4, "start")):
             at_x, at_y = x + dx, y + dy + (away if dy > 5 else -away if dy < 0 else 0)
             left = at_x if anchor == "start" else at_x - width
-            label = Label(place(at_x), place(at_y), anchor, text)
-            found.append((label, (left - 2, at_y - HEIGHT + 2, left + width + 2, at_y + 3)))
+            label = Label(coordinate(at_x), coordinate(at_y), anchor, text)
+            found.append((label, (left - 2, at_y - LETTER_HEIGHT + 2, left + width + 2, at_y + 3)))
     return found
 
 
@@ -91,5 +94,5 @@ def _is_free(box: Box, taken: Sequence[Box], inside: Box) -> bool:
 
 def _bent(value: float) -> float:
     size = abs(value)
-    bent = 1.6 * size / LINEAR if size <= LINEAR else 1.6 + log10(size / LINEAR)
+    bent = 1.6 * size / LINEAR_LOSS if size <= LINEAR_LOSS else 1.6 + log10(size / LINEAR_LOSS)
     return bent if value >= 0 else -bent

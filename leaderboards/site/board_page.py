@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from bench.columns import QUESTION
+from bench.grid.sections import Weights
+from leaderboards.entries.board import Board
 from leaderboards.site.defense_page import pages_of
 from leaderboards.site.heat import Heat, heat
-from leaderboards.site.lines import Line, lines
+from leaderboards.site.lines import LeaderboardLine, lines
 from leaderboards.site.plot import Plot, plot
 from leaderboards.site.results import Asked, Results
-from leaderboards.site.text import distinct, one_line
+from leaderboards.site.text import distinct_names, one_line
 from leaderboards.tables.formats import Table
 from leaderboards.tables.labels import slug
 from leaderboards.tables.notes import batch_norm_text
 from leaderboards.tables.prices import at_budgets
 
-LABELS = {"known": "labels known", "recovered": "labels recovered", "joint": "labels optimised with the image"}
+LABEL_KNOWLEDGE = {"known": "labels known", "recovered": "labels recovered", "joint": "labels optimised with the image"}
 
 
 @dataclass(frozen=True)
 class Budgets:
-    """Ranks at accuracy budgets: the table, or why there is none, and its notes by number."""
+    """Ranks at accuracy budgets."""
 
     table: Table | None
     why: str
+    """The reason for which there is no table; "" where there is one."""
     notes: list[str]
+    """Notes of the table, with their numbers."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,8 @@ class QuestionView:
     facts: str
     pool: str
     images: int
-    unranked: str | None
-    lines: list[Line]
+    unranked: str
+    lines: list[LeaderboardLine]
     has_accuracy: bool
     has_proofs: bool
     plot: Plot | None
@@ -62,8 +65,8 @@ class QuestionView:
         return {verdict for line in self.lines for verdict in line.verdicts}
 
     @property
-    def leaders(self) -> list[Line]:
-        """Who is not beaten by anybody; several where the comparisons leave it open."""
+    def leaders(self) -> list[LeaderboardLine]:
+        """The lines of rank 1: several where the comparisons leave it open."""
         return [line for line in self.lines if line.rank.sort == "1"]
 
 
@@ -92,30 +95,37 @@ class BoardView:
 def board_view(results: Results) -> BoardView:
     """Everything that a board's page shows."""
     board, pages = results.published.board, pages_of(results)
-    order = sorted(results.rows, key=lambda asked: _place(asked, board.grid["grid"]["models"]))
-    anchors = distinct(_anchor(asked) for asked in order)
-    views = {asked: _question(results, asked, anchor, pages) for asked, anchor in zip(order, anchors, strict=True)}
+    epochs = _epochs(board)
+    order = sorted(results.standings, key=lambda asked: _place(asked, board.grid["grid"]["models"], epochs))
+    anchors = distinct_names(_anchor(asked) for asked in order)
+    views = {
+        asked: _question(results, asked, anchor, pages, epochs) for asked, anchor in zip(order, anchors, strict=True)
+    }
     return BoardView(board.name, board.rules.title, board.rules.summary, results, views, pages)
 
 
-def _question(results: Results, asked: Asked, anchor: str, pages: Mapping[str, str]) -> QuestionView:
-    rows = results.rows[asked]
+def _question(
+    results: Results, asked: Asked, anchor: str, pages: Mapping[str, str], epochs: Mapping[str, int]
+) -> QuestionView:
+    prices = [standing.price for standing in results.standings[asked]]
     own = lines(results, asked, pages)
     ranked = {line.defense for line in own if line.state == "re-run" and line.rank.sort}
-    first = rows[0]
-    labels = LABELS.get(first["labels"], first["labels"])
-    facts = f"{first['dataset']}, {first['n']} images, {labels}{batch_norm_text(first['batch_norm'])}"
+    # Of entries that were run again the question is that of their likes alone.
+    question = results.standings[asked][0].question
+    row, n = question.row, len(question.images)
+    labels = LABEL_KNOWLEDGE.get(row["labels"], row["labels"])
+    facts = f"{row['dataset']}, {n} images, {labels}{batch_norm_text(row['batch_norm'])}"
     pool = _pool(results, asked)
     return QuestionView(
         anchor=anchor,
-        title=f"{first['model']}, {_weights(first['weights'])}",
+        title=f"{row['model']}, {_weights(row['weights'], epochs)}",
         facts=f"{facts}; identified in a {pool}" if pool else facts,
         pool=pool,
-        images=first["n"],
+        images=n,
         unranked=results.unranked[asked],
         lines=own,
-        has_accuracy=any(row["accuracy_seeds"] > 0 or not np.isnan(row["bytes_sent"]) for row in rows),
-        has_proofs=any(not np.isnan(row["epsilon"]) or not np.isnan(row["certificate"]) for row in rows),
+        has_accuracy=any(price.accuracy_seeds or not np.isnan(price.bytes_sent) for price in prices),
+        has_proofs=any(not np.isnan([price.epsilon, price.certificate]).all() for price in prices),
         plot=plot(results, asked, ranked),
         heat=heat(results, asked, [line.defense for line in own], pages),
         budgets=_budgets(results, asked),
@@ -123,13 +133,15 @@ def _question(results: Results, asked: Asked, anchor: str, pages: Mapping[str, s
 
 
 def _budgets(results: Results, asked: Asked) -> Budgets:
-    rows = results.budgets.get(asked, [])
-    if not rows:
+    families = results.budgets.get(asked, [])
+    if not families:
         return Budgets(None, "No entry that has been run again has a measured accuracy.", [])
     reasons: dict[str, int] = {}
-    tables = at_budgets(rows, reasons)
+    tables = at_budgets(families, reasons)
     if not tables:
-        return Budgets(None, f"Nobody is ranked at any budget: {rows[0]['why'] or 'no accuracy was measured'}.", [])
+        return Budgets(
+            None, f"Nobody is ranked at any budget: {families[0].unranked or 'no accuracy was measured'}.", []
+        )
     return Budgets(tables[0], "", [f"[{number}] {reason}" for reason, number in reasons.items()])
 
 
@@ -140,18 +152,24 @@ def _pool(results: Results, asked: Asked) -> str:
     return " or ".join(f"pool of {pool:.0f}, chance {100 / pool:.2g}%" for pool in pools)
 
 
-def _place(asked: Asked, models: list[str]) -> tuple[object, ...]:
+def _epochs(board: Board) -> dict[str, int]:
+    """Label of weights -> their epochs, for those that are trained on the board's own dataset."""
+    every = [Weights.model_validate(own) for own in board.grid["grid"].get("weights", [])]
+    return {own.label: own.epochs for own in every if own.epochs and own.dataset is None}
+
+
+def _place(asked: Asked, models: list[str], epochs: Mapping[str, int]) -> tuple[object, ...]:
     """Models as the board has them, untrained weights first, then by epochs."""
     named = dict(zip(QUESTION, asked, strict=True))
-    model, epochs = named["model"], re.fullmatch(r"epochs=(\d{1,9})", named["weights"])
+    model, weights = named["model"], named["weights"]
     known = models.index(model) if model in models else len(models)
-    return known, model, named["weights"] != "untrained", int(epochs[1]) if epochs else 0, asked
+    return known, model, weights != "untrained", epochs.get(weights, 0), asked
 
 
-def _weights(weights: str) -> str:
-    """What is attacked in words."""
-    if epochs := re.fullmatch(r"epochs=(\d{1,9})", weights):
-        return f"trained for {epochs[1]} epoch{'s' * (epochs[1] != '1')}"
+def _weights(weights: str, epochs: Mapping[str, int]) -> str:
+    """The attacked weights in words."""
+    if weights in epochs:
+        return f"trained for {epochs[weights]} epoch{'s' * (epochs[weights] != 1)}"
     return weights if weights == "untrained" else f"{weights} weights"
 
 

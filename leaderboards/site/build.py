@@ -24,14 +24,14 @@ from leaderboards.entries.entry import Entry
 from leaderboards.entries.published import PUBLISHED, published
 from leaderboards.ranking.evidence import granted_text
 from leaderboards.site.board_page import BoardView, board_view
-from leaderboards.site.cell_page import FIGURES, cell_view
+from leaderboards.site.cell_page import METRIC_NAMES, cell_view
 from leaderboards.site.defense_page import ATTACK_COLUMNS, FLOOR_COLUMNS, part, strengths_of
 from leaderboards.site.downloads import downloads
 from leaderboards.site.heat import cell_page
 from leaderboards.site.lines import anchor_of
 from leaderboards.site.pictures import Pictures, choose
 from leaderboards.site.results import Asked, Results, asked_of, faced_of, results
-from leaderboards.site.text import one_line, render
+from leaderboards.site.text import one_line, render_template
 from leaderboards.tables.notes import known_text
 
 
@@ -86,7 +86,7 @@ def check(target: Path) -> None:
 
 
 def is_site(folder: Path) -> bool:
-    """Whether the folder was made by `new_site`."""
+    """True if the folder was made by `new_site`."""
     return (folder / MARK).is_file()
 
 
@@ -125,14 +125,15 @@ Pages = Iterator[tuple[str, bytes]]
 
 @dataclass(frozen=True)
 class Built:
-    """What a build wrote."""
+    """The extent of a site that was built."""
 
     pages: int
     files: int
     size: int
+    """Bytes of all files."""
 
 
-def build(target: Path, folder: Path = PUBLISHED) -> Built:
+def write_site(target: Path, folder: Path = PUBLISHED) -> Built:
     """Write the site of what `folder` has published into `target`; the same input gives the same bytes.
 
     Raises ConfigurationError where `target` is something else or `folder` nothing, `Refused` for an entry that is not
@@ -152,15 +153,15 @@ def _site(folder: Path) -> Pages:
     boards = [board_view(results(published(board.name, folder))) for board in all_boards()]
     for path in sorted(STATIC.iterdir()):
         yield f"assets/{path.name}", path.read_bytes()
-    yield "index.html", render("index.html", "index.html", boards=boards)
-    yield "method.html", render("method.html", "method.html", boards=boards)
+    yield "index.html", render_template("index.html", "index.html", boards=boards)
+    yield "method.html", render_template("method.html", "method.html", boards=boards)
     for board in boards:
         yield from _board(board)
 
 
 def _board(board: BoardView) -> Pages:
     pictures, files = Pictures(), downloads(board)
-    yield f"{board.name}/index.html", render("board.html", f"{board.name}/index.html", board=board)
+    yield f"{board.name}/index.html", render_template("board.html", f"{board.name}/index.html", board=board)
     yield from ((f"{board.name}/{name}", content) for name, content in files.items())
     yield from _defenses(board, pictures)
     yield from _cells(board, pictures)
@@ -180,7 +181,7 @@ def _defenses(board: BoardView, pictures: Pictures) -> Pages:
             path = f"{board.name}/{board.pages[labels[0]]}"
             values = {"name": name, "parts_of": parts, "labels": labels, **_entry(board.results, entry)}
             columns = {"attack_columns": ATTACK_COLUMNS, "floor_columns": FLOOR_COLUMNS}
-            yield path, render("defense.html", path, board=board, **values, **columns)
+            yield path, render_template("defense.html", path, board=board, **values, **columns)
 
 
 def _cells(board: BoardView, pictures: Pictures) -> Pages:
@@ -199,7 +200,7 @@ def _cells(board: BoardView, pictures: Pictures) -> Pages:
             path = f"{board.name}/{cell_page(entry, cell)}"
             yield (
                 path,
-                render(
+                render_template(
                     "cell.html",
                     path,
                     board=board,
@@ -213,14 +214,14 @@ def _cells(board: BoardView, pictures: Pictures) -> Pages:
                     defense_page=f"{board.pages[own.defense]}#{anchor}-{anchor_of(own.defense)}",
                     lender=None if lender is None else cell_page(entry, lender),
                     digest=entry.files.digest(f"cells/{own.cell}.json"),
-                    metric_names=FIGURES,
+                    metric_names=METRIC_NAMES,
                     **_entry(board.results, entry),
                 ),
             )
 
 
 def _entry(found: Results, entry: Entry) -> dict[str, Any]:
-    """What the pages of an entry say of it."""
+    """The values that all pages of an entry print of it, by their names in the templates."""
     config = entry.manifest.config
     try:
         written = tomli_w.dumps(config)

@@ -11,14 +11,14 @@ import numpy as np
 from leaderboards.entries.entry import Entry
 from leaderboards.entries.schema import CellFile, Columns
 from leaderboards.ranking.statistics import Summary, summarise_metric
-from leaderboards.ranking.summary import METRICS, Row
+from leaderboards.ranking.summary import SUMMARY_METRICS, Row
 from leaderboards.site.pictures import Picture, Pictures
-from leaderboards.site.text import ABSENT, PERCENT, span
+from leaderboards.site.text import DASH, PERCENT, span
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-FIGURES = {
+METRIC_NAMES = {
     "psnr_db": ("PSNR [dB]", ".2f"),
     "ssim": ("SSIM", ".3f"),
     "mse": ("MSE", ".4f"),
@@ -69,18 +69,18 @@ class CellView:
 def cell_view(entry: Entry, cell: CellFile, rows: DataFrame, summary: Row | None, pictures: Pictures) -> CellView:
     """`rows` are the cell's own of `image_rows`; `summary` that of `summarise` if it covers this cell alone."""
     if cell.columns is None:
-        return CellView([], None, None, [], [], ABSENT, 0)
-    found = {name: _known(summary, name) if summary else summarise_metric(rows, name) for name in METRICS}
+        return CellView([], None, None, [], [], DASH, 0)
+    found = {name: _known(summary, name) if summary else summarise_metric(rows, name) for name in SUMMARY_METRICS}
     count = len(cell.columns.image)
     shown = {name: how for name, how in PER_IMAGE.items() if getattr(cell.columns, name) is not None}
     ssim = found["ssim"].mean
     return CellView(
-        [_line(name, found[name], cell.nulls.get(name, "")) for name in FIGURES],
+        [_line(name, found[name], cell.nulls.get(name, "")) for name in METRIC_NAMES],
         None if cell.sheet is None else pictures.sheet(entry, cell.sheet, count),
         pictures.sheet(entry, entry.manifest.truth, len(pictures.truth(entry))),
         [title for title, _ in shown.values()],
         _per_image(cell.columns, shown),
-        ABSENT if np.isnan(ssim) else f"{ssim:.2f}",
+        DASH if np.isnan(ssim) else f"{ssim:.2f}",
         isqrt(count - 1) + 1,
     )
 
@@ -91,14 +91,14 @@ def _known(row: Row, name: str) -> Summary:
 
 
 def _line(name: str, found: Summary, why: str) -> MetricLine:
-    title, how = FIGURES[name]
+    title, how = METRIC_NAMES[name]
     if np.isnan(found.mean):
-        return MetricLine(title, ABSENT, "", "", "", why or "not measured")
+        return MetricLine(title, DASH, "", "", "", why or "not measured")
     sd = "" if np.isnan(found.sd) else format(found.sd, how)
     return MetricLine(title, format(found.mean, f"z{how}"), sd, span(found.low, found.high, how), str(int(found.n)), "")
 
 
 def _per_image(columns: Columns, shown: dict[str, tuple[str, str]]) -> list[list[str]]:
     values = [(getattr(columns, name), how) for name, (_, how) in shown.items()]
-    texts = [[ABSENT if value is None else format(value, how) for value in own] for own, how in values]
+    texts = [[DASH if value is None else format(value, how) for value in own] for own, how in values]
     return [list(row) for row in zip(*texts, strict=True)]

@@ -9,32 +9,37 @@ from math import ceil
 import numpy as np
 
 from leaderboards.entries.entry import Entry
-from leaderboards.ranking.evidence import METRICS, Attempt, Evidence, granted_text
+from leaderboards.ranking.evidence import HEADLINE, Attempt, Evidence, granted_text
 from leaderboards.ranking.families import Family, families
+from leaderboards.ranking.standing import Standing
 from leaderboards.ranking.summary import Row, status_text
-from leaderboards.site.axes import Tick, linear_scale, place, round_ticks
+from leaderboards.site.axes import Tick, coordinate, linear_scale, round_ticks
 from leaderboards.site.heat import cell_page
-from leaderboards.site.lines import Line, anchor_of, why_no_rank
-from leaderboards.site.pictures import Choice, GalleryRow, Pictures, gallery
+from leaderboards.site.lines import LeaderboardLine, anchor_of, why_no_rank
+from leaderboards.site.pictures import GalleryRow, ImageChoice, Pictures, gallery_rows
 from leaderboards.site.results import Asked, Faced, Results
-from leaderboards.site.text import ABSENT, PERCENT, Figure, number, page_name, significant, span
+from leaderboards.site.text import DASH, PERCENT, Figure, number_figure, page_name, significant, span
 from leaderboards.tables.prices import bound_sign
 
-WIDTH, HEIGHT = 620.0, 300.0
+CURVE_WIDTH, CURVE_HEIGHT = 620.0, 300.0
 LEFT, TOP, RIGHT, BOTTOM = 52.0, 14.0, 606.0, 250.0
 SCALES = {"linear": "", "logarithmic": ", logarithmic", "even": ", evenly spaced"}
 
 
 @dataclass(frozen=True)
 class Dot:
-    """A strength: where its mean and the ends of its interval are, and what it says in words."""
+    """A strength in the drawing of its family."""
 
     x: str
     y: str
+    """Coordinate of the mean."""
     low: str
+    """Coordinate of the lower end of the interval."""
     high: str
     words: str
+    """The figures, for readers who do not see the drawing."""
     anchor: str
+    """The place of the strength on the page."""
 
 
 @dataclass(frozen=True)
@@ -50,93 +55,92 @@ class Curve:
     worst: str
     published: str
     undefended: str
-    size: tuple[float, float] = (WIDTH, HEIGHT)
+    size: tuple[float, float] = (CURVE_WIDTH, CURVE_HEIGHT)
     inside: tuple[float, float, float, float] = (LEFT, TOP, RIGHT, BOTTOM)
 
 
-def curves(rows: list[Row], labels: Collection[str]) -> list[Curve]:
-    """One drawing for every family among the defenses of these labels; `rows` are those of a question."""
-    undefended = next((row["ssim_gain"] for row in rows if row["defense_name"] == "none"), np.nan)
-    several, _ = families([row for row in rows if row["defense"] in labels])
-    known = {row["defense"]: row for row in rows}
+def curves(standings: list[Standing], labels: Collection[str]) -> list[Curve]:
+    """One drawing for every family among the defenses of these labels; `standings` are those of a question."""
+    undefended = next((own.gain.mean for own in standings if own.is_undefended), np.nan)
+    several, _ = families([own.evidence.row for own in standings if own.defense in labels])
+    known = {own.defense: own for own in standings}
     return [made for family in several if (made := _curve(family, known, undefended)) is not None]
 
 
-def _curve(family: Family, rows: Mapping[str, Row], undefended: float) -> Curve | None:
-    own = {strength: rows[found[0]["defense"]] for strength, found in family.strengths.items()}
-    shown = [row for row in own.values() if not np.isnan(_gain(row))]
+def _curve(family: Family, standings: Mapping[str, Standing], undefended: float) -> Curve | None:
+    own = {strength: standings[found[0]["defense"]] for strength, found in family.strengths.items()}
+    shown = {strength: standing for strength, standing in own.items() if not np.isnan(standing.shown_gain)}
     if not shown:
         return None
-    highest = [_gain(row) for row in shown] + [row["ssim_gain_high"] for row in shown] + [undefended, 0.1]
-    top = float(np.nanmax(highest)) * 1.06
+    highest = [one.shown_gain for one in shown.values()] + [one.gain.high for one in shown.values()]
+    top = float(np.nanmax([*highest, undefended, 0.1])) * 1.06
     places = family.places
     low, high = min(places.values()), max(places.values())
     x, y = linear_scale(low, high, LEFT + 24, RIGHT - 24), linear_scale(0, top, BOTTOM, TOP)
     dots = []
-    for strength, row in own.items():
-        if np.isnan(gain := _gain(row)):
-            continue
-        ends = [gain if np.isnan(end) else end for end in (row["ssim_gain_low"], row["ssim_gain_high"])]
-        words = f"{family.parameter} {strength:g}: SSIM gain {bound_sign(row)}{gain:.3f}"
-        at = place(x(places[strength])), place(y(gain))
-        dots.append(Dot(*at, place(y(ends[0])), place(y(ends[1])), words, anchor_of(row["defense"])))
+    for strength, standing in shown.items():
+        gain = standing.shown_gain
+        ends = [gain if np.isnan(end) else end for end in (standing.gain.low, standing.gain.high)]
+        words = f"{family.parameter} {strength:g}: SSIM gain {bound_sign(standing)}{gain:.3f}"
+        at = coordinate(x(places[strength])), coordinate(y(gain))
+        dots.append(Dot(*at, coordinate(y(ends[0])), coordinate(y(ends[1])), words, anchor_of(standing.defense)))
     step = ceil(len(own) / 7)
-    published = [(x(places[s]), y(row["not_adapting"])) for s, row in own.items() if not np.isnan(row["not_adapting"])]
+    published = [(x(places[s]), y(one.not_adapting)) for s, one in own.items() if not np.isnan(one.not_adapting)]
     return Curve(
         title=family.title,
         by=family.parameter,
         parameter=family.parameter + SCALES[family.scale],
-        ticks_x=[Tick(place(x(places[s])), f"{s:g}") for s in list(own)[::step]],
-        ticks_y=[Tick(place(y(value)), f"{value:g}") for value in round_ticks(0, top, 5)],
+        ticks_x=[Tick(coordinate(x(places[s])), f"{s:g}") for s in list(own)[::step]],
+        ticks_y=[Tick(coordinate(y(value)), f"{value:g}") for value in round_ticks(0, top, 5)],
         dots=dots,
-        worst=_path([(x(places[s]), y(_gain(row))) for s, row in own.items() if not np.isnan(_gain(row))]),
+        worst=_path([(x(places[s]), y(one.shown_gain)) for s, one in shown.items()]),
         published=_path([(a, min(b, BOTTOM)) for a, b in published]),
-        undefended="" if np.isnan(undefended) else place(y(undefended)),
+        undefended="" if np.isnan(undefended) else coordinate(y(undefended)),
     )
 
 
-def _gain(row: Row) -> float:
-    return row["ssim_at_least"] if np.isnan(row["ssim_gain"]) else row["ssim_gain"]
-
-
 def _path(points: list[tuple[float, float]]) -> str:
-    return "M" + " L".join(f"{place(x)} {place(y)}" for x, y in points) if len(points) > 1 else ""
+    return "M" + " L".join(f"{coordinate(x)} {coordinate(y)}" for x, y in points) if len(points) > 1 else ""
 
 
 @dataclass(frozen=True)
 class AttackLine:
-    """An attack or a floor against a strength: its seeds with their pages, why it has no result, and its figures."""
+    """An attack or a floor against a strength."""
 
     attack: str
     knowledge: str
+    """The facts that it was granted, in words."""
     adapts: bool
     pages: list[tuple[int, str]]
+    """Every seed with the page of its cell."""
     status: str
     reason: str
+    """The reason for which it has no result; "" where it has one."""
     figures: list[Figure]
 
 
 @dataclass(frozen=True)
 class Strength:
-    """A strength of the defense: its line of the leaderboard, what limits it, its attacks, its floors."""
+    """A strength of the defense, with its line of the leaderboard."""
 
     defense: str
     anchor: str
-    line: Line
+    line: LeaderboardLine
     limits: list[str]
+    """Sentences about what limits its evidence."""
     attacks: list[AttackLine]
     floors: list[AttackLine]
 
 
 @dataclass(frozen=True)
 class Part:
-    """What one question says of the defense."""
+    """The part of a defense's page that is about one question."""
 
     title: str
     anchor: str
     strengths: list[Strength]
     curves: list[Curve]
-    choice: Choice | None
+    choice: ImageChoice | None
     gallery: list[GalleryRow]
 
 
@@ -165,57 +169,63 @@ def strengths_of(entry: Entry) -> dict[str, list[str]]:
 
 
 def part(
-    results: Results, asked: Asked, title: str, anchor: str, labels: list[str], own: dict[str, Line],
-    choice: Choice | None, pictures: Pictures,
+    results: Results, asked: Asked, title: str, anchor: str, labels: list[str], own: dict[str, LeaderboardLine],
+    choice: ImageChoice | None, pictures: Pictures,
 ) -> Part:  # fmt: skip
-    """What a question says of the strengths of a defense; `own` are the question's lines by defense."""
-    rows = {row["defense"]: row for row in results.rows[asked]}
-    labels = [label for label in labels if label in rows]
+    """The part of a page about the strengths of a defense in a question; `own` are the question's lines by defense."""
+    standings = {standing.defense: standing for standing in results.standings[asked]}
+    labels = [label for label in labels if label in standings]
     return Part(
         title,
         anchor,
-        [_strength(results, asked, rows[label], own[label]) for label in labels],
-        curves(results.rows[asked], labels),
+        [_strength(results, asked, standings[label], own[label]) for label in labels],
+        curves(results.standings[asked], labels),
         choice,
-        gallery(results, asked, choice, labels, pictures) if choice else [],
+        gallery_rows(results, asked, choice, labels, pictures) if choice else [],
     )
 
 
-def _strength(results: Results, asked: Asked, row: Row, line: Line) -> Strength:
-    evidence = results.evidence(asked, line.defense)
-    told = {"rank": why_no_rank(results, asked, row), "incomplete": row["incomplete"], "accuracy": row["conflicts"]}
-    told |= {"training": row["accuracy_reason"], "points lost": row["accuracy_lost_reason"]}
-    told |= {"certificate": row["certificate_reason"]}
+def _strength(results: Results, asked: Asked, standing: Standing, line: LeaderboardLine) -> Strength:
+    price = standing.price
+    told = {"rank": why_no_rank(results, asked, standing), "incomplete": standing.incomplete}
+    told |= {"accuracy": price.conflicts, "training": price.accuracy_reason}
+    told |= {"points lost": price.accuracy_lost_reason, "certificate": price.certificate_reason}
     # One reason is told once, as what it limits first.
     first = {why: what for what, why in reversed(told.items()) if why}
     limits = [f"{what}: {why}" for what, why in told.items() if why and first[why] == what]
-    if line.state != "re-run" and row["unranked"]:
-        limits.append(f"beside all entries: {row['unranked']}")
+    if line.state != "re-run" and standing.unranked:
+        limits.append(f"beside all entries: {standing.unranked}")
     own = results.summary[asked]
     controls = [(faced, other) for faced, other in own.items() if faced[0] == line.defense and other["control"]]
     floors = [_floor(results, asked, faced, other) for faced, other in controls]
-    attacks = [_attack(results, asked, evidence, attempt) for attempt in evidence.attempts]
+    attacks = [_attack(results, asked, standing.evidence, attempt) for attempt in standing.evidence.attempts]
     return Strength(line.defense, anchor_of(line.defense), line, limits, attacks, floors)
 
 
 def _attack(results: Results, asked: Asked, evidence: Evidence, attempt: Attempt) -> AttackLine:
     faced: Faced = (evidence.row["defense"], *attempt.variant)
     row = results.summary[asked][faced]
-    gain = evidence.summarised(attempt.gain(METRICS[0]))
-    floor = float(attempt.floor[METRICS[0]].mean())
-    figures = [_psnr(row), number(_of(row, "ssim_mean"), ".3f")]
+    gain = evidence.summarised(attempt.gain(HEADLINE))
+    floor = float(attempt.floor[HEADLINE].mean())
+    figures = [_psnr(row), number_figure(_of(row, "ssim_mean"), ".3f")]
     if gain is None or attempt.recovers_labels:
-        figures += [Figure(ABSENT), Figure(ABSENT)]
+        figures += [Figure(DASH), Figure(DASH)]
     else:
         interval = span(gain.low, gain.high, ".3f")
-        figures += [number(floor, ".3f"), Figure(f"{gain.mean:+.3f}", f"{gain.mean:.9g}", interval)]
-    figures += [number(_of(row, f"{name}_mean"), PERCENT) for name in ("identified", "label_accuracy", "underpowered")]
+        figures += [number_figure(floor, ".3f"), Figure(f"{gain.mean:+.3f}", f"{gain.mean:.9g}", interval)]
+    figures += [
+        number_figure(_of(row, f"{name}_mean"), PERCENT) for name in ("identified", "label_accuracy", "underpowered")
+    ]
     figures += [Figure(str(row["n"]), str(row["n"])), significant(_seconds(results, asked, faced))]
     return _line(results, asked, faced, row, attempt.adapts, figures)
 
 
 def _floor(results: Results, asked: Asked, faced: Faced, row: Row) -> AttackLine:
-    figures = [_psnr(row), number(_of(row, "ssim_mean"), ".3f"), number(_of(row, "identified_mean"), PERCENT)]
+    figures = [
+        _psnr(row),
+        number_figure(_of(row, "ssim_mean"), ".3f"),
+        number_figure(_of(row, "identified_mean"), PERCENT),
+    ]
     return _line(results, asked, faced, row, False, [*figures, Figure(str(row["n"]), str(row["n"]))])
 
 
@@ -228,7 +238,7 @@ def _line(results: Results, asked: Asked, faced: Faced, row: Row, adapts: bool, 
 
 def _psnr(row: Row) -> Figure:
     sd = _of(row, "psnr_db_sd")
-    mean = number(_of(row, "psnr_db_mean"), ".2f")
+    mean = number_figure(_of(row, "psnr_db_mean"), ".2f")
     return Figure(mean.text, mean.sort, "" if np.isnan(sd) else f"SD {sd:.2f}")
 
 

@@ -10,9 +10,10 @@ import pandas as pd
 from leaderboards.entries.entry import Entry
 from leaderboards.entries.published import Published
 from leaderboards.site.board_page import BoardView, QuestionView
-from leaderboards.site.lines import Line, attack_seconds, strongest_cell
+from leaderboards.site.lines import LeaderboardLine, seconds_of_attacks, strongest_cell
 from leaderboards.site.text import one_line
-from leaderboards.tables.formats import Section, Table, to_latex
+from leaderboards.tables.exports import standing_row
+from leaderboards.tables.formats import Table, TableSection, to_latex
 from leaderboards.tables.labels import slug
 
 SIGNS = {
@@ -60,7 +61,7 @@ def _entry(key: str, fields: Mapping[str, str]) -> str:
 
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What a spreadsheet takes for a formula where a text begins with it."""
+"""Signs with which a text begins that a spreadsheet takes for a formula."""
 
 
 def downloads(board: BoardView) -> dict[str, bytes]:
@@ -78,19 +79,19 @@ def downloads(board: BoardView) -> dict[str, bytes]:
 
 
 def figures(board: BoardView) -> pd.DataFrame:
-    """Every figure of `leaderboards.ranking.ranking` for every line, with the board, the entry and its state.
+    """Every figure of a standing for every line, with the board, the entry and its state.
 
     `ssim` and `psnr_db` are means of the strongest attack, `attack_seconds` those of all attacks, floors aside.
     """
     rows = []
     for asked, view in board.questions.items():
         ranked = {line.defense: line for line in view.lines}
-        for row in board.results.rows[asked]:
-            line = ranked[row["defense"]]
+        for standing in board.results.standings[asked]:
+            line, row = ranked[standing.defense], standing_row(standing)
             why = {"no_rank": line.rank.note if not line.rank.sort else None}
-            strongest = strongest_cell(board.results, asked, row) or {}
+            strongest = strongest_cell(board.results, asked, standing) or {}
             shown = {name: strongest.get(f"{name}_mean") for name in ("ssim", "psnr_db")}
-            shown |= {"attack_seconds": attack_seconds(board.results, asked, row)}
+            shown |= {"attack_seconds": seconds_of_attacks(board.results, asked, standing.defense)}
             rows.append({"board": board.name, "entry": line.entry, "state": line.state, **row, **shown, **why})
     frame = pd.DataFrame(rows).convert_dtypes()
     texts = [str(column) for column in frame.columns if bool(frame[column].isna().to_numpy().all())]
@@ -114,7 +115,7 @@ def _parquet(frame: pd.DataFrame) -> bytes:
     return made.getvalue()
 
 
-def _section(board: BoardView, view: QuestionView) -> Section:
+def _section(board: BoardView, view: QuestionView) -> TableSection:
     priced = {"lost": "points lost", "epsilon": "epsilon"} if view.has_accuracy else {}
     shown = {"ssim": "SSIM", "psnr_db": "PSNR [dB]", "identified": "identified", **priced}
     rows = [_row(line, list(shown)) for line in view.lines]
@@ -122,9 +123,9 @@ def _section(board: BoardView, view: QuestionView) -> Section:
     table = Table("Worst case over all attacks", columns, rows, left=3)
     why = f" Nobody is ranked: {view.unranked}." if view.unranked else " Rank 1 leaks least."
     facts = one_line(view.facts + "." + why)
-    return Section(one_line(f"{board.title}: {view.title}"), facts, [table])
+    return TableSection(one_line(f"{board.title}: {view.title}"), facts, [table])
 
 
-def _row(line: Line, shown: list[str]) -> list[str]:
+def _row(line: LeaderboardLine, shown: list[str]) -> list[str]:
     figures = [line.rank.text, line.gain.text, line.gain.beside, *(line.figures[name].text for name in shown)]
     return [one_line(text) for text in (line.defense, line.state, ", ".join(line.verdicts), *figures)]

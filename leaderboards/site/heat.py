@@ -1,4 +1,4 @@
-"""What every attack gets from every defense, as a table whose cells are the darker the more they show."""
+"""The table of every attack on every defense, whose cells are the darker the more they show."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ from leaderboards.ranking.evidence import Variant, granted_text
 from leaderboards.ranking.summary import Row, status_text
 from leaderboards.site.lines import anchor_of
 from leaderboards.site.results import Asked, Faced, Results
-from leaderboards.site.text import ABSENT
+from leaderboards.site.text import DASH
 
-STEPS = 10
+SHADES = 10
+"""Grounds of a cell, from that of no similarity to that of 1; the style sheet has as many."""
 
 
 @dataclass(frozen=True)
 class HeatCell:
-    """A value and how dark its ground is (0 to 9), or a status in words; `page` shows what is behind it."""
+    """A cell of the table: a value, or a status in words."""
 
     text: str
     step: int | None
+    """The darkness of its ground, 0 to 9; None for none."""
     page: str
+    """The page of the cell behind it; "" without one."""
     note: str = ""
     failed: bool = False
 
@@ -49,7 +52,7 @@ class Heat:
 
 
 def cell_page(entry: Entry, cell: CellFile) -> str:
-    """Where the page of a cell is, within its board."""
+    """The address of a cell's page within its board."""
     return f"cells/{entry.name}-{cell.identity.cell}.html"
 
 
@@ -84,7 +87,7 @@ def _cell(results: Results, asked: Asked, faced: Faced) -> HeatCell:
     of_labels = cell.identity.recovers_labels
     value = row["label_accuracy_mean"] if of_labels else row["ssim_mean"]
     if np.isnan(value):
-        return HeatCell(ABSENT, None, page)
+        return HeatCell(DASH, None, page)
     if of_labels:
         return HeatCell(f"{value:.0%}", None, page, "of the labels")
     return HeatCell(f"{value:z.2f}", step_of(value), page, f"{row['psnr_db_mean']:z.1f} dB")
@@ -94,10 +97,10 @@ def _floor(rows: Mapping[Faced, Row], defense: str) -> HeatCell:
     own = [row for (other, *_), row in rows.items() if other == defense and row["control"] and row["status"] == "ok"]
     best = max((row for row in own if not np.isnan(row["ssim_mean"])), key=lambda row: row["ssim_mean"], default=None)
     if best is None:
-        return HeatCell(ABSENT, None, "")
+        return HeatCell(DASH, None, "")
     return HeatCell(f"{best['ssim_mean']:z.2f}", step_of(best["ssim_mean"]), "", best["attack_name"])
 
 
 def step_of(share: float) -> int:
     """0 for nothing and less, 9 for everything."""
-    return int(min(max(share, 0.0) * STEPS, STEPS - 1))
+    return int(min(max(share, 0.0) * SHADES, SHADES - 1))

@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
 from leaderboards.ranking.accuracy import LEAST_SEEDS
-from leaderboards.ranking.costs import NOT_MEASURED
-from leaderboards.ranking.evidence import granted_text
+from leaderboards.ranking.costs import Price
+from leaderboards.ranking.standing import Rank, Standing
+from leaderboards.ranking.statistics import Summary
 from leaderboards.ranking.summary import Row
+from leaderboards.ranking.verdicts import Verdict
 from leaderboards.site.results import Asked, Results
-from leaderboards.site.text import ABSENT, PERCENT, POINTS, VERDICTS, Figure, number, short_hash, significant, span
+from leaderboards.site.text import DASH, PERCENT, POINTS, Figure, number_figure, short_hash, significant, span
+from leaderboards.tables.exports import verdict_words
 from leaderboards.tables.prices import bound_sign, epsilon_text, rank_text
 
 
@@ -28,7 +30,7 @@ class Bar:
 
 
 @dataclass(frozen=True)
-class Line:
+class LeaderboardLine:
     """One defense at one strength, as the leaderboard has it."""
 
     defense: str
@@ -44,120 +46,121 @@ class Line:
     figures: Mapping[str, Figure]
 
 
-def lines(results: Results, asked: Asked, pages: Mapping[str, str]) -> list[Line]:
+def lines(results: Results, asked: Asked, pages: Mapping[str, str]) -> list[LeaderboardLine]:
     """The lines of a question: the ranked by rank, then the others by what they leak; `pages` are those of defenses."""
-    found = [_line(results, asked, row, pages) for row in results.rows[asked]]
+    found = [_line(results, asked, standing, pages) for standing in results.standings[asked]]
     last = lambda figure: float(figure.sort) if figure.sort else np.inf  # noqa: E731
     return sorted(found, key=lambda line: (last(line.rank), last(line.gain), line.defense))
 
 
-def why_no_rank(results: Results, asked: Asked, row: Row) -> str:
-    """Why the row has no rank; "" if it has one."""
-    if not pd.isna(row["rank"]):
+def why_no_rank(results: Results, asked: Asked, standing: Standing) -> str:
+    """The reason for which a defense has no rank; "" if it has one."""
+    if standing.rank is not None:
         return ""
-    state = results.state(row["defense"])
+    state = results.state(standing.defense)
     if state != "re-run":
         return f"{state}: only entries that have been run again are ranked"
-    broken = "its certificate is broken" if row["certificate_broken"] or "broken" in row["verdicts"] else ""
-    return results.unranked[asked] or row["incomplete"] or broken or "no evidence"
+    broken = "its certificate is broken" if Verdict.BROKEN_CERTIFICATE in standing.verdicts else ""
+    return results.unranked[asked] or standing.incomplete or broken or "no evidence"
 
 
 def anchor_of(defense: str) -> str:
-    """Where a defense stands on its page."""
+    """The anchor of a defense on its page."""
     return f"s-{short_hash(defense)}"
 
 
-def gain_figure(row: Row) -> Figure:
+def gain_figure(standing: Standing) -> Figure:
     """The SSIM gain with its interval, as a lower bound where it is one."""
-    gain = row["ssim_gain"] if not np.isnan(row["ssim_gain"]) else row["ssim_at_least"]
+    gain = standing.shown_gain
     if np.isnan(gain):
-        return Figure(ABSENT)
-    interval = span(row["ssim_gain_low"], row["ssim_gain_high"], ".3f")
-    return Figure(f"{bound_sign(row)}{gain:.3f}", f"{gain:.9g}", interval)
+        return Figure(DASH)
+    interval = span(standing.gain.low, standing.gain.high, ".3f")
+    return Figure(f"{bound_sign(standing)}{gain:.3f}", f"{gain:.9g}", interval)
 
 
-def _line(results: Results, asked: Asked, row: Row, pages: Mapping[str, str]) -> Line:
-    entry = results.owners[row["defense"]]
-    reason = why_no_rank(results, asked, row)
-    effort = {"seconds": significant(attack_seconds(results, asked, row))}
-    rank = Figure(ABSENT, "", "", reason) if reason else Figure(_open_rank(row), str(row["rank"]), "", rank_text(row))
-    return Line(
-        defense=row["defense"],
-        page=pages[row["defense"]],
-        anchor=anchor_of(row["defense"]),
+def _line(results: Results, asked: Asked, standing: Standing, pages: Mapping[str, str]) -> LeaderboardLine:
+    defense = standing.defense
+    entry = results.owners[defense]
+    effort = {"seconds": significant(seconds_of_attacks(results, asked, defense))}
+    return LeaderboardLine(
+        defense=defense,
+        page=pages[defense],
+        anchor=anchor_of(defense),
         entry=entry.name,
         submitter=entry.manifest.submitter,
-        state=results.state(row["defense"]),
-        verdicts=[name for name in VERDICTS if name in row["verdicts"]],
-        rank=rank,
-        gain=gain_figure(row),
-        bar=_bar(row),
-        figures=_strongest(results, asked, row) | _price(row) | _proof(row) | effort,
+        state=results.state(defense),
+        verdicts=verdict_words(standing.verdicts),
+        rank=_rank(standing.rank, why_no_rank(results, asked, standing)),
+        gain=gain_figure(standing),
+        bar=_bar(standing.gain),
+        figures=_strongest(results, asked, standing) | _price(standing.price) | _proof(standing) | effort,
     )
 
 
-def _open_rank(row: Row) -> str:
-    low, high = row["rank_low"], row["rank_high"]
-    return str(low) if low == high else f"{low}\N{EN DASH}{high}"
+def _rank(rank: Rank | None, reason: str) -> Figure:
+    if rank is None:
+        return Figure(DASH, "", "", reason)
+    low, high = rank.lowest, rank.highest
+    text = str(low) if low == high else f"{low}\N{EN DASH}{high}"
+    return Figure(text, str(low), "", rank_text(rank))
 
 
-def _bar(row: Row) -> Bar | None:
-    low, high, mean = row["ssim_gain_low"], row["ssim_gain_high"], row["ssim_gain"]
+def _bar(gain: Summary) -> Bar | None:
+    low, high, mean = gain.low, gain.high, gain.mean
     if np.isnan([low, high, mean]).any():
         return None
     low, high, mean = (100 * min(max(value, 0.0), 1.0) for value in (low, high, mean))
     return Bar(f"{low:.1f}", f"{high:.1f}", f"{max(high - low, 1.0):.1f}", f"{mean:.1f}")
 
 
-def _strongest(results: Results, asked: Asked, row: Row) -> dict[str, Figure]:
+def _strongest(results: Results, asked: Asked, standing: Standing) -> dict[str, Figure]:
     """Means of the attack that is strongest on most images, and what was identified and found of labels."""
-    own = strongest_cell(results, asked, row) or {"ssim_mean": np.nan, "psnr_db_mean": np.nan}
+    own = strongest_cell(results, asked, standing) or {"ssim_mean": np.nan, "psnr_db_mean": np.nan}
     return {
-        "ssim": number(own["ssim_mean"], ".3f"),
-        "psnr_db": number(own["psnr_db_mean"], ".1f"),
-        "identified": number(row["identified"], PERCENT),
-        "labels_found": number(row["labels_found"], PERCENT),
+        "ssim": number_figure(own["ssim_mean"], ".3f"),
+        "psnr_db": number_figure(own["psnr_db_mean"], ".1f"),
+        "identified": number_figure(standing.identified, PERCENT),
+        "labels_found": number_figure(standing.labels_found, PERCENT),
     }
 
 
-def strongest_cell(results: Results, asked: Asked, row: Row) -> Row | None:
-    """The summary of the strongest attack on the row's defense."""
-    for (defense, attack, *granted), own in results.summary[asked].items():
-        if defense == row["defense"] and attack + granted_text(*granted) == row["strongest"]:
-            return own if own["status"] == "ok" else None
-    return None
+def strongest_cell(results: Results, asked: Asked, standing: Standing) -> Row | None:
+    """The summary of the strongest attack on a defense."""
+    faced = results.strongest_of(standing)
+    own = None if faced is None else results.summary[asked].get(faced)
+    return own if own is not None and own["status"] == "ok" else None
 
 
-def _price(row: Row) -> dict[str, Figure]:
-    accuracy, lost = number(row["accuracy"], ".1%"), number(row["accuracy_lost"], POINTS)
-    few = f"of {row['accuracy_seeds']} seeds" if 0 < row["accuracy_seeds"] < LEAST_SEEDS else ""
-    why = "" if row["accuracy_reason"] in (None, NOT_MEASURED) else row["accuracy_reason"]
-    interval = span(row["accuracy_lost_low"], row["accuracy_lost_high"], POINTS)
+def _price(price: Price) -> dict[str, Figure]:
+    accuracy, lost = number_figure(price.accuracy, ".1%"), number_figure(price.accuracy_lost, POINTS)
+    few = f"of {price.accuracy_seeds} seeds" if 0 < price.accuracy_seeds < LEAST_SEEDS else ""
+    why = (price.accuracy_reason or "") if price.was_trained else ""
+    interval = span(price.accuracy_lost_low, price.accuracy_lost_high, POINTS)
     return {
-        "accuracy": Figure(accuracy.text, accuracy.sort, "chance" if row["at_chance"] is True else few, why),
-        "lost": Figure(lost.text, lost.sort, interval, why or row["accuracy_lost_reason"] or ""),
-        "kib": number(row["bytes_sent"] / 1024, ".1f" if row["bytes_sent"] < 102_400 else ",.0f"),
-        "ms": significant(row["update_ms"]),
+        "accuracy": Figure(accuracy.text, accuracy.sort, "chance" if price.at_chance is True else few, why),
+        "lost": Figure(lost.text, lost.sort, interval, why or price.accuracy_lost_reason or ""),
+        "kib": number_figure(price.bytes_sent / 1024, ".1f" if price.bytes_sent < 102_400 else ",.0f"),
+        "ms": significant(price.update_ms),
     }
 
 
-def _proof(row: Row) -> dict[str, Figure]:
-    why = row["no_epsilon"] or ""
-    if not np.isnan(row["epsilon"]):
-        epsilon = Figure(epsilon_text(row["epsilon"]), f"{row['epsilon']:.9g}", f"delta {row['delta']:g}")
+def _proof(standing: Standing) -> dict[str, Figure]:
+    price = standing.price
+    if not np.isnan(price.epsilon):
+        epsilon = Figure(epsilon_text(price.epsilon), f"{price.epsilon:.9g}", f"delta {price.delta:g}")
     else:
-        is_heuristic = why.startswith("heuristic") and row["defense_name"] != "none"
-        epsilon = Figure("heuristic" if is_heuristic else ABSENT, "", "", why)
-    certificate = Figure("broken" if row["certificate_broken"] else ABSENT, "", "", row["certificate_reason"] or "")
-    if not np.isnan(row["certificate"]):
-        text = f"{row['certificate_measured']:.3f} / {row['certificate']:.3f}"
-        trials = f"{row['certificate_trials']:.0f} trials"
-        certificate = Figure(text, f"{row['certificate']:.9g}", "broken" if row["certificate_broken"] else "", trials)
+        is_heuristic = price.is_heuristic and not standing.is_undefended
+        epsilon = Figure("heuristic" if is_heuristic else DASH, "", "", price.no_epsilon or "")
+    certificate = Figure("broken" if price.certificate_broken else DASH, "", "", price.certificate_reason or "")
+    if not np.isnan(price.certificate):
+        text = f"{price.certificate_measured:.3f} / {price.certificate:.3f}"
+        trials = f"{price.certificate_trials:.0f} trials"
+        certificate = Figure(text, f"{price.certificate:.9g}", "broken" if price.certificate_broken else "", trials)
     return {"epsilon": epsilon, "certificate": certificate}
 
 
-def attack_seconds(results: Results, asked: Asked, row: Row) -> float | None:
-    """Seconds of all attacks on the row's defense, the floors aside."""
-    own = [cell for (defense, *_), cells in results.cells[asked].items() if defense == row["defense"] for cell in cells]
+def seconds_of_attacks(results: Results, asked: Asked, defense: str) -> float | None:
+    """Seconds of all attacks on the defense, the floors aside."""
+    own = [cell for (other, *_), cells in results.cells[asked].items() if other == defense for cell in cells]
     seconds = [cell.seconds for _, cell in own if cell.seconds is not None and not cell.identity.control]
     return sum(seconds) if seconds else None

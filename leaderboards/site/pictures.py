@@ -11,8 +11,8 @@ import numpy as np
 from bench.columns import facts_of
 from leaderboards.entries.entry import Entry, sheet_shape
 from leaderboards.entries.schema import CellFile
-from leaderboards.ranking.evidence import METRICS, Evidence, granted_text
-from leaderboards.ranking.summary import Row
+from leaderboards.ranking.evidence import HEADLINE, Evidence, Variant, granted_text, variant_text
+from leaderboards.ranking.standing import Standing
 from leaderboards.site.heat import cell_page
 from leaderboards.site.results import Asked, Results
 from leaderboards.untrusted.strict_png import write_png
@@ -20,15 +20,19 @@ from leaderboards.untrusted.strict_png import write_png
 TILE, SHEET = 96, 560
 """About so wide a tile and a sheet are shown; small pixels are enlarged by a whole factor."""
 RANDOM = 3
+"""Images that are drawn, beside the best and the median."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG file of the board: where it is, and how large it is shown."""
+    """A PNG file of the board."""
 
     name: str
+    """Its address within the board."""
     width: int
+    """Pixels on the page."""
     height: int
+    """Pixels on the page."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +55,21 @@ class GalleryRow:
 
 
 @dataclass(frozen=True)
-class Choice:
-    """The images that stand for a question: their numbers, what each stands for, and the attack that decided."""
+class ImageChoice:
+    """The images that stand for a question."""
 
     images: list[int]
+    """Their numbers."""
     roles: list[str]
-    attack: str
+    """The rule by which each was chosen: best, median, random."""
+    variant: Variant
+    """The attack whose gains decided."""
     defense: str
+    """The defense on which they were measured."""
+
+    @property
+    def attack(self) -> str:
+        return variant_text(self.variant)
 
 
 @dataclass
@@ -107,34 +119,31 @@ class Pictures:
         return self._decoded[key]
 
 
-def choose(results: Results, asked: Asked) -> Choice | None:
+def choose(results: Results, asked: Asked) -> ImageChoice | None:
     """Best and median image of the undefended client's strongest attack, by SSIM gain, and three drawn once.
 
     Where there is no undefended client the first defense with results decides. None where nobody has any.
     """
-    every = results.questions[asked]
-    defenses = [e.row["defense"] for e in (every.undefended, *every.defenses) if e is not None]
-    able = [e for e in (results.evidence(asked, defense) for defense in defenses) if e.strongest is not None]
+    standings = sorted(results.standings[asked], key=lambda standing: not standing.is_undefended)
+    able = [(own, variant) for own in standings if (variant := own.evidence.strongest) is not None]
     if not able:
         return None
-    question, _ = results.judged(asked, able[0].row["defense"])
-    if not len(question.images):
-        return None
-    gains = _strongest(able[0])
+    decides, strongest = able[0]
+    gains = _strongest(decides.evidence)
     order = sorted(range(len(gains)), key=lambda i: (-gains[i], i))
     roles = {order[0]: "best"}
     roles.setdefault(order[(len(order) - 1) // 2], "median")
     drawn = [int(i) for i in np.random.default_rng(0).permutation(len(gains)) if int(i) not in roles]
     roles |= {i: "random" for i in drawn[:RANDOM]}
-    numbers = [int(question.images[i]) for i in roles]
-    return Choice(numbers, list(roles.values()), able[0].strongest or "", able[0].row["defense"])
+    numbers = [int(decides.question.images[i]) for i in roles]
+    return ImageChoice(numbers, list(roles.values()), strongest, decides.defense)
 
 
-def gallery(
-    results: Results, asked: Asked, choice: Choice, defenses: Sequence[str], pictures: Pictures
+def gallery_rows(
+    results: Results, asked: Asked, choice: ImageChoice, defenses: Sequence[str], pictures: Pictures
 ) -> list[GalleryRow]:
     """The chosen images: the truth, then the strongest attack on the client that decided, then on each defense."""
-    rows = {row["defense"]: row for row in results.rows[asked]}
+    standings = {standing.defense: standing for standing in results.standings[asked]}
     owner = results.owners[choice.defense]
     truth = pictures.truth(owner)
     tiles = [
@@ -143,22 +152,21 @@ def gallery(
     ]
     found = [GalleryRow("private images", "", "", tiles)]
     for defense in dict.fromkeys([choice.defense, *defenses]):
-        found.append(_row(results, asked, choice, rows[defense], pictures))
+        found.append(_row(results, asked, choice, standings[defense], pictures))
     return found
 
 
-def _row(results: Results, asked: Asked, choice: Choice, row: Row, pictures: Pictures) -> GalleryRow:
-    defense, behind, several = row["defense"], None, False
-    for (other, attack, *granted), cells in results.cells[asked].items():
-        if other == defense and attack + granted_text(*granted) == row["strongest"]:
-            behind, several = cells[0], len(cells) > 1
+def _row(results: Results, asked: Asked, choice: ImageChoice, standing: Standing, pictures: Pictures) -> GalleryRow:
+    defense, faced = standing.defense, results.strongest_of(standing)
+    cells = [] if faced is None else results.cells[asked].get(faced, [])
+    behind, several = cells[0] if cells else None, len(cells) > 1
     images = None if behind is None else pictures.images(*behind)
     if behind is None or images is None:
         return GalleryRow(defense, "no result", "", [_nothing(i) for i in choice.images])
     tiles = [_tile(pictures, images, behind[1], defense, i) for i in choice.images]
     own = behind[1].identity
     other = own.attack.partition("(")[0] + granted_text(*facts_of(vars(own)))
-    beside = [*([] if row["strongest"] == choice.attack else [other]), *([f"seed {own.seed}"] if several else [])]
+    beside = [*([] if standing.strongest == choice.variant else [other]), *([f"seed {own.seed}"] if several else [])]
     return GalleryRow(defense, "; ".join(beside), cell_page(*behind), tiles)
 
 
@@ -177,5 +185,5 @@ def _nothing(image: int) -> Tile:
 
 def _strongest(evidence: Evidence) -> np.ndarray:
     """Gains (n,) of the attack that is strongest on most images."""
-    own = next(attempt for attempt in evidence.of_images if attempt.label == evidence.strongest)
-    return np.where(np.isnan(own.gain(METRICS[0])), -np.inf, own.gain(METRICS[0]))
+    own = next(attempt for attempt in evidence.of_images if attempt.variant == evidence.strongest)
+    return np.where(np.isnan(own.gain(HEADLINE)), -np.inf, own.gain(HEADLINE))

@@ -11,7 +11,7 @@ from leaderboards.ranking.budgets import BUDGETS
 from leaderboards.ranking.families import families
 from leaderboards.ranking.pareto import Point, pareto_front, points_of
 from leaderboards.ranking.summary import Row
-from leaderboards.site.axes import Box, Label, Tick, labels_beside, linear_scale, lost_scale, place, round_ticks
+from leaderboards.site.axes import Box, Label, Tick, coordinate, labels_beside, linear_scale, lost_scale, round_ticks
 from leaderboards.site.lines import anchor_of
 from leaderboards.site.results import Asked, Results
 from leaderboards.site.text import span
@@ -25,16 +25,20 @@ SHAPES = ("disc", "square", "diamond", "up", "down", "cross", "hexagon", "bow")
 
 @dataclass(frozen=True)
 class Name:
-    """A defense's entry and family, its strength as "parameter=value" ("" for one alone), and its look."""
+    """A defense's name in the drawing, and the look of its point."""
 
     entry: str
     family: str
-    strength: str
+    parameter: str
+    """The parameter by which the family's defenses differ; "" for one alone."""
+    value: str
+    """The parameter's value; "" for one alone."""
     look: int
+    """The number of its colour."""
     shape: str
 
 
-def names(results: Results, asked: Asked) -> Mapping[str, Name]:
+def named_looks(results: Results, asked: Asked) -> Mapping[str, Name]:
     """Defense -> its entry, family, strength and look; the undefended client first, no family across entries."""
     by_entry: dict[str, list[Row]] = {}
     found: dict[str, Name] = {}
@@ -43,31 +47,32 @@ def names(results: Results, asked: Asked) -> Mapping[str, Name]:
         entry = results.owners[row["defense"]].name
         by_entry.setdefault(entry, []).append(row)
         if row["defense_name"] == "none":
-            found[row["defense"]] = Name(entry, row["defense"], "", LOOKS, UNDEFENDED)
-    groups: list[tuple[str, str, dict[str, str]]] = []
+            found[row["defense"]] = Name(entry, row["defense"], "", "", LOOKS, UNDEFENDED)
+    groups: list[tuple[str, str, str, dict[str, str]]] = []
     for entry, rows in by_entry.items():
         several, single = families(rows)
         for f in several:
-            own = {rows[0]["defense"]: f"{f.parameter}={x:g}" for x, rows in f.strengths.items()}
-            groups.append((entry, f.title, own))
-        groups += [(entry, label, {label: ""}) for label in single]
-    for i, (entry, title, own) in enumerate(groups):
+            values = {rows[0]["defense"]: f"{x:g}" for x, rows in f.strengths.items()}
+            groups.append((entry, f.title, f.parameter, values))
+        groups += [(entry, label, "", {label: ""}) for label in single]
+    for i, (entry, title, parameter, own) in enumerate(groups):
         look = i % LOOKS
-        found |= {label: Name(entry, title, strength, look, SHAPES[look]) for label, strength in own.items()}
+        found |= {label: Name(entry, title, parameter, value, look, SHAPES[look]) for label, value in own.items()}
     return found
 
 
-WIDTH, HEIGHT = 860.0, 470.0
+PLOT_WIDTH, PLOT_HEIGHT = 860.0, 470.0
 INSIDE: Box = (58.0, 14.0, 846.0, 418.0)
 TICKS = (-20.0, -10.0, -5.0, -3.0, -1.0, 0.0, *BUDGETS, 20.0, 40.0, 80.0)
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A defense's point with the lines of its intervals; `kind` is full, hollow (claims nothing) or broken."""
+    """A defense's point, with the lines of its intervals."""
 
     defense: str
     anchor: str
+    """The place of the defense on its page."""
     x: str
     y: str
     low_x: str
@@ -77,23 +82,28 @@ class Mark:
     look: int
     shape: str
     kind: str
+    """`full`, `hollow` (claims nothing) or `broken`."""
     words: str
+    """The figures, for readers who do not see the drawing."""
     label: Label | None
 
 
 @dataclass(frozen=True)
 class Member:
-    """A line of the legend: a family's name, its look, and the line that joins its strengths, "" for one alone."""
+    """A line of the legend."""
 
     title: str
+    """The family's name."""
     look: int
+    """The number of its colour."""
     shape: str
     path: str
+    """The line that joins the family's strengths; "" for one alone."""
 
 
 @dataclass(frozen=True)
 class Plot:
-    """The whole drawing in its own units; `front` is a path, "" without one, and `chance` where guessing stands."""
+    """The whole drawing in its own units."""
 
     ticks_x: list[Tick]
     ticks_y: list[Tick]
@@ -101,9 +111,12 @@ class Plot:
     marks: list[Mark]
     members: list[Member]
     front: str
+    """The path of the front; "" without one."""
     zero: str
+    """Coordinate of no gain."""
     kinds: list[str]
-    size: tuple[float, float] = (WIDTH, HEIGHT)
+    """Kinds of points that the legend explains."""
+    size: tuple[float, float] = (PLOT_WIDTH, PLOT_HEIGHT)
     inside: Box = INSIDE
 
 
@@ -119,8 +132,8 @@ def plot(results: Results, asked: Asked, ranked: set[str]) -> Plot | None:
     left, upper, right, lower = INSIDE
     x = lost_scale(low, high, left, right)
     y = linear_scale(-0.035 * top, top, lower, upper)
-    named = names(results, asked)
-    signs = {row["defense"]: bound_sign(row) for row in results.rows[asked]}
+    named = named_looks(results, asked)
+    signs = {standing.defense: bound_sign(standing) for standing in results.standings[asked]}
     order = [name for name in named if name in points]
     texts = [(x(points[n].lost.mean), y(points[n].gain.mean), _texts(named[n], points[n])) for n in order]
     bars: list[Box] = []
@@ -132,13 +145,13 @@ def plot(results: Results, asked: Asked, ranked: set[str]) -> Plot | None:
     marks = [_mark(points[n], named[n], signs[n], x, y, labels[n]) for n in order]
     able = [(p.lost.mean, round(p.gain.mean, 3)) for n, p in points.items() if p.claims and n in ranked]
     return Plot(
-        [Tick(place(x(value)), f"{value:g}") for value in TICKS if low <= value <= high],
-        [Tick(place(y(value)), f"{value:g}") for value in round_ticks(0, top)],
-        [place(x(budget)) for budget in BUDGETS if budget <= high],
+        [Tick(coordinate(x(value)), f"{value:g}") for value in TICKS if low <= value <= high],
+        [Tick(coordinate(y(value)), f"{value:g}") for value in round_ticks(0, top)],
+        [coordinate(x(budget)) for budget in BUDGETS if budget <= high],
         marks,
         _members(named, points, x, y),
         _steps([(x(a), y(b)) for a, b in (able[i] for i in pareto_front(able))]),
-        place(y(0)),
+        coordinate(y(0)),
         sorted({mark.kind for mark in marks} - {"full"}),
     )
 
@@ -158,8 +171,7 @@ def _points(results: Results, asked: Asked) -> dict[str, Point]:
 
 def _texts(name: Name, point: Point) -> list[str]:
     epsilon = "" if np.isnan(point.epsilon) else f"ε {epsilon_text(point.epsilon)}"
-    value = name.strength.partition("=")[2]
-    whole, short = f"{name.family} {value}".strip(), value or name.family.partition("(")[0]
+    whole, short = f"{name.family} {name.value}".strip(), name.value or name.family.partition("(")[0]
     return [f"{whole}, {epsilon}", whole, short] if epsilon else [whole, short]
 
 
@@ -172,8 +184,8 @@ def _mark(point: Point, name: Name, sign: str, x, y, label: Label | None) -> Mar
     kind = "broken" if point.broken else "full" if point.claims else "hollow"
     ends = [x(_or(lost.low, lost.mean)), x(_or(lost.high, lost.mean))]
     ends += [y(_or(gain.low, gain.mean)), y(_or(gain.high, gain.mean))]
-    low_x, high_x, low_y, high_y = (place(end) for end in ends)
-    at = place(x(lost.mean)), place(y(gain.mean))
+    low_x, high_x, low_y, high_y = (coordinate(end) for end in ends)
+    at = coordinate(x(lost.mean)), coordinate(y(gain.mean))
     return Mark(
         point.defense,
         anchor_of(point.defense),
@@ -198,10 +210,9 @@ def _members(named: Mapping[str, Name], points: Mapping[str, Point], x, y) -> li
     found = []
     for (entry, family), own in groups.items():
         there = [points[label] for label in own if label in points]
-        path = " L".join(f"{place(x(p.lost.mean))} {place(y(p.gain.mean))}" for p in there)
+        path = " L".join(f"{coordinate(x(p.lost.mean))} {coordinate(y(p.gain.mean))}" for p in there)
         first = named[own[0]]
-        parameter = first.strength.partition("=")[0]
-        title = f"{family}: {parameter}" if parameter else family
+        title = f"{family}: {first.parameter}" if first.parameter else family
         title += f" ({entry})" if titles.count(family) > 1 else ""
         if there:
             found.append(Member(title, first.look, first.shape, f"M{path}" if len(there) > 1 else ""))
@@ -212,7 +223,9 @@ def _steps(front: Sequence[tuple[float, float]]) -> str:
     """To the right first, then down: what is between two of them is no better than the left one."""
     if len(front) < 2:
         return ""
-    return f"M{place(front[0][0])} {place(front[0][1])}" + "".join(f" H{place(x)} V{place(y)}" for x, y in front[1:])
+    return f"M{coordinate(front[0][0])} {coordinate(front[0][1])}" + "".join(
+        f" H{coordinate(x)} V{coordinate(y)}" for x, y in front[1:]
+    )
 
 
 def _or(value: float, other: float) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -12,12 +12,13 @@ from bench.columns import QUESTION, facts_of
 from leaderboards.entries.entry import Entry
 from leaderboards.entries.published import Published
 from leaderboards.entries.schema import CellFile
-from leaderboards.ranking.budgets import ranking_at_budgets
-from leaderboards.ranking.costs import Costs, costs_of
-from leaderboards.ranking.evidence import Evidence, Question, questions
+from leaderboards.ranking.budgets import Affordable, ranking_at_budgets
+from leaderboards.ranking.costs import RunCosts, costs_of
+from leaderboards.ranking.evidence import Question, questions
 from leaderboards.ranking.ranking import ranking
+from leaderboards.ranking.standing import Standing
 from leaderboards.ranking.summary import Row, records, summarise
-from leaderboards.ranking.verdicts import Rule
+from leaderboards.ranking.verdicts import RankingRule
 from leaderboards.untrusted.folder import Refused
 
 if TYPE_CHECKING:
@@ -31,40 +32,37 @@ Faced = tuple[str, str, *tuple[bool, ...]]
 
 @dataclass(frozen=True)
 class Results:
-    """A board's results.
-
-    `images` are the rows of all entries, which `questions` and `rows` (of `ranking`) cover; the rows of entries that
-    were run again are those of their own ranking, without the others. `unranked` says why nobody is ranked, `budgets`
-    are the rows of `ranking_at_budgets` over what was run again, both by question. `summary` has one row per question,
-    attack and defense, `cells` what is behind it, in the order of seeds. `owners` names the entry of every defense.
-    `ranked_questions` and `ranked_costs` are those of the entries that were run again, which nobody else can change.
-    """
+    """The results of a board: of all its entries, and of those that were run again, which alone are ranked."""
 
     published: Published
     images: DataFrame
+    """Rows of the images of all entries."""
     questions: Mapping[Asked, Question]
-    rows: Mapping[Asked, list[Row]]
-    unranked: Mapping[Asked, str | None]
-    budgets: Mapping[Asked, list[Row]]
+    """The questions of all entries."""
+    standings: Mapping[Asked, list[Standing]]
+    """Standings of all entries; those that were run again stand beside the likes of them alone."""
+    unranked: Mapping[Asked, str]
+    """The reason for which nobody is ranked on a question; "" where somebody is."""
+    budgets: Mapping[Asked, list[Affordable]]
+    """The families of the entries that were run again, at accuracy budgets."""
     summary: Mapping[Asked, Mapping[Faced, Row]]
+    """One row for each question, attack and defense."""
     cells: Mapping[Asked, Mapping[Faced, list[tuple[Entry, CellFile]]]]
-    costs: Costs
+    """The cells behind each row of the summary, in the order of seeds."""
+    costs: RunCosts
     owners: Mapping[str, Entry]
+    """The entry of every defense, by the defense's label."""
     ranked_questions: Mapping[Asked, Question]
-    ranked_costs: Costs
+    """The questions of the entries that were run again, which no other entry can change."""
+    ranked_costs: RunCosts
+    """The costs of the entries that were run again."""
 
     def state(self, defense: str) -> str:
         return self.published.state(self.owners[defense].name)
 
-    def judged(self, asked: Asked, defense: str) -> tuple[Question, Costs]:
-        """Beside what a defense is judged: one that was run again beside the likes of it alone."""
-        if self.state(defense) == "re-run":
-            return self.ranked_questions[asked], self.ranked_costs
-        return self.questions[asked], self.costs
-
-    def evidence(self, asked: Asked, defense: str) -> Evidence:
-        question, _ = self.judged(asked, defense)
-        return next(own for own in question.defenses if own.row["defense"] == defense)
+    def strongest_of(self, standing: Standing) -> Faced | None:
+        """The defense and its strongest attack, as `summary` and `cells` name them."""
+        return None if standing.strongest is None else (standing.defense, *standing.strongest)
 
 
 def asked_of(row: Mapping[str, object]) -> Asked:
@@ -107,7 +105,7 @@ def results(published: Published) -> Results:
 
 def _run_again(
     every: Mapping[Asked, Question], jobs: DataFrame, published: Published
-) -> tuple[dict[Asked, Question], Costs]:
+) -> tuple[dict[Asked, Question], RunCosts]:
     """Questions and costs of the entries that are ranked, as if there were no others."""
     labels = {defense for entry in published.ranked for defense in entry.defenses}
     found = {asked: question.among(labels) for asked, question in every.items()}
@@ -117,12 +115,11 @@ def _run_again(
 
 
 def _budgets(
-    ranked: Mapping[Asked, list[Row]], again: Mapping[Asked, Question], costs: Costs, rule: Rule
-) -> dict[Asked, list[Row]]:
+    ranked: Mapping[Asked, list[Standing]], again: Mapping[Asked, Question], costs: RunCosts, rule: RankingRule
+) -> dict[Asked, list[Affordable]]:
     """Empty for a question that nobody was trained for: it has no accuracy to keep within."""
-    trained = {asked for asked, rows in ranked.items() if any(row["accuracy_seeds"] > 0 for row in rows)}
-    own = [question for asked, question in again.items() if asked in trained]
-    return _by_question(ranking_at_budgets(own, rule, costs))
+    trained = {asked for asked, standings in ranked.items() if any(own.price.accuracy_seeds for own in standings)}
+    return {asked: ranking_at_budgets([question], rule, costs) for asked, question in again.items() if asked in trained}
 
 
 def _summaries(images: DataFrame) -> dict[Asked, dict[Faced, Row]]:
@@ -141,20 +138,19 @@ def _cells(published: Published) -> dict[Asked, dict[Faced, list[tuple[Entry, Ce
     return found
 
 
-def _joined(rows: list[Row], ranked: list[Row]) -> list[Row]:
-    better = {row["defense"]: row for row in ranked}
-    unranked = {"rank": pd.NA, "rank_low": pd.NA, "rank_high": pd.NA}
-    return [better.get(row["defense"], row | unranked) for row in rows]
+def _joined(standings: list[Standing], ranked: list[Standing]) -> list[Standing]:
+    better = {standing.defense: standing for standing in ranked}
+    return [better.get(standing.defense, replace(standing, rank=None)) for standing in standings]
 
 
-def _why(ranked: list[Row]) -> str | None:
-    return ranked[0]["unranked"] if ranked else "no entry has been run again yet"
+def _why(ranked: list[Standing]) -> str:
+    return ranked[0].unranked if ranked else "no entry has been run again yet"
 
 
-def _by_question(frame: DataFrame) -> dict[Asked, list[Row]]:
-    found: dict[Asked, list[Row]] = {}
-    for row in records(frame):
-        found.setdefault(asked_of(row), []).append(row)
+def _by_question(standings: list[Standing]) -> dict[Asked, list[Standing]]:
+    found: dict[Asked, list[Standing]] = {}
+    for standing in standings:
+        found.setdefault(asked_of(standing.question.row), []).append(standing)
     return found
 
 

@@ -16,35 +16,40 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from leaderboards.ranking.verdicts import Verdict
+from leaderboards.tables.exports import VERDICTS
 from leaderboards.tables.labels import slug
 
-ABSENT = "\N{EN DASH}"
+DASH = "\N{EN DASH}"
 PERCENT, POINTS = ".0%", ".1f"
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A cell of a table: its text, what it is sorted by (empty: last), a second text in small print, and a note."""
+    """A cell of a table."""
 
     text: str
     sort: str = ""
+    """The number that it is sorted by; "" puts it last."""
     beside: str = ""
+    """A second text in small print."""
     note: str = ""
+    """A text that is shown on demand."""
 
 
-def number(value: float | None, how: str) -> Figure:
+def number_figure(value: float | None, how: str) -> Figure:
     """A figure in a format; a dash where there is none."""
     if value is None or pd.isna(value):
-        return Figure(ABSENT)
+        return Figure(DASH)
     return Figure(format(value, f"z{how}"), f"{value:.9g}")
 
 
 def significant(value: float | None) -> Figure:
     """Three significant digits or all before the point, never an exponent; a dash where there is no value."""
-    return Figure(ABSENT) if value is None or pd.isna(value) else Figure(plain(value), f"{value:.9g}")
+    return Figure(DASH) if value is None or pd.isna(value) else Figure(significant_text(value), f"{value:.9g}")
 
 
-def plain(value: float) -> str:
+def significant_text(value: float) -> str:
     """A number of at least 0 as `significant` writes it."""
     return f"{value:,.{max(0, 2 - floor(log10(value)))}f}" if value > 0 else "0"
 
@@ -55,6 +60,7 @@ def span(low: float, high: float, how: str) -> str:
 
 
 LONGEST = 40
+"""Characters of the readable part of a page's name, at most."""
 
 
 def page_name(*words: str) -> str:
@@ -68,7 +74,7 @@ def short_hash(*words: str) -> str:
     return hashlib.sha256("\0".join(words).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def distinct(names: Iterable[str]) -> list[str]:
+def distinct_names(names: Iterable[str]) -> list[str]:
     """The names, the second of two equal ones with a number behind it."""
     found: list[str] = []
     for name in names:
@@ -94,11 +100,11 @@ STATES = {
     "artefact-checked": "every score was computed again from the submitted images",
     "re-run": "attacks drawn at random, and one training, were run again and agree",
 }
-VERDICTS = {
-    "incomplete": "something that the board asks for has no result",
-    "unaudited": "no attack that simulates the defense, and works undefended, has finished",
-    "underpowered": "attacks ended above their objective at the truth: a lower bound",
-    "broken certificate": "an attack was right more often than the proof allows",
+EXPLAINED = {
+    Verdict.INCOMPLETE: "something that the board asks for has no result",
+    Verdict.UNAUDITED: "no attack that simulates the defense, and works undefended, has finished",
+    Verdict.UNDERPOWERED: "attacks ended above their objective at the truth: a lower bound",
+    Verdict.BROKEN_CERTIFICATE: "an attack was right more often than the proof allows",
 }
 
 
@@ -121,12 +127,16 @@ def environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    made.filters |= {"one_line": one_line, "pieces": pieces, "json": _json, "plain": plain}
-    made.globals |= {"states": STATES, "verdict_words": VERDICTS, "version": _version()}
+    made.filters |= {"one_line": one_line, "pieces": pieces, "json": _json, "plain": significant_text}
+    made.globals |= {
+        "states": STATES,
+        "verdict_words": {VERDICTS[own]: text for own, text in EXPLAINED.items()},
+        "version": _version(),
+    }
     return made
 
 
-def render(template: str, path: str, **values: Any) -> bytes:
+def render_template(template: str, path: str, **values: Any) -> bytes:
     """The page at `path` of the site, in UTF-8; `root` leads from it to the site's own folder."""
     text = environment().get_template(template).render(root="../" * path.count("/"), path=path, **values)
     # A lone surrogate of a stranger's text has no UTF-8.

@@ -29,7 +29,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Section:
+class TableSection:
     """A heading, what holds for all its tables, the tables, and notes."""
 
     title: str
@@ -38,7 +38,7 @@ class Section:
     notes: list[str] = field(default_factory=list)
 
 
-def to_markdown(sections: list[Section]) -> str:
+def to_markdown(sections: list[TableSection]) -> str:
     """GitHub's tables; what stands out is bold."""
     blocks = []
     for section in sections:
@@ -55,7 +55,7 @@ def to_markdown(sections: list[Section]) -> str:
     return "\n".join(blocks).rstrip() + "\n"
 
 
-def to_latex(sections: list[Section]) -> str:
+def to_latex(sections: list[TableSection]) -> str:
     r"""Tables for the booktabs package, to be \input; what stands out is bold."""
     blocks = ["% needs \\usepackage{booktabs}"]
     for section in sections:

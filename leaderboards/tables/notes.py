@@ -9,8 +9,19 @@ import numpy as np
 import pandas as pd
 
 from attacks.threat import Switch, switches
-from leaderboards.ranking.costs import NOT_MEASURED
+from leaderboards.ranking.accuracy import LEAST_SEEDS
+from leaderboards.ranking.budgets import Absence, Affordable
+from leaderboards.ranking.costs import Price
+from leaderboards.ranking.standing import Standing
 from leaderboards.ranking.summary import Row, scored, status_text
+
+ABSENCES = {
+    Absence.TOO_COSTLY: "too costly",
+    Absence.FEW_SEEDS: f"accuracy of fewer than {LEAST_SEEDS} seeds",
+    Absence.NOT_MEASURED: "accuracy not measured",
+    Absence.INCOMPLETE: "incomplete",
+    Absence.BROKEN_CERTIFICATE: "broken certificate",
+}
 
 
 class Footnotes:
@@ -35,12 +46,12 @@ class Footnotes:
 
 
 def marked(reasons: dict[str, int], why: str | None) -> str:
-    """What to write behind a figure that is limited by `why`: its number among the reasons; "" without one."""
+    """The mark behind a figure that is limited by `why`: its number among the reasons; "" without one."""
     return f" [{reasons.setdefault(why, len(reasons) + 1)}]" if why else ""
 
 
 def extent(rows: list[Row]) -> str:
-    """How many images and seeds stand behind the figures of a setting."""
+    """The numbers of images and seeds behind the figures of a setting, in words."""
     counts = sorted({row["n"] for row in rows if row["n"]}) or [0]
     images = f"{counts[0]} image{'s' * (counts[0] != 1)}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} images"
     seeds = max(row["seeds"] for row in rows)
@@ -48,7 +59,7 @@ def extent(rows: list[Row]) -> str:
 
 
 def threat(rows: list[Row]) -> str:
-    """What the server knows, and the SoK's class (USENIX Security 2025) of each defense's protocol."""
+    """The server's knowledge, and the SoK's class (USENIX Security 2025) of each defense's protocol."""
     first = rows[0]
     classes: dict[str, list[str]] = {}
     for row in rows:
@@ -62,20 +73,20 @@ def threat(rows: list[Row]) -> str:
 
 
 def known_text(switch: Switch, value: object) -> str:
-    """What the server knows of one thing, in words."""
+    """The server's knowledge of one thing, in words."""
     if switch.subject:
         return f"{switch.subject} {'known' if value else 'not known'}"
     return f"{switch.name.replace('_', ' ')} {value}"
 
 
 def batch_norm_text(granted: str) -> str:
-    """What to write of the batch-norm statistics that the server is granted, behind what it knows else."""
+    """Words about the batch-norm statistics that the server is granted, behind those about its other knowledge."""
     # The running statistics are buffers of the model, which every server has: not worth a word.
     return {"batch": ", batch statistics known", "unknown": ", batch norm's statistics not used"}.get(granted, "")
 
 
 def explanations(rows: list[Row]) -> list[str]:
-    """How the tables of a setting are to be read."""
+    """The notes of a setting's tables, for their readers."""
     several = any(row["images_per_update"] > 1 for row in rows)
     units = "images, or over client batches where an update holds several images" if several else "images"
     chances = sorted({row["identification_chance"] for row in rows if not np.isnan(row["identification_chance"])})
@@ -103,18 +114,19 @@ def explanations(rows: list[Row]) -> list[str]:
     return notes
 
 
-def explain(rows: list[Row], budgets: list[Row]) -> list[str]:
-    """The notes of one question: `rows` of the ranking, `budgets` of the ranking at accuracy budgets."""
-    trained = [row for row in rows if not row["accuracy_reason"]]
-    notes = [*_accuracy(trained), *_budgets(rows, budgets)] if trained else [_not_measured(rows)]
-    proven = [row for row in rows if not np.isnan(row["epsilon"])]
+def question_notes(standings: list[Standing], affordable: list[Affordable]) -> list[str]:
+    """The notes of one question: its standings, and its families at accuracy budgets."""
+    prices = [standing.price for standing in standings]
+    trained = [price for price in prices if not price.accuracy_reason]
+    notes = [*_accuracy(trained), *_budgets(standings, affordable)] if trained else [_not_measured(prices)]
+    proven = [price for price in prices if not np.isnan(price.epsilon)]
     if proven:
         notes += _epsilon(proven)
-    if trained and len(proven) < len(rows):
+    if trained and len(proven) < len(prices):
         notes.append("-: a heuristic, of which nothing is proven, has no epsilon; nor has what was not measured.")
-    certified = [row for row in rows if not np.isnan(row["certificate"])]
+    certified = [price for price in prices if not np.isnan(price.certificate)]
     if certified:
-        candidates = sorted({row["certificate_candidates"] for row in certified})
+        candidates = sorted({price.certificate_candidates for price in certified})
         notes.append(
             f"Picked / proven: told that the private image is one of {_range(candidates)}, no attack whatever can name "
             f"it more often than is proven (chance {1 / candidates[-1]:.3g}); picked: how often one did that is told "
@@ -124,16 +136,16 @@ def explain(rows: list[Row], budgets: list[Row]) -> list[str]:
     return notes
 
 
-def _not_measured(rows: list[Row]) -> str:
-    if all(row["accuracy_reason"] == NOT_MEASURED for row in rows):
+def _not_measured(prices: list[Price]) -> str:
+    if not any(price.was_trained for price in prices):
         return "What a defense costs in accuracy was not measured, and no rank weighs it."
     return "What a defense costs in accuracy is not known: no training finished."
 
 
-def _accuracy(rows: list[Row]) -> list[str]:
-    """How accuracy was measured."""
-    values = lambda name: [row[name] for row in rows]  # noqa: E731
-    optimizers = " or ".join(dict.fromkeys(row["optimizer"] for row in rows if row["optimizer"]))
+def _accuracy(prices: list[Price]) -> list[str]:
+    """The notes about the measurement of accuracy."""
+    values = lambda name: [getattr(price, name) for price in prices]  # noqa: E731
+    optimizers = " or ".join(dict.fromkeys(price.optimizer for price in prices if price.optimizer))
     rates = _range(values("learning_rate"))
     by = f", optimizer {optimizers}" + (f" (learning rate {rates})" if rates else "") if optimizers else ""
     return [
@@ -146,23 +158,28 @@ def _accuracy(rows: list[Row]) -> list[str]:
     ]
 
 
-def _budgets(rows: list[Row], budgets: list[Row]) -> list[str]:
+def _budgets(standings: list[Standing], affordable: list[Affordable]) -> list[str]:
     notes = ["The worst case weighs no cost: an update of zeros leaks nothing and trains nothing."]
-    if any(row["defense"] for row in budgets):
+    if any(own.strength is not None for own in affordable):
         return [
             *notes,
             "Accuracy budgets: the strength that leaks least among those whose upper 95% limit of accuracy lost is "
             "within the budget, chosen on images and, of several, seeds that are not scored, stands for its family. "
             "Too costly: no strength is within it, or has an accuracy above chance.",
         ]
-    whys = {row["why"] for row in budgets} - {rows[0]["unranked"]}
+    whys = {_why(own) for own in affordable} - {standings[0].unranked}
     return [*notes, f"No ranks at accuracy budgets: {whys.pop()}."] if len(whys) == 1 else notes
 
 
-def _epsilon(rows: list[Row]) -> list[str]:
-    """What an epsilon is about."""
-    each = lambda name: " or ".join(dict.fromkeys(row[name] for row in rows if row[name]))  # noqa: E731
-    values = lambda name: [row[name] for row in rows]  # noqa: E731
+def _why(own: Affordable) -> str:
+    """The reason for which no strength stands for a family, in words."""
+    return own.unranked if own.absence is None else ABSENCES[own.absence]
+
+
+def _epsilon(prices: list[Price]) -> list[str]:
+    """The notes about epsilon."""
+    values = lambda name: [getattr(price, name) for price in prices]  # noqa: E731
+    each = lambda name: " or ".join(dict.fromkeys(own for own in values(name) if own))  # noqa: E731
     notes = [
         f"Epsilon: differential privacy of one {each('unit')} ({each('relation')}) at delta {_range(values('delta'))}, "
         f"against the server that gets the client's updates, over {_range(values('rounds'))} rounds, in "
@@ -170,7 +187,7 @@ def _epsilon(rows: list[Row]) -> list[str]:
         "server knows who takes part, so that nothing is amplified by sampling (q = 1). An upper bound, as RDP's and "
         "PRV's are, and rounded up."
     ]
-    if not all(np.isnan(row["epsilon_central"]) for row in rows):
+    if not all(np.isnan(price.epsilon_central) for price in prices):
         notes.append(
             "Central, trusted aggregator: epsilon against another adversary, who sees only the mean of a round's "
             "updates, all of honest clients; it says nothing of the server that is attacked here."

@@ -1,4 +1,4 @@
-"""What `leakboard table` and the end of a run print: attacks against defenses, one section per setting."""
+"""Tables of attacks against defenses, one section per setting: `leakboard table` and the end of a run print them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import pandas as pd
 from rich.console import Console
 
 from bench.errors import ConfigurationError, suggest
-from leaderboards.ranking.costs import costs_of, priced
+from leaderboards.ranking.costs import costs_of
 from leaderboards.ranking.summary import Row, records, scored, settings, summarise
-from leaderboards.ranking.summary import expectation as expectation
-from leaderboards.tables.formats import Section, Table, to_latex, to_markdown
+from leaderboards.tables.exports import priced
+from leaderboards.tables.formats import Table, TableSection, to_latex, to_markdown
 from leaderboards.tables.notes import Footnotes, explanations, extent, threat
 from leaderboards.tables.terminal import to_text
 
@@ -20,13 +20,13 @@ FORMATS = ("text", "markdown", "latex", "csv", "json")
 ABSENT = "-"
 
 
-def render(
+def render_scores(
     frame: pd.DataFrame, format: str = "text", jobs: pd.DataFrame | None = None, console: Console | None = None
 ) -> str:
     """The rows of `bench.store.store` as tables (text, markdown, latex) or as the whole summary (csv, json).
 
-    With `jobs` the whole summary holds what every defense costs and proves, too (`costs.COLUMNS`). Text is for the
-    terminal of `console`, plain without one.
+    With `jobs` the whole summary holds what every defense costs and proves, too (`costs.PRICE_COLUMNS`). Text is for
+    the terminal of `console`, plain without one.
     """
     if format not in FORMATS:
         raise ConfigurationError(f"unknown table format {format!r}; {suggest(format, FORMATS)}")
@@ -40,14 +40,14 @@ def render(
     return laid_out([_section(records(setting)) for setting in settings(summary)], format, console)
 
 
-def laid_out(sections: list[Section], format: str, console: Console | None = None) -> str:
+def laid_out(sections: list[TableSection], format: str, console: Console | None = None) -> str:
     """The sections as text, markdown or latex; text is for the terminal of `console`, plain without one."""
     if format == "text":
         return to_text(sections, console)
     return {"markdown": to_markdown, "latex": to_latex}[format](sections)
 
 
-def _section(rows: list[Row]) -> Section:
+def _section(rows: list[Row]) -> TableSection:
     first = rows[0]
     notes = Footnotes()
     attacks = {row["attack"]: None for row in rows if not row["control"]}
@@ -61,7 +61,7 @@ def _section(rows: list[Row]) -> Section:
     floors = {name: cells for name, cells in floors.items() if cells}
     if floors:
         tables.append(_floors(floors, list(controls), notes))
-    return Section(
+    return TableSection(
         title=f"{first['dataset']}, {first['model']}, {first['weights']} weights",
         facts=f"{extent(rows)}. Threat model: {threat(rows)}.",
         tables=[table for table in tables if table.rows],

@@ -1,4 +1,4 @@
-"""What `leakboard rank` and the end of a run print: leakage, ranks and verdicts, one section per question."""
+"""Tables of leakage, ranks and verdicts, one section per question: `leakboard rank` and the end of a run print them."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from bench.columns import QUESTION
 from bench.errors import ConfigurationError, suggest
-from leaderboards.ranking.budgets import ranking_at_budgets, with_budgets
+from leaderboards.ranking.budgets import Affordable, ranking_at_budgets
 from leaderboards.ranking.costs import costs_of
 from leaderboards.ranking.evidence import questions
 from leaderboards.ranking.ranking import ranking
-from leaderboards.ranking.summary import Row, records
-from leaderboards.ranking.verdicts import Rule
-from leaderboards.tables.formats import Section, Table
-from leaderboards.tables.notes import batch_norm_text, explain, marked
+from leaderboards.ranking.standing import Standing
+from leaderboards.ranking.verdicts import RankingRule, Verdict
+from leaderboards.tables.exports import standings_frame, verdict_words, with_budgets
+from leaderboards.tables.formats import Table, TableSection
+from leaderboards.tables.notes import batch_norm_text, marked, question_notes
 from leaderboards.tables.prices import at_budgets, bound_sign, is_priced, overview, rank_text, what_it_costs
 from leaderboards.tables.scores import ABSENT, FORMATS, laid_out, number
 
 
-def render(
+def render_standings(
     frame: pd.DataFrame,
     format: str = "text",
-    rule: Rule | None = None,
+    rule: RankingRule | None = None,
     jobs: pd.DataFrame | None = None,
     console: Console | None = None,
 ) -> str:
@@ -37,83 +37,82 @@ def render(
     """
     if format not in FORMATS:
         raise ConfigurationError(f"unknown table format {format!r}; {suggest(format, FORMATS)}")
-    rule = rule or Rule()
+    rule = rule or RankingRule()
     if frame.empty:
         return "No cells yet: run the grid first.\n"
     found, costs = questions(frame), costs_of(jobs)
-    rows = ranking(found, rule, costs)
-    at_any_price = not any(rows["accuracy_seeds"] > 0)
-    affordable = ranking_at_budgets([] if at_any_price else found, rule, costs)
+    standings = ranking(found, rule, costs)
+    is_priced_by_accuracy = any(standing.price.accuracy_seeds for standing in standings)
+    affordable = ranking_at_budgets(found if is_priced_by_accuracy else [], rule, costs)
     if format in ("csv", "json"):
-        rows = with_budgets(rows, affordable)
-    if format == "csv":
-        return rows.to_csv(index=False, lineterminator="\n")
-    if format == "json":
+        rows = with_budgets(standings_frame(standings), affordable)
+        if format == "csv":
+            return rows.to_csv(index=False, lineterminator="\n")
         return (rows.to_json(orient="records", indent=2, double_precision=12) or "[]") + "\n"
-    asked = [pd.DataFrame(own) for _, own in rows.groupby(QUESTION, sort=False, dropna=False)]
-    if at_any_price:
-        return laid_out([_section(records(own), [], rule) for own in asked], format, console)
-    # Both are cut into questions in the order of the frame.
-    within = [pd.DataFrame(own) for _, own in affordable.groupby(QUESTION, sort=False, dropna=False)]
-    pairs = zip(asked, within, strict=True)
-    return laid_out([_section(records(a), records(b), rule) for a, b in pairs], format, console)
+    sections = [
+        _section([s for s in standings if s.question is own], [a for a in affordable if a.question is own], rule)
+        for own in found
+    ]
+    return laid_out(sections, format, console)
 
 
-def _section(rows: list[Row], budgets: list[Row], rule: Rule) -> Section:
-    """`budgets` are the same question's rows at accuracy budgets, none where no accuracy was measured."""
-    first, priced = rows[0], is_priced(rows)
+def _section(standings: list[Standing], affordable: list[Affordable], rule: RankingRule) -> TableSection:
+    """`affordable` are the same question's families at budgets, none where no accuracy was measured."""
+    question, unranked, priced = standings[0].question, standings[0].unranked, is_priced(standings)
     reasons: dict[str, int] = {}
-    gains = {row["defense"]: _gain(row) for row in rows}
-    tables = [overview(rows, gains, reasons)] if priced else []
-    tables.append(_worst_case(rows, {} if priced else gains, reasons))
+    gains = {standing.defense: _gain(standing) for standing in standings}
+    tables = [overview(standings, gains, reasons)] if priced else []
+    tables.append(_worst_case(standings, {} if priced else gains, reasons))
     more = ["defense", "not adapting", "adapting", "identified", "underpowered"]
     made_of = "What it is made of: SSIM gain of attacks that do not adapt and that do"
-    tables.append(Table(made_of, more, [_parts(row) for row in rows]))
+    tables.append(Table(made_of, more, [_parts(standing) for standing in standings]))
     if priced:
-        tables += [what_it_costs(rows, reasons), *at_budgets(budgets, reasons)]
-    ranked = f"Nobody is ranked: {first['unranked']}." if first["unranked"] else "Rank 1 leaks least."
-    asked = {"known": "labels known", "recovered": "labels recovered", "joint": "labels optimised"}[first["labels"]]
-    asked += batch_norm_text(first["batch_norm"])
-    return Section(
-        title=f"Leakage: {first['dataset']}, {first['model']}, {first['weights']} weights",
-        facts=f"{first['n']} images, {asked}. {ranked}",
+        tables += [what_it_costs(standings, reasons), *at_budgets(affordable, reasons)]
+    ranked = f"Nobody is ranked: {unranked}." if unranked else "Rank 1 leaks least."
+    row = question.row
+    asked = {"known": "labels known", "recovered": "labels recovered", "joint": "labels optimised"}[row["labels"]]
+    asked += batch_norm_text(row["batch_norm"])
+    return TableSection(
+        title=f"Leakage: {row['dataset']}, {row['model']}, {row['weights']} weights",
+        facts=f"{len(question.images)} images, {asked}. {ranked}",
         tables=tables,
         notes=[f"[{number}] {shorten(reason, 300, placeholder=' ...')}" for reason, number in reasons.items()]
-        + _explanations(rows, rule)
-        + explain(rows, budgets),
+        + _explanations(standings, rule)
+        + question_notes(standings, affordable),
     )
 
 
-def _worst_case(rows: list[Row], gains: dict[str, list[str]], reasons: dict[str, int]) -> Table:
+def _worst_case(standings: list[Standing], gains: dict[str, list[str]], reasons: dict[str, int]) -> Table:
     """Ranks and verdicts; `gains` where no table above shows them."""
     shown = ["SSIM gain", "95% interval"] if gains else []
     columns = ["defense", "rank", *shown, "by chance", "of undefended", "verdicts"]
-    lines = [[row["defense"], rank_text(row), *gains.get(row["defense"], []), *_verdicts(row, reasons)] for row in rows]
+    lines = [[s.defense, rank_text(s.rank), *gains.get(s.defense, []), *_verdicts(s, reasons)] for s in standings]
     return Table("Worst case over all attacks", columns, lines)
 
 
-def _gain(row: Row) -> list[str]:
-    gain = row["ssim_gain"] if not np.isnan(row["ssim_gain"]) else row["ssim_at_least"]
-    figure = ABSENT if np.isnan(gain) else f"{bound_sign(row)}{gain:.3f}"
-    return [figure, _span(row["ssim_gain_low"], row["ssim_gain_high"])]
+def _gain(standing: Standing) -> list[str]:
+    gain = standing.shown_gain
+    figure = ABSENT if np.isnan(gain) else f"{bound_sign(standing)}{gain:.3f}"
+    return [figure, _span(standing.gain.low, standing.gain.high)]
 
 
-def _verdicts(row: Row, reasons: dict[str, int]) -> list[str]:
-    verdicts = row["verdicts"] + marked(reasons, row["incomplete"])
-    return [number(row["chance"], ".3f"), number(row["of_undefended"], ".0%"), verdicts or ABSENT]
+def _verdicts(standing: Standing, reasons: dict[str, int]) -> list[str]:
+    verdicts = ", ".join(verdict_words(standing.verdicts)) + marked(reasons, standing.incomplete)
+    ratio = standing.of_undefended[0] if standing.of_undefended else np.nan
+    return [number(standing.chance, ".3f"), number(ratio, ".0%"), verdicts or ABSENT]
 
 
-def _parts(row: Row) -> list[str]:
+def _parts(standing: Standing) -> list[str]:
     return [
-        row["defense"],
-        number(row["not_adapting"], ".3f"),
-        number(row["adapting"], ".3f"),
-        number(row["identified"], ".0%"),
-        number(row["underpowered"], ".0%"),
+        standing.defense,
+        number(standing.not_adapting, ".3f"),
+        number(standing.adapting, ".3f"),
+        number(standing.identified, ".0%"),
+        number(standing.underpowered, ".0%"),
     ]
 
 
-def _explanations(rows: list[Row], rule: Rule) -> list[str]:
+def _explanations(standings: list[Standing], rule: RankingRule) -> list[str]:
     notes = [
         "SSIM gain: per image the strongest attack, adapting or not, minus the strongest control that belongs to it "
         "(controls use no gradient); seeds averaged first, then the mean over images.",
@@ -123,19 +122,19 @@ def _explanations(rows: list[Row], rule: Rule) -> list[str]:
         "Not adapting: the attacks as published; adapting: the same attacks knowing the defense, where they can.",
         "Of undefended: the ratio to the gain against an undefended client. Identified: the strongest attack's rate.",
     ]
-    if any(not pd.isna(row["rank"]) for row in rows):
+    if any(standing.rank is not None for standing in standings):
         notes.append(
             "Rank: 1 + the defenses that leak significantly less (paired bootstrap over images, Holm, "
             f"{rule.alpha:g} for all together); in brackets every rank that the comparisons leave open."
         )
-    if any(row["incomparable"] > 0 for row in rows if not pd.isna(row["incomparable"])):
+    if any(standing.incomparable for standing in standings):
         notes.append("Defenses whose batches cut the images too differently share too few independent units: they tie.")
-    if any(map(bound_sign, rows)):
+    if any(standing.is_lower_bound for standing in standings):
         notes.append(
             "≥: a lower bound. An attack did not finish, or ended above its objective at the private image on some "
             f"images; underpowered: on more than {rule.underpowered_share:.0%} of them."
         )
-    if any("unaudited" in row["verdicts"] for row in rows):
+    if any(Verdict.UNAUDITED in standing.verdicts for standing in standings):
         notes.append(
             "Unaudited: no attack that simulates the defense, and works undefended, has finished; a low gain proves no "
             "protection."

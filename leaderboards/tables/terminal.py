@@ -14,7 +14,7 @@ from rich.text import Text
 from leaderboards.tables.labels import label_lines
 
 if TYPE_CHECKING:  # `leakboard list` draws a table, and waits for no pandas.
-    from leaderboards.tables.formats import Section, Table
+    from leaderboards.tables.formats import Table, TableSection
 
 PLAIN_WIDTH = 120
 """Columns of plain text, which does not depend on anybody's window."""
@@ -31,7 +31,7 @@ def console_text(content: RenderableType, console: Console | None = None) -> str
     return "\n".join(line.rstrip() for line in text.split("\n")) if plain else text
 
 
-def to_text(sections: list[Section], console: Console | None = None) -> str:
+def to_text(sections: list[TableSection], console: Console | None = None) -> str:
     """For this terminal, else for 120 columns; a table with too many columns continues below."""
     width = PLAIN_WIDTH if console is None else console.width
     blocks: list[RenderableType] = []

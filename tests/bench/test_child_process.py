@@ -11,7 +11,7 @@ import pytest
 
 from bench.child_process import Unfinished, child_records
 from bench.registry import sources
-from bench.registry.sources import Entry
+from bench.registry.sources import MethodDescription
 
 ROOT = Path(__file__).parents[2]
 MODULE = """
@@ -132,5 +132,5 @@ def test_a_package_whose_import_ends_its_process_or_does_not_end_is_broken(tmp_p
     (metadata / "entry_points.txt").write_text("[leakboard.defenses]\nharmful = harmful:Harmful\n")
     if "sleep" in text:
         monkeypatch.setattr(sources, "_VERIFY_SECONDS", 2)
-    entry = Entry("harmful", "defense", "package harmful 1 (harmful:Harmful)")
+    entry = MethodDescription("harmful", "defense", "package harmful 1 (harmful:Harmful)")
     assert sources.verified(entry).broken == reason

@@ -13,7 +13,7 @@ from bench.columns import LATER, as_published
 from bench.engines.run import prepare
 from bench.errors import ConfigurationError
 from bench.grid.config import load_config
-from bench.grid.sections import Board, Section, Since
+from bench.grid.sections import BoardRules, GridSection, Since
 from bench.registry.registry import Registry
 from bench.registry.signatures import parameters_in, parameters_of, subclasses_in
 from leaderboards.checks.board import configuration_faults
@@ -91,7 +91,7 @@ def test_since_is_read_from_the_source_as_from_the_class(added):
     assert {p.name: p.since for p in own if p.since} == {"depth": 2}
 
 
-class Later(Section):
+class Later(GridSection):
     old: int = 1
     new: Annotated[int, Since(2)] = 3
 
@@ -120,7 +120,7 @@ def test_a_key_that_the_board_does_not_have_is_not_the_board_s_configuration():
 
 def test_a_board_is_judged_by_the_rules_of_its_time():
     assert load_board(FROZEN).rule.rules == 1
-    assert "rules" not in Board(title="t", summary="s", required=("a",)).model_dump()
+    assert "rules" not in BoardRules(title="t", summary="s", required=("a",)).model_dump()
 
 
 def test_rules_that_nobody_has_written_are_refused(tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ def copy(tmp_path, monkeypatch):
     for wing in source_digests.WINGS:
         shutil.copytree(ROOT / wing, tmp_path / "m" / wing, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "leakboard.py", tmp_path / "m")
-    monkeypatch.setattr(source_digests, "ROOT", tmp_path / "m")
+    monkeypatch.setattr(source_digests, "CODE_ROOT", tmp_path / "m")
     return tmp_path / "m"
 
 
@@ -124,7 +124,7 @@ def test_a_new_method_changes_no_other(copy):
 
 def test_an_import_of_another_definition_under_the_same_name_is_noticed(tmp_path, monkeypatch):
     """The import lines themselves are not digested: what a name stands for is."""
-    monkeypatch.setattr(source_digests, "ROOT", tmp_path)
+    monkeypatch.setattr(source_digests, "CODE_ROOT", tmp_path)
     (tmp_path / "attacks").mkdir()
     (tmp_path / "attacks" / "one.py").write_text("def distance(a, b):\n    return a - b\n")
     (tmp_path / "attacks" / "two.py").write_text("def distance(a, b):\n    return abs(a - b)\n")
@@ -142,7 +142,7 @@ def test_an_import_of_another_definition_under_the_same_name_is_noticed(tmp_path
 
 
 def test_a_name_that_a_function_binds_itself_stands_for_nothing_else(tmp_path, monkeypatch):
-    monkeypatch.setattr(source_digests, "ROOT", tmp_path)
+    monkeypatch.setattr(source_digests, "CODE_ROOT", tmp_path)
     (tmp_path / "attacks").mkdir()
     method = tmp_path / "attacks" / "method.py"
     method.write_text("def attack(step):\n    return step + 1\n")

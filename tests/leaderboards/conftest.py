@@ -155,12 +155,12 @@ def mean_psnr(attack: str, defense: str) -> float:
 @pytest.fixture(scope="session")
 def made_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with made-up `boards` and `published` entries under two weights, and their `site`."""
-    from leaderboards.site.build import build
+    from leaderboards.site.build import write_site
 
     folder = tmp_path_factory.mktemp("made")
     with board_of(folder / "boards"):
         make_published(folder / "published", weights=("untrained", "epochs=1"))
-        build(folder / "site", folder / "published")
+        write_site(folder / "site", folder / "published")
     return folder
 
 

@@ -12,7 +12,6 @@ from leaderboards.ranking.budgets import ranking_at_budgets
 from leaderboards.ranking.costs import costs_of
 from leaderboards.ranking.evidence import questions
 from leaderboards.ranking.ranking import ranking
-from leaderboards.ranking.summary import records
 from tools.readme import board_table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,9 +23,9 @@ def board():
 
 
 @cache
-def rows():
+def standings():
     frame, jobs = board().frames(ranked=True)
-    return records(ranking(questions(frame), board().board.rule, costs_of(jobs)))
+    return ranking(questions(frame), board().board.rule, costs_of(jobs))
 
 
 def test_the_readme_shows_the_board_as_it_is_published():
@@ -39,27 +38,28 @@ def test_the_readme_shows_the_board_as_it_is_published():
 
 
 def test_the_board_ranks_at_least_twelve_settings_with_accuracy_and_proof():
-    assert len({row["defense"] for row in rows()}) >= 12
-    assert {row["weights"] for row in rows()} == {"untrained", "epochs=1"}
-    for row in rows():
-        assert (row["unranked"], row["incomplete"]) == (None, None), row["defense"]
-        assert row["n"] == 100
-        assert row["accuracy_seeds"] >= 3
-        assert pd.isna(row["epsilon"]) != row["defense_name"].startswith("dp_sgd")
+    assert len({own.defense for own in standings()}) >= 12
+    assert {own.question.row["weights"] for own in standings()} == {"untrained", "epochs=1"}
+    for own in standings():
+        assert (own.unranked, own.incomplete) == ("", ""), own.defense
+        assert len(own.question.images) == 100
+        assert own.price.accuracy_seeds >= 3
+        assert pd.isna(own.price.epsilon) != own.evidence.row["defense_name"].startswith("dp_sgd")
+        assert own.price.is_heuristic == pd.isna(own.price.epsilon)
 
 
 def test_the_published_accuracies_are_those_of_the_published_trainings():
     _, jobs = board().frames(ranked=True)
     trained = jobs[jobs["kind"] == "training"].groupby("defense")["accuracy"].mean()
-    for row in rows():
-        assert row["accuracy"] == pytest.approx(trained[row["defense"]])
+    for own in standings():
+        assert own.price.accuracy == pytest.approx(trained[own.defense])
     assert trained["none"] >= jobs["least_accuracy"].max() == 0.85
 
 
 def test_no_budget_ranks_an_update_of_zeros():
     frame, jobs = board().frames(ranked=True)
-    for row in records(ranking_at_budgets(questions(frame), board().board.rule, costs_of(jobs))):
-        assert row["family"] != "zeros" or pd.isna(row["rank"])
+    for own in ranking_at_budgets(questions(frame), board().board.rule, costs_of(jobs)):
+        assert own.family != "zeros" or own.standing is None
 
 
 def test_every_published_entry_was_run_again_by_somebody():

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 import leakboard
 from bench.grid.config import Config
-from bench.grid.sections import Board
+from bench.grid.sections import BoardRules
 from tools import reference as reference_page
 from tools.reference import commands, section_in
 
@@ -53,7 +53,7 @@ def test_the_page_is_what_the_code_says():
 
 def test_every_key_of_a_grid_file_has_words_and_no_other_has():
     of_grids = [key for key in dotted(Config) if key.partition(".")[0] != "board"]
-    assert sorted(NOTES["keys"]) == sorted([*of_grids, *dotted(Board, "board")])
+    assert sorted(NOTES["keys"]) == sorted([*of_grids, *dotted(BoardRules, "board")])
 
 
 def test_every_column_of_a_run_has_words_and_no_other_has(tmp_path):

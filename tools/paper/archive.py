@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import tomli_w
 
-from bench.columns import EARLIER, THREAT, names
+from bench.columns import EARLIER, THREAT, column_names
 from bench.grid.config import load_config, to_toml
 from bench.grid.reading import presets
 from bench.store.store import Store
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from leaderboards.figures.gallery import StoredImages
 
 OF_A_CELL = [
-    *names("id", "setting"), "weights_accuracy", *(name for name in names("attack") if name != "recovers_labels"),
-    *names("defense"), *names("seed"), *names("schedule"), *THREAT, "threat_class",
+    *column_names("id", "setting"), "weights_accuracy",
+    *(name for name in column_names("attack") if name != "recovers_labels"),
+    *column_names("defense"), *column_names("seed"), *column_names("schedule"), *THREAT, "threat_class",
 ]  # fmt: skip
 """Columns that say the same in all rows of a cell."""
 OF_AN_IMAGE = (

@@ -75,14 +75,14 @@ def same_bytes(found, expected):
 @pytest.fixture
 def traced(monkeypatch):
     """Descents of any length are traced."""
-    monkeypatch.setattr("attacks.engine.tuning.SHORT", 0)
+    monkeypatch.setattr("attacks.engine.choice.SHORT", 0)
 
 
 @pytest.fixture(params=["as it is", "traced"])
 def either_way(request, monkeypatch):
     """A step run as it is, and a traced one."""
     if request.param == "traced":
-        monkeypatch.setattr("attacks.engine.tuning.SHORT", 0)
+        monkeypatch.setattr("attacks.engine.choice.SHORT", 0)
 
 
 # Forms of the gradient
@@ -376,7 +376,7 @@ def test_a_short_descent_and_a_traced_one_give_identical_bytes(case, attack, mon
     seen = case(dataset="digits", trials=2).observation
     found, peaks = [], []
     for short in (10**6, 0):
-        monkeypatch.setattr("attacks.engine.tuning.SHORT", short)
+        monkeypatch.setattr("attacks.engine.choice.SHORT", short)
         with executing(Execution()) as choices:
             found.append(attack.reconstruct(seen, [3, 4]))
         peaks.append(choices[0].peak_bytes)
@@ -413,9 +413,9 @@ class Compiler:
             self.now += (self.milliseconds if fast else 10.0) / 1e3
             return call(program, *arguments)
 
-        monkeypatch.setattr("attacks.engine.tuning.SHORT", 0)
-        monkeypatch.setattr("attacks.engine.tuning.compile_program", self.compile)
-        monkeypatch.setattr("attacks.engine.tuning.time", SimpleNamespace(perf_counter=lambda: self.now))
+        monkeypatch.setattr("attacks.engine.choice.SHORT", 0)
+        monkeypatch.setattr("attacks.engine.choice.compile_program", self.compile)
+        monkeypatch.setattr("attacks.engine.choice.time", SimpleNamespace(perf_counter=lambda: self.now))
         monkeypatch.setattr(Program, "__call__", timed)
 
     def compile(self, program, leaves):

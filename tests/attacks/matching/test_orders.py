@@ -135,6 +135,6 @@ def test_an_attack_finds_the_same_traced_as_it_is(case, monkeypatch):
     problem, found = MatchingProblem(seen, cosine_distance, 1e-2, orders=2), []
     start, evidence = problem.start([1, 2], 1), problem.evidence(1)
     for short in (1000, 0):
-        monkeypatch.setattr("attacks.engine.tuning.SHORT", short)
+        monkeypatch.setattr("attacks.engine.choice.SHORT", short)
         found.append(descend(problem.objective, start, evidence, Adam(3), signed=False, box=problem.box()))
     assert torch.allclose(found[0].variables["images"], found[1].variables["images"], atol=1e-9)

@@ -13,7 +13,7 @@ from bench.engines.run import prepare
 from bench.errors import Unwritable
 from bench.plan.description import begin
 from bench.plan.groups import Group
-from bench.store.in_flight import DEATHS
+from bench.store.block_marks import DEATHS
 from bench.store.store import Store
 from bench.trial.clients import Clients
 
@@ -161,7 +161,7 @@ def test_training_is_heard_of_and_costs_the_attack_no_time(engine, monkeypatch, 
 
     clock, real = [0.0], time.perf_counter
     monkeypatch.setattr(Clients, "release", slow)
-    monkeypatch.setattr("bench.engines.attempts.time.perf_counter", lambda: real() + clock[-1])
+    monkeypatch.setattr("bench.engines.blocks.time.perf_counter", lambda: real() + clock[-1])
     heard = Heard()
     assert outcome(own, own.pending(())[0], heard)[0] == "ok"
     assert heard.trained[-1] == (11, 11)  # 1,437 images in batches of 128

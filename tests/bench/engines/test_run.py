@@ -8,7 +8,7 @@ import torch
 
 import leakboard
 from attacks.floors.grey_image import GreyImage
-from bench.engines import attempts, local
+from bench.engines import blocks, local
 from bench.engines.run import prepare
 from bench.errors import ConfigurationError
 from bench.trial.trial import attack_in_chunks
@@ -207,7 +207,7 @@ def test_swapping_the_truth_after_observation_changes_no_byte_of_a_reconstructio
         labels.copy_(kept[1])
         return attacked
 
-    monkeypatch.setattr(attempts, "attack_in_chunks", attack_over_noise)
+    monkeypatch.setattr(blocks, "attack_in_chunks", attack_over_noise)
     swapped = leakboard.run(grid_file, output=tmp_path / "swapped", overrides=both).folder
     for path in sorted((calm / "blocks").glob("*.npz")):
         with np.load(path) as one, np.load(swapped / "blocks" / path.name) as other:

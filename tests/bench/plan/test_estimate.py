@@ -13,7 +13,7 @@ from attacks.engine.execution import report
 from bench.engines.run import prepare
 from bench.errors import ConfigurationError
 from bench.plan import estimate
-from bench.plan.estimate import attack_seconds, describe_plan, readable
+from bench.plan.estimate import describe_plan, estimate_seconds, readable
 from bench.store.store import Store
 from bench.trial.clients import Clients
 
@@ -37,14 +37,14 @@ class Slow(Attack):
 
 def test_a_long_attack_is_estimated_from_its_first_iterations():
     started = time.perf_counter()
-    seconds = attack_seconds(Slow(3000), SEEN, [0])
+    seconds = estimate_seconds(Slow(3000), SEEN, [0])
     assert time.perf_counter() - started < 5
     assert 0.9 * 30 < seconds < 2 * 30
 
 
 @pytest.mark.parametrize("attack", [Slow(3), Slow(10, reports=False)])
 def test_a_short_attack_or_one_that_reports_nothing_is_measured_whole(attack):
-    seconds = attack_seconds(attack, SEEN, [0])
+    seconds = estimate_seconds(attack, SEEN, [0])
     assert 0.1 + 0.01 * attack.iterations <= seconds < 2
 
 
@@ -60,7 +60,7 @@ def test_a_plan_names_everything_and_states_the_hours(grid_file, tmp_path, monke
         measured.append(attack)
         return 3600.0 if hasattr(attack, "tv_weight") else 0.0
 
-    monkeypatch.setattr(estimate, "attack_seconds", an_hour)
+    monkeypatch.setattr(estimate, "estimate_seconds", an_hour)
     lines = described(grid_file, tmp_path)
     assert lines[0] == "small: 24 cells over 4 images, 24 blocks"
     assert "  setting   digits, mlp(hidden=[16]), untrained" in lines

@@ -11,14 +11,14 @@ import pytest
 import leakboard
 from attacks.optimisation.inverting_gradients import InvertingGradients
 from bench.devices import choose_device
-from bench.engines import attempts
+from bench.engines import blocks as block_work
 from bench.engines.local import LocalEngine
 from bench.engines.progress import Watcher
 from bench.engines.run import prepare
 from bench.plan import groups as forming
 from bench.plan.groups import Group, Groups
 from bench.registry.specs import chain_label
-from bench.store.in_flight import DEATHS
+from bench.store.block_marks import DEATHS
 from bench.store.store import Store
 
 ALONE = "grid.controls=false"
@@ -587,7 +587,7 @@ def test_the_time_that_a_block_may_take_counts_once_for_each_of_a_group(
         plain(self, *arguments)
 
     monkeypatch.setattr(Watcher, "progress", progress)
-    monkeypatch.setattr(attempts.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(block_work.time, "perf_counter", lambda: clock[0])
     run = leakboard.run(
         grid_file, output=tmp_path / "run", overrides=[ALONE, PLAIN, NOISE, f"engine.timeout={timeout}"]
     )
@@ -632,11 +632,11 @@ def test_deaths_over_a_group_whose_first_block_is_done_are_counted(grid_file, tm
     engine = LocalEngine(planned, registry, clients, run.store, planned.config.engine, choose_device("cpu"))
     for _ in range(2 * DEATHS):
         [group] = engine.units(engine.pending(()))
-        run.store.flights.start(group.lead.id)
-        assert run.store.flights.blame(os.getpid()) is not None
+        run.store.marks.start(group.lead.id)
+        assert run.store.marks.blame(os.getpid()) is not None
     [group] = engine.units(engine.pending(()))
     assert [block.id for block in group.blocks] == [last.id]
-    assert run.store.flights.deaths(last.id) >= DEATHS
+    assert run.store.marks.deaths(last.id) >= DEATHS
 
 
 def test_what_is_told_of_finished_blocks_is_not_more_than_was_pending(grid_file, tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ import torch
 from bench.engines.run import prepare
 from bench.plan.fingerprints import CERTIFYING, TRAINING
 from bench.registry.registry import Registry
-from bench.source_digests import ROOT
+from bench.source_digests import CODE_ROOT
 from bench.store.tensors import state_of, write_state
 
 GRID = """
@@ -63,10 +63,10 @@ def imported(file, rooms):
     seen, waiting = set(), [file]
     while waiting:
         path = waiting.pop()
-        if path in seen or not (ROOT / path).is_file():
+        if path in seen or not (CODE_ROOT / path).is_file():
             continue
         seen.add(path)
-        for node in ast.parse((ROOT / path).read_text()).body:
+        for node in ast.parse((CODE_ROOT / path).read_text()).body:
             if isinstance(node, ast.ImportFrom) and node.module:
                 names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
                 waiting += [name.replace(".", "/") + ".py" for name in names if name.split(".")[0] in rooms]
@@ -83,7 +83,7 @@ def imported(file, rooms):
 )
 def test_every_file_that_decides_a_result_is_in_its_fingerprint_or_exempt_for_a_reason(files, listed):
     needed = {path for file in files for path in imported(file, ("bench", "defenses"))}
-    covered = {path.relative_to(ROOT).as_posix() for path in listed}
+    covered = {path.relative_to(CODE_ROOT).as_posix() for path in listed}
     assert needed - covered - EXEMPT.keys() == set()
 
 

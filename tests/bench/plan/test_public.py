@@ -84,7 +84,7 @@ def test_weights_are_trained_on_the_half_that_is_not_public_only_where_images_ar
     assert setting.trains_beside_public
     assert not bare.trains_beside_public
     assert setting.identity != bare.identity
-    assert clients.facts(setting).trained != plain_clients.facts(bare).trained
+    assert clients.data_digests(setting).trained != plain_clients.data_digests(bare).trained
     public, (pixels, _) = clients.public(setting), clients._other_half(setting).training()
     mine = {image.numpy().tobytes() for image in public.images}
     assert len(mine) > 100

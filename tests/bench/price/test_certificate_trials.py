@@ -10,7 +10,7 @@ from bench.data import fashion_mnist
 from bench.data.load import load_dataset
 from bench.models.build import untrained
 from bench.price import certificate_trials
-from bench.price.certificate_trials import Pool, answers, draw, measure, release
+from bench.price.certificate_trials import Pool, answers, draw_trial, measure, observe_clients
 from bench.price.certificates import identification_bound
 from defenses.aggregation.local_epochs import LocalEpochs
 from defenses.chain import Chain
@@ -119,7 +119,7 @@ def test_an_undefended_image_is_always_found_and_nothing_is_promised():
 
 def test_every_candidate_is_as_likely_to_be_the_private_one_and_draws_are_fresh():
     pool = setting(NoDefense())[3]
-    drawn = [draw(pool, 20, 3, seed=0, trial=trial) for trial in range(1000)]
+    drawn = [draw_trial(pool, 20, 3, seed=0, trial=trial) for trial in range(1000)]
     counts = torch.bincount(torch.tensor([d.private for d in drawn]), minlength=20)
     assert stats.chisquare(counts.numpy()).pvalue > 1e-3
     for d in drawn:
@@ -132,14 +132,14 @@ def test_every_candidate_is_as_likely_to_be_the_private_one_and_draws_are_fresh(
 def test_the_noise_is_fresh_where_the_same_images_come_again_and_needs_the_private_images():
     _, _, _, pool, _ = setting(NoDefense())
     small = Pool(pool.pixels[:2], pool.labels[:2])
-    drawn = [draw(small, 2, 0, seed=0, trial=trial) for trial in range(20)]
+    drawn = [draw_trial(small, 2, 0, seed=0, trial=trial) for trial in range(20)]
     assert len({(int(d.held), d.noise) for d in drawn}) == 20
     again = Pool(small.pixels.clone(), small.labels.clone())
-    assert draw(again, 2, 0, seed=0, trial=0).noise == drawn[0].noise
+    assert draw_trial(again, 2, 0, seed=0, trial=0).noise == drawn[0].noise
     # The draw is that of the old pool, the images are others: so is the noise.
     again.__dict__["digest"] = small.digest
     again.pixels[:, :, 0, 0] ^= 1
-    other = draw(again, 2, 0, seed=0, trial=0)
+    other = draw_trial(again, 2, 0, seed=0, trial=0)
     assert torch.equal(other.candidates, drawn[0].candidates)
     assert other.noise != drawn[0].noise
 
@@ -157,10 +157,10 @@ def test_the_release_is_all_that_the_adversary_learns_of_the_private_index(monke
         drawn = original(*arguments, **named)
         return replace(drawn, private=(drawn.private + 1) % len(drawn.candidates), noise=drawn.noise + 1)
 
-    answer, original = certificate_trials.most_likely, certificate_trials.draw
+    answer, original = certificate_trials.most_likely, certificate_trials.draw_trial
     monkeypatch.setattr(certificate_trials, "most_likely", recorded)
     measure(*setting(Silent(), images=2), trials=10)
-    monkeypatch.setattr(certificate_trials, "draw", moved)
+    monkeypatch.setattr(certificate_trials, "draw_trial", moved)
     measure(*setting(Silent(), images=2), trials=10)
     first, second = asked
     assert first[0] is None  # the private label is not granted
@@ -170,8 +170,8 @@ def test_the_release_is_all_that_the_adversary_learns_of_the_private_index(monke
 
 def test_an_answer_is_the_same_whichever_candidate_is_private_once_the_release_is_there():
     chain, task, params, pool, _ = setting(DpSgd(1.0, 0.25))
-    drawn = draw(pool, 20, 0, seed=0, trial=0)
-    seen = replace(release(chain, task, params, pool, [drawn]), defense=chain.simulation(task))
+    drawn = draw_trial(pool, 20, 0, seed=0, trial=0)
+    seen = replace(observe_clients(chain, task, params, pool, [drawn]), defense=chain.simulation(task))
     ask = lambda: answers(seen, pool, [drawn]).item()
     before = ask()
     object.__setattr__(drawn, "private", (drawn.private + 1) % 20)
@@ -188,7 +188,7 @@ def test_the_same_seed_measures_the_same_and_another_draws_others():
     found = [measure(*arguments, trials=20, seed=seed) for seed in (0, 0, 1)]
     assert found[0] == found[1]
     pool = arguments[3]
-    assert not torch.equal(draw(pool, 20, 0, 0, 0).candidates, draw(pool, 20, 0, 1, 0).candidates)
+    assert not torch.equal(draw_trial(pool, 20, 0, 0, 0).candidates, draw_trial(pool, 20, 0, 1, 0).candidates)
 
 
 def test_it_does_not_matter_how_many_trials_are_in_memory_at_once(monkeypatch):
@@ -201,10 +201,10 @@ def test_it_does_not_matter_how_many_trials_are_in_memory_at_once(monkeypatch):
 def test_comparisons_are_paired():
     """The same images and standard noise, whatever the defense's strength."""
     weak, strong = (setting(DpSgd(1e9, s * 1e-9)) for s in (0.1, 1.0))
-    drawn = draw(weak[3], 20, 0, seed=0, trial=0)
-    none = release(*setting(NoDefense())[:4], [drawn])
+    drawn = draw_trial(weak[3], 20, 0, seed=0, trial=0)
+    none = observe_clients(*setting(NoDefense())[:4], [drawn])
     for name, clean in none.updates.items():
-        a, b = (release(*arguments[:4], [drawn]).updates[name] - clean for arguments in (weak, strong))
+        a, b = (observe_clients(*arguments[:4], [drawn]).updates[name] - clean for arguments in (weak, strong))
         assert torch.allclose(10 * a, b, atol=1e-4)
 
 

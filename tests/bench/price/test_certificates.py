@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from scipy import stats
 
-from bench.price.certificates import SIGNIFICANCE, Identification, broken, identification_bound, lower_limit
+from bench.price.certificates import SIGNIFICANCE, Identification, identification_bound, is_broken, lower_limit
 
 LEVELS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 ORTHOGONAL = (0.97018, 0.55799, 0.22840, 0.11638, 0.07798, 0.06279)
@@ -57,7 +57,7 @@ def test_the_lower_limit_is_the_rate_under_which_so_many_successes_have_the_stat
 
 def test_without_a_success_nothing_is_shown():
     assert lower_limit(0, 200) == 0.0
-    assert not broken(0, 200, bound=1e-9)
+    assert not is_broken(0, 200, bound=1e-9)
 
 
 def test_correct_code_is_called_broken_in_less_than_a_thousandth_of_runs_and_a_plain_comparison_calls_most():
@@ -67,7 +67,7 @@ def test_correct_code_is_called_broken_in_less_than_a_thousandth_of_runs_and_a_p
         for s, rate in zip(LEVELS, rates, strict=True):
             bound, counts = identification_bound(20, s), range(201)
             chances = stats.binom.pmf(counts, 200, rate)
-            passed *= 1 - sum(chances[k] for k in counts if broken(k, 200, bound, levels=6))
+            passed *= 1 - sum(chances[k] for k in counts if is_broken(k, 200, bound, levels=6))
             plain *= 1 - sum(chances[k] for k in counts if k / 200 > bound)
         assert 1 - passed < SIGNIFICANCE
         assert 1 - plain > 0.8
@@ -79,7 +79,7 @@ def test_a_bound_for_another_noise_is_broken_in_nearly_every_run(noise):
     """The best guess at a quarter of the stated noise, 200 trials at one of six levels."""
     rate = dict(zip(LEVELS, ORTHOGONAL, strict=True))[noise / 4]
     bound = identification_bound(20, noise)
-    power = sum(stats.binom.pmf(k, 200, rate) for k in range(201) if broken(k, 200, bound, levels=6))
+    power = sum(stats.binom.pmf(k, 200, rate) for k in range(201) if is_broken(k, 200, bound, levels=6))
     assert power > 0.85
 
 

@@ -341,7 +341,7 @@ def test_a_package_s_name_that_is_taken_names_both_origins(installed, tmp_path, 
     monkeypatch.syspath_prepend(str(installed))
     clash = r"package clash 0\.1 \(clash:X\)"
     with pytest.raises(ConfigurationError, match=f"{name} is defined twice: {other} and {clash}; rename one"):
-        Registry().entries("defense")
+        Registry().descriptions("defense")
 
 
 COUNTING = '''

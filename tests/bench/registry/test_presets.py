@@ -41,7 +41,7 @@ def test_the_settings_of_a_preset_never_change():
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_preset_says_all_parameters_of_its_attack_so_that_no_default_can_change_it(name):
     attack, parameters = PUBLISHED[name]
-    [entry] = [e for e in Registry().entries("attack") if e.name == attack]
+    [entry] = [e for e in Registry().descriptions("attack") if e.name == attack]
     assert list(parameters) == [p.name for p in entry.parameters]
 
 

@@ -79,17 +79,17 @@ assert not {"torch", "opacus", "torchmetrics", "seaborn", "pandas"} & sys.module
 
 
 def test_built_ins_are_the_files_with_one_public_method():
-    names = {entry.name: entry for entry in Registry().entries("defense")}
+    names = {entry.name: entry for entry in Registry().descriptions("defense")}
     assert {"none", "dp_sgd", "gradient_pruning"} <= names.keys()
     assert not {"client", "chain", "schedule", "__init__"} & names.keys()
-    assert "attack" not in {entry.name for entry in Registry().entries("attack")}
+    assert "attack" not in {entry.name for entry in Registry().descriptions("attack")}
     assert [p.name for p in names["dp_sgd"].parameters] == ["clip_norm", "noise_multiplier"]
 
 
 @pytest.mark.parametrize("kind", ["attack", "defense"])
 def test_what_the_source_says_of_a_built_in_is_what_its_class_takes(kind: str):
     registry = Registry()
-    for entry in registry.entries(kind):
+    for entry in registry.descriptions(kind):
         said = [(p.name, p.default, p.required) for p in entry.parameters]
         taken = parameters_of(registry.cls(kind, entry.name))
         assert said == [(p.name, p.default, p.required) for p in taken]
@@ -97,7 +97,7 @@ def test_what_the_source_says_of_a_built_in_is_what_its_class_takes(kind: str):
 
 
 def test_a_plugin_file_with_one_method_is_called_by_its_stem(signs: Registry):
-    [entry] = [e for e in signs.entries("defense") if e.origin.startswith("file")]
+    [entry] = [e for e in signs.descriptions("defense") if e.origin.startswith("file")]
     assert (entry.name, entry.summary, entry.broken) == ("my_defense", "Share signs.", "")
     assert signs.cls("defense", "my_defense").__module__ == "leakboard_plugin_my_defense"
     assert signs.sources("defense", "my_defense").name == "my_defense.py"
@@ -106,7 +106,7 @@ def test_a_plugin_file_with_one_method_is_called_by_its_stem(signs: Registry):
 
 def test_a_plugin_file_with_several_methods_names_them_by_class(plugin):
     registry = Registry([plugin(SIGNS + SECOND)])
-    names = {e.name for e in registry.entries("defense") if e.origin.startswith("file")}
+    names = {e.name for e in registry.descriptions("defense") if e.origin.startswith("file")}
     assert names == {"sign_compression", "dp_noise2"}
 
 
@@ -189,7 +189,7 @@ def test_a_chain_is_expanded_and_its_order_checked(signs: Registry):
 def test_a_broken_plugin_is_listed_with_its_reason_and_stops_only_its_own_run(plugin, text: str, reason: str):
     path = plugin(text)
     registry = Registry([path])
-    [entry] = [e for e in registry.entries("defense") if e.origin.startswith("file")]
+    [entry] = [e for e in registry.descriptions("defense") if e.origin.startswith("file")]
     assert (entry.name, entry.broken.startswith(reason)) == ("my_defense", True), entry
     assert "lacks @dataclass" in reason or f"{path}:" in entry.broken
     assert registry.resolve("defense", MethodSpec("none")).label == "none"
@@ -200,7 +200,7 @@ def test_a_broken_plugin_is_listed_with_its_reason_and_stops_only_its_own_run(pl
 
 def test_a_plugin_file_without_a_method_or_that_is_not_there_is_refused(plugin, tmp_path: Path):
     with pytest.raises(ConfigurationError, match="defines no attack or defense"):
-        Registry([plugin("from leakboard import Defense\n")]).entries("defense")
+        Registry([plugin("from leakboard import Defense\n")]).descriptions("defense")
     with pytest.raises(ConfigurationError, match=r"nowhere\.py does not exist"):
         Registry([tmp_path / "nowhere.py"])
 
@@ -208,8 +208,8 @@ def test_a_plugin_file_without_a_method_or_that_is_not_there_is_refused(plugin, 
 def test_a_name_taken_twice_is_an_error_that_names_both(plugin):
     path = plugin(SIGNS, "dp_sgd.py")
     with pytest.raises(ConfigurationError, match=f"defense dp_sgd is defined twice: built-in and file {path}"):
-        Registry([path]).entries("defense")
-    Registry([path]).entries("attack")
+        Registry([path]).descriptions("defense")
+    Registry([path]).descriptions("attack")
 
 
 def test_a_default_that_does_not_fit_its_type_is_the_plugins_fault(plugin):
@@ -228,10 +228,10 @@ def test_installed_packages_are_listed_from_metadata_and_verified_in_a_child(tmp
     (tmp_path / "leaky_sick.py").write_text("print('noise')\nimport os\nos._exit(7)\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     registry = Registry()
-    plain = {e.name: e for e in registry.entries("defense")}
+    plain = {e.name: e for e in registry.descriptions("defense")}
     assert plain["packed"].origin == "package leaky-pack 2.0 (leaky_pack:SignCompression)"
     assert "leaky_pack" not in sys.modules
-    sure = {e.name: e for e in registry.entries("defense", verify=True)}
+    sure = {e.name: e for e in registry.descriptions("defense", verify=True)}
     assert (sure["packed"].summary, sure["packed"].broken) == ("Share signs.", "")
     assert sure["packed"].parameters[0].name == "scale"
     assert sure["sick"].broken == "its import ended with code 7"

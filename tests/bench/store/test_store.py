@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from bench.errors import ConfigurationError, Unwritable
 from bench.store import store as frames
 from bench.store import whole_files
-from bench.store.in_flight import Flights
+from bench.store.block_marks import BlockMarks
 from bench.store.store import Store
 from bench.store.whole_files import process_name, publish, sweep
 
@@ -125,17 +125,17 @@ def test_what_dead_processes_left_is_swept_away_and_what_living_ones_write_is_no
 
 
 def test_a_death_is_counted_on_the_block_that_the_process_had_in_flight(tmp_path):
-    flights, dead = Flights(tmp_path), a_dead_process()
-    flights.start("one")
-    assert flights.blame(dead) is None
+    marks, dead = BlockMarks(tmp_path), a_dead_process()
+    marks.start("one")
+    assert marks.blame(dead) is None
     for count in (1, 2):
         (tmp_path / f"two.{process_name(dead)}.running").touch()
-        assert flights.blame(dead) == "two"
-        assert flights.deaths("two") == count
-    assert flights.deaths("one") == 0
-    flights.end("one")
-    flights.forget("two")
-    assert flights.deaths("two") == 0
+        assert marks.blame(dead) == "two"
+        assert marks.deaths("two") == count
+    assert marks.deaths("one") == 0
+    marks.end("one")
+    marks.forget("two")
+    assert marks.deaths("two") == 0
     assert left_in(tmp_path) == []
 
 
@@ -267,8 +267,8 @@ def test_the_frame_has_one_type_a_column_with_and_without_failures(store):
     assert frame["device"].tolist()[0] == "cpu"
     assert "position" not in frame  # where the store keeps an image is its own affair
     whole = frame[frame["status"] == "ok"]
-    for column in (*frames.COUNTS, *frames.FIGURES):
-        wanted = pd.Int64Dtype() if column in frames.COUNTS else np.dtype("float64")
+    for column in (*frames.RESULT_COUNTS, *frames.RESULT_FIGURES):
+        wanted = pd.Int64Dtype() if column in frames.RESULT_COUNTS else np.dtype("float64")
         assert frame[column].dtype == whole[column].dtype == wanted, column
     assert frame["control"].dtype == bool
 

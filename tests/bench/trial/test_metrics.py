@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from bench.trial import metrics
-from bench.trial import metrics as perceptual
+from bench.trial.identification import identification
 
 
 def images(*shape: int, seed: int = 0) -> Tensor:
@@ -141,7 +141,7 @@ def test_small_images_have_no_ssim_and_the_reason_is_given() -> None:
 
 
 def test_recovery_needs_both_similarity_and_decibels() -> None:
-    found = metrics.recovered(torch.tensor([0.5, 0.49, 0.9, torch.nan]), torch.tensor([20.0, 30.0, 19.9, 30.0]))
+    found = metrics.is_recovered(torch.tensor([0.5, 0.49, 0.9, torch.nan]), torch.tensor([20.0, 30.0, 19.9, 30.0]))
     assert found[:3].tolist() == [1, 0, 0]
     assert found[3].isnan()
 
@@ -159,22 +159,22 @@ def test_relative_error_of_a_zero_truth_is_null() -> None:
 
 def test_identification_ignores_brightness_and_contrast() -> None:
     truth, pool = images(3, 3, 8, 8), images(5, 3, 8, 8, seed=1)
-    assert metrics.identification((truth // 4) + 60, truth, pool).all()
-    assert not metrics.identification(pool[:3], truth, pool).any()
+    assert identification((truth // 4) + 60, truth, pool).all()
+    assert not identification(pool[:3], truth, pool).any()
 
 
 @pytest.mark.parametrize("value", [0, 128, 255])
 def test_a_constant_image_identifies_nothing(value: int) -> None:
     truth = images(2, 3, 8, 8)
     grey = torch.full_like(truth, value)
-    assert not metrics.identification(grey, truth, images(4, 3, 8, 8, seed=1)).any()
+    assert not identification(grey, truth, images(4, 3, 8, 8, seed=1)).any()
     # Not even a constant private image, when another candidate is constant too.
-    assert not metrics.identification(grey, grey, torch.zeros(1, 3, 8, 8, dtype=torch.uint8)).any()
+    assert not identification(grey, grey, torch.zeros(1, 3, 8, 8, dtype=torch.uint8)).any()
 
 
 def test_a_copy_in_the_pool_is_a_tie_and_fails() -> None:
     truth = images(3, 3, 8, 8)
-    assert metrics.identification(truth, truth, truth[:1]).tolist() == [False, True, True]
+    assert identification(truth, truth, truth[:1]).tolist() == [False, True, True]
 
 
 def test_a_block_identifies_in_a_fixed_pool_of_equal_chance_for_all() -> None:
@@ -190,14 +190,14 @@ def test_a_block_identifies_in_a_fixed_pool_of_equal_chance_for_all() -> None:
     for i in range(4):
         rest = torch.cat([pool[:i], pool[i + 1 :]]) if i < 2 else pool[:-1]
         assert len(rest) == 8
-        slow.append(bool(metrics.identification(guess[i : i + 1], flat[i : i + 1], rest)))
+        slow.append(bool(identification(guess[i : i + 1], flat[i : i + 1], rest)))
     block = scored(guess[:, None], flat[:, None], pool, own.view(4, 1))["identified"]
     assert block.ravel().tolist() == slow
 
 
 def test_identification_by_chance_succeeds_once_in_n() -> None:
     truth, guess, pool = images(200, 1, 4, 4), images(200, 1, 4, 4, seed=1), images(3, 1, 4, 4, seed=2)
-    assert 0.15 < metrics.identification(guess, truth, pool).double().mean() < 0.35
+    assert 0.15 < identification(guess, truth, pool).double().mean() < 0.35
 
 
 def test_lpips_is_null_with_a_reason_and_downloads_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,7 +205,7 @@ def test_lpips_is_null_with_a_reason_and_downloads_nothing(tmp_path: Path, monke
     large = torch.rand(1, 3, 64, 64)
     value, reason = metrics.lpips(large, large)
     assert value is None
-    assert perceptual.LPIPS_BACKBONE in reason
+    assert metrics.LPIPS_BACKBONE in reason
     value, reason = metrics.lpips(large[..., :32, :32], large[..., :32, :32])
     assert value is None
     assert "64 pixels" in reason
@@ -224,7 +224,7 @@ def test_lpips_says_that_pixels_lie_in_zero_to_one_and_takes_grey_images(
             return (guess - truth).abs().mean()
 
     (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / perceptual.LPIPS_BACKBONE).touch()
+    (tmp_path / "checkpoints" / metrics.LPIPS_BACKBONE).touch()
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr("torchmetrics.image.lpip.LearnedPerceptualImagePatchSimilarity", network)
     truth = torch.zeros(2, 1, 64, 64)

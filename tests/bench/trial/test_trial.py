@@ -3,12 +3,12 @@
 import torch
 
 from bench.engines.run import prepare
-from bench.trial.trial import Attacked, rows_of
+from bench.trial.trial import BlockReconstruction, rows_of
 
 
 def attacked(images, labels):
     """An attack that found these images and labels and has no objective."""
-    return Attacked(images, labels, None, None, None, {}, None)
+    return BlockReconstruction(images, labels, None, None, None, {}, None)
 
 
 def released(grid_file):

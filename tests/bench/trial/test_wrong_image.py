@@ -6,7 +6,7 @@ import torch
 from bench.engines.run import prepare
 from bench.grid.cells import Block
 from bench.trial import wrong_image
-from bench.trial.trial import Attacked, rows_of
+from bench.trial.trial import BlockReconstruction, rows_of
 
 FOURS = 'grid.defenses=["larger_batch(examples=4)"]'
 
@@ -19,7 +19,7 @@ def planned(grid_file, *overrides):
 
 def found(released):
     """An attack on a release that found the private images exactly."""
-    return Attacked(released.truth, released.labels, *3 * [torch.zeros(1)], {0: torch.zeros(1)}, None)
+    return BlockReconstruction(released.truth, released.labels, *3 * [torch.zeros(1)], {0: torch.zeros(1)}, None)
 
 
 def test_every_attack_that_is_no_control_has_its_own(grid_file):

@@ -90,7 +90,8 @@ def test_a_lie_that_artefacts_hide_is_found_by_computing_again(name, tiny, board
         tuple(own for own in entry.cells if own.identity.cell == cell["identity"]["cell"]),
         tuple(job for job in entry.jobs if job.job == again.get("job")),
     )
-    found = [text for one in rerun(submission.plan, chosen, entry, (), lambda _: None) if (text := fault(one))]
+    compared = rerun(submission.plan, chosen, entry, submission.registry, lambda _: None)
+    found = [text for one in compared if (text := fault(one))]
     assert any(case.says in text for text in found), found
 
 
@@ -170,13 +171,13 @@ def test_attacks_that_an_entry_adds_are_drawn_beside_the_boards(tiny):
 
 def test_a_plugin_is_run_again_only_as_it_was_submitted(tiny, tmp_path):
     entry = read_entry(tiny / PICTURES / "signs")
-    check_plugin(entry, [SIGNS])
+    check_plugin(entry, Registry([SIGNS]))
     with pytest.raises(ConfigurationError, match="needs the plugin as submitted"):
-        check_plugin(entry, [])
+        check_plugin(entry, Registry())
     other = tmp_path / SIGNS.name
     other.write_text(SIGNS.read_text() + "\n")
     with pytest.raises(ConfigurationError, match=r"signs at 000000000000 with --plugin"):
-        check_plugin(entry, [other])
+        check_plugin(entry, Registry([other]))
 
 
 def test_a_defense_without_public_code_is_never_run_again(tiny, tmp_path):
@@ -185,4 +186,4 @@ def test_a_defense_without_public_code_is_never_run_again(tiny, tmp_path):
 
     folder = doctored(tiny / PICTURES / "signs", tmp_path / "signs", nameless)
     with pytest.raises(ConfigurationError, match="not built in, and the entry names no plugin"):
-        check_plugin(read_entry(folder), [SIGNS])
+        check_plugin(read_entry(folder), Registry([SIGNS]))

@@ -231,7 +231,7 @@ def test_a_block_that_ends_its_worker_is_given_up_after_two_deaths_and_tried_aga
 WORKER = """
 import os, signal, sys, time
 from pathlib import Path
-from bench.store.in_flight import Flights
+from bench.store.block_marks import BlockMarks
 
 life = len(Path("lives").read_text()) if Path("lives").exists() else 0
 Path("lives").write_text("x" * (life + 1))
@@ -270,7 +270,7 @@ def test_the_exit_code_is_the_worker_s(supervised, tmp_path, code):
 def test_a_restarted_worker_hears_in_which_block_the_last_one_died(supervised, tmp_path, capsys):
     body = """
 if life < 3:
-    Flights(Path("blocks")).start(f"block{life}")
+    BlockMarks(Path("blocks")).start(f"block{life}")
     os.kill(os.getpid(), signal.SIGKILL)
 """
     assert supervised(body) == 0
@@ -289,7 +289,7 @@ def test_a_worker_that_dies_outside_of_a_block_ends_the_command(supervised, tmp_
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_worker_that_is_stopped_alone_ends_the_command(supervised, tmp_path, capsys, number, code):
-    body = f"signal.signal({number}, signal.SIG_DFL); Flights(Path('blocks')).start('b')\n"
+    body = f"signal.signal({number}, signal.SIG_DFL); BlockMarks(Path('blocks')).start('b')\n"
     body += f"signal.pthread_sigmask(signal.SIG_UNBLOCK, [{number}]); os.kill(os.getpid(), {number})"
     assert supervised(body) == code
     assert (tmp_path / "lives").read_text() == "x"

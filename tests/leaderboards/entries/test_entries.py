@@ -26,15 +26,16 @@ from leaderboards.figures.gallery import StoredImages
 from leaderboards.ranking.costs import costs_of
 from leaderboards.ranking.evidence import questions
 from leaderboards.ranking.ranking import ranking
+from leaderboards.tables.exports import standings_frame
 
 
 @pytest.mark.parametrize("name", [PICTURES, TRAININGS])
 def test_the_ranking_of_a_board_s_entries_is_that_of_the_run_that_they_were_packed_from(tiny, name):
     store, rule = Store.existing(tiny.parent / name), load_board(name).rule
-    from_run = ranking(questions(store.frame()), rule, costs_of(store.jobs_frame()))
+    from_run = standings_frame(ranking(questions(store.frame()), rule, costs_of(store.jobs_frame())))
     entries = published(name, tiny).entries
     images, jobs = published(name, tiny).frames()
-    from_entries = ranking(questions(images), rule, costs_of(jobs))
+    from_entries = standings_frame(ranking(questions(images), rule, costs_of(jobs)))
     assert len(from_entries) == len(from_run) == sum(len(entry.defenses) for entry in entries)
     one, other = (frame.sort_values("defense").reset_index(drop=True) for frame in (from_run, from_entries))
     figures = [column for column in one if is_numeric_dtype(one[column]) and column != "defense_order"]

@@ -16,16 +16,17 @@ from hypothesis import settings as sizes
 from hypothesis import strategies as st
 
 from attacks.threat import ThreatModel
-from leaderboards.ranking.costs import Costs
-from leaderboards.ranking.evidence import METRICS, questions
+from leaderboards.ranking.costs import RunCosts
+from leaderboards.ranking.evidence import LEAKAGE_METRICS, questions
 from leaderboards.ranking.ranking import ranking
 from leaderboards.ranking.summary import records
-from leaderboards.ranking.verdicts import Rule
-from leaderboards.tables.standings import render
+from leaderboards.ranking.verdicts import RankingRule
+from leaderboards.tables.exports import standings_frame
+from leaderboards.tables.standings import render_standings
 
 FEW = sizes(max_examples=10, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 """Without shrinking: every example is a whole ranking."""
-ANY = Rule(minimum_images=1)
+ANY = RankingRule(minimum_images=1)
 N = 24
 
 
@@ -86,22 +87,22 @@ def some(frame: pd.DataFrame, column: str, text: str) -> pd.DataFrame:
     return pd.DataFrame(frame[frame[column].str.contains(text)])
 
 
-def ranked(frame: pd.DataFrame, rule: Rule = ANY) -> pd.DataFrame:
-    return ranking(questions(frame), rule, Costs())
+def ranked(frame: pd.DataFrame, rule: RankingRule = ANY) -> pd.DataFrame:
+    return standings_frame(ranking(questions(frame), rule, RunCosts()))
 
 
-def ranks(frame: pd.DataFrame, rule: Rule = ANY) -> dict[str, int | None]:
+def ranks(frame: pd.DataFrame, rule: RankingRule = ANY) -> dict[str, int | None]:
     return {row["defense"]: None if pd.isna(row["rank"]) else row["rank"] for row in records(ranked(frame, rule))}
 
 
-def reasons(frame: pd.DataFrame, rule: Rule = ANY) -> set[str]:
+def reasons(frame: pd.DataFrame, rule: RankingRule = ANY) -> set[str]:
     """Why nobody is ranked."""
     rows = records(ranked(frame, rule))
     assert all(pd.isna(row["rank"]) for row in rows)
     return {row["unranked"] for row in rows}
 
 
-def of(frame: pd.DataFrame, defense: str, rule: Rule = ANY) -> dict[str, Any]:
+def of(frame: pd.DataFrame, defense: str, rule: RankingRule = ANY) -> dict[str, Any]:
     return next(row for row in records(ranked(frame, rule)) if row["defense"] == defense)
 
 
@@ -125,7 +126,7 @@ def test_what_is_under_the_floor_is_still_told_beside_the_gain_and_has_no_interv
     assert far["ssim_excess"] == pytest.approx(-0.3, abs=0.02)
     assert far["ssim_excess_low"] < far["ssim_excess"] < far["ssim_excess_high"]
     assert of(frame, "leaking")["ssim_excess"] == pytest.approx(of(frame, "leaking")["ssim_gain"])
-    row = next(line for line in render(frame, "markdown", ANY).splitlines() if line.startswith("| `far`"))
+    row = next(line for line in render_standings(frame, "markdown", ANY).splitlines() if line.startswith("| `far`"))
     assert row.split(" | ")[2:4] == ["0.000", "-"]
 
 
@@ -178,7 +179,7 @@ def test_ranks_count_the_defenses_that_leak_significantly_less_and_ties_share() 
 
 
 def test_fewer_images_than_the_minimum_are_not_ranked() -> None:
-    assert reasons(board({"p": 0.2}), Rule()) == {f"{N} images, 100 are needed"}
+    assert reasons(board({"p": 0.2}), RankingRule()) == {f"{N} images, 100 are needed"}
 
 
 def test_without_an_undefended_control_nobody_is_ranked() -> None:
@@ -193,11 +194,11 @@ def test_an_attack_replaced_by_noise_is_invalid_and_unranks_the_question() -> No
     (reason,) = reasons(frame)
     assert reason.startswith("invalid: other gains -0.1")
     # Where nobody asks for it, it limits nothing.
-    assert ranks(frame, Rule(required=("cosine",), minimum_images=1)) == {"none": 2, "p": 1}
+    assert ranks(frame, RankingRule(required=("cosine",), minimum_images=1)) == {"none": 2, "p": 1}
 
 
 def test_a_required_attack_that_is_absent_unranks_the_question() -> None:
-    rule = Rule(required=("cosine", "linear_layer"), minimum_images=1)
+    rule = RankingRule(required=("cosine", "linear_layer"), minimum_images=1)
     assert reasons(board({"p": 0.2}), rule) == {"the required attack linear_layer is missing"}
 
 
@@ -254,7 +255,7 @@ def test_a_null_figure_is_a_missing_one_and_lowers_nothing() -> None:
 
 def test_an_attack_that_gets_nothing_undefended_audits_nobody() -> None:
     frame = pd.concat([board({"p": 0.2}), board({"p": 0.0, "none": 0.0}, attack="junk", known=True)])
-    rule = Rule(required=("cosine",), minimum_images=1)
+    rule = RankingRule(required=("cosine",), minimum_images=1)
     assert of(frame, "p", rule)["verdicts"] == "unaudited"
     assert of(pd.concat([board({"p": 0.2}), board({"p": 0.0}, attack="able", known=True)]), "p", rule)["verdicts"] == ""
 
@@ -263,7 +264,7 @@ def test_an_attack_without_an_objective_makes_no_evidence_whole() -> None:
     frame = board({"p": 0.1, "q": 0.3})
     frame.loc[frame["defense"].eq("p") & ~frame["control"], "underpowered"] = 1.0
     junk = board({"p": 0.2, "q": 0.0}, attack="junk").assign(underpowered=np.nan)
-    rule = Rule(required=("cosine",), minimum_images=1)
+    rule = RankingRule(required=("cosine",), minimum_images=1)
     found = pd.concat([frame, junk], ignore_index=True)
     assert of(found, "p", rule)["verdicts"] == "unaudited, underpowered"
     # One whose optimiser did its work, and that reaches as much, says that there is no more to be had.
@@ -273,7 +274,7 @@ def test_an_attack_without_an_objective_makes_no_evidence_whole() -> None:
 
 def test_an_optional_attack_that_failed_is_missing_and_one_that_was_never_tried_is_not() -> None:
     frame = pd.concat([board({"p": 0.2}), board({"p": 0.4}, attack="other")], ignore_index=True)
-    rule = Rule(required=("cosine",), minimum_images=1)
+    rule = RankingRule(required=("cosine",), minimum_images=1)
     assert ranks(failing(frame, "other", "p"), rule) == {"none": 1, "p": None}
     never = pd.DataFrame(frame[~(frame["defense"].eq("p") & frame["attack"].str.contains("other"))])
     assert ranks(never, rule) == {"none": 2, "p": 1}
@@ -314,7 +315,7 @@ def test_batches_that_cut_the_images_differently_are_not_compared_in_silence() -
 def test_a_table_shows_complete_and_incomplete_defenses_and_questions_side_by_side(format: str) -> None:
     unfinished = failing(board({"p": 0.2, "q": 0.3}), "cosine", "none").assign(model="other")
     frame = pd.concat([failing(board({"p": 0.2, "q": 0.3}), "cosine", "p"), unfinished], ignore_index=True)
-    text = render(frame, format, ANY)
+    text = render_standings(frame, format, ANY)
     assert "no whole result of cosine (it broke)" in " ".join(text.split())
     assert "nan" not in text.lower()
     if format == "markdown":
@@ -359,7 +360,7 @@ def test_adding_an_attack_never_lowers_any_gain(old: list[float], new: list[floa
     added = board(dict(zip(NAMES, new, strict=True)), attack="new", known=known)
     (before,), (after,) = (questions(rows) for rows in (frame, pd.concat([frame, some(added, "attack", "new")])))
     for poorer, richer in zip(before.defenses, after.defenses, strict=True):
-        for metric in METRICS:
+        for metric in LEAKAGE_METRICS:
             assert (richer.gain(metric) >= poorer.gain(metric)).all()
 
 
@@ -383,7 +384,7 @@ def test_losing_a_cell_never_gives_its_defense_a_rank_or_a_lower_leakage(
 
 def test_an_attack_on_labels_is_required_but_leaks_no_pixel_and_unranks_nobody():
     rows = board({"weak": 0.3, "strong": 0.1})
-    rule = Rule(required=("cosine", "label_rule"), minimum_images=1)
+    rule = RankingRule(required=("cosine", "label_rule"), minimum_images=1)
     alone = ranked(rows, rule)
     assert alone["unranked"].iloc[0] == "the required attack label_rule is missing"
     found = {"none": 1.0, "weak": 0.9, "strong": 0.1}
@@ -397,7 +398,7 @@ def test_an_attack_on_labels_is_required_but_leaks_no_pixel_and_unranks_nobody()
     both = ranked(pd.concat([rows, *grey, *floors]), rule)
     assert both["unranked"].isna().all()
     assert both["labels_found"].tolist() == pytest.approx([1.0, 0.9, 0.1])
-    plain = ranked(rows, Rule(required=("cosine",), minimum_images=1))
+    plain = ranked(rows, RankingRule(required=("cosine",), minimum_images=1))
     for column in ("rank", "ssim_gain", "ssim_excess", "chance", "strongest", "underpowered"):
         assert both[column].tolist() == plain[column].tolist(), column
     without = ranked(pd.concat([rows, *grey[:2], *floors]), rule)
@@ -440,7 +441,7 @@ def test_all_attacks_of_a_question_are_judged_by_the_floors_of_one_that_holds_pu
     plain = of(board({"a": 0.3}), "a")
     assert plain["ssim_gain"] == pytest.approx(0.3, abs=0.02)
     (question,) = questions(with_public(board({"a": 0.3}), 0.35))
-    gains = {a.variant[0]: a.gain(METRICS[0]).mean() for a in question.defenses[1].attempts}
+    gains = {a.variant[0]: a.gain(LEAKAGE_METRICS[0]).mean() for a in question.defenses[1].attempts}
     assert gains == pytest.approx({"cosine": 0.05, "posterior_mean": 0.12}, abs=0.02)
     assert "class_mean" in question.defenses[1].attempts[0].controls
 
@@ -454,7 +455,7 @@ def test_a_required_attack_that_is_skipped_without_public_images_is_required_wit
     frame = with_public(board({"a": 0.3}), 0.2)
     own = frame[frame["attack"] == "posterior_mean"].groupby("defense", sort=False).head(1).assign(public=False)
     own = own.assign(status="skipped", reason="it needs public images", ssim=np.nan, image=np.nan, trial=np.nan)
-    rule = Rule(required=("cosine", "posterior_mean"), minimum_images=1)
+    rule = RankingRule(required=("cosine", "posterior_mean"), minimum_images=1)
     assert ranks(pd.concat([frame, own], ignore_index=True), rule) == {"none": 2, "a": 1}
     without = pd.concat([board({"a": 0.3}), own], ignore_index=True)
     assert any("no whole result of posterior_mean" in why for why in reasons(without, rule))

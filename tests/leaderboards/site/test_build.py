@@ -15,14 +15,13 @@ from urllib.parse import unquote
 from urllib.request import urlopen
 
 import made_entries
-import pandas as pd
 import pytest
 from made_entries import NONE, board_of, make_entry, make_published
 
 from bench.errors import ConfigurationError
 from leaderboards.cli.site import server
 from leaderboards.entries.published import published
-from leaderboards.site.build import MARK, build
+from leaderboards.site.build import MARK, write_site
 from leaderboards.site.results import results
 from leaderboards.untrusted.folder import Refused
 
@@ -92,8 +91,8 @@ def digests(folder):
 
 def test_the_same_entries_give_the_same_bytes_in_another_process_without_torch(made_site, tmp_path):
     code = (
-        "import sys; from pathlib import Path; from leaderboards.site.build import build;"
-        "build(*map(Path, sys.argv[1:]));"
+        "import sys; from pathlib import Path; from leaderboards.site.build import write_site;"
+        "write_site(*map(Path, sys.argv[1:]));"
         "print(*{'torch', 'torchvision', 'opacus', 'matplotlib', 'seaborn', 'sklearn'} & {*sys.modules})"
     )
     command = [sys.executable, "-c", code, tmp_path / "again", made_site / "published"]
@@ -188,12 +187,10 @@ def test_ranks_are_those_of_the_entries_that_were_run_again_alone(made_site):
     with board_of(made_site / "boards"):
         own = published("made-up", made_site / "published")
     found = results(own)
-    for rows in found.rows.values():
-        ranks = {row["defense"]: row["rank"] for row in rows}
-        assert {defense for defense, rank in ranks.items() if pd.notna(rank)} == {
-            "none", *(label for label, *_ in made_entries.NOISE)
-        }  # fmt: skip
-        assert min(rank for rank in ranks.values() if pd.notna(rank)) == 1
+    for standings in found.standings.values():
+        ranks = {own.defense: own.rank.lowest for own in standings if own.rank is not None}
+        assert ranks.keys() == {"none", *(label for label, *_ in made_entries.NOISE)}
+        assert min(ranks.values()) == 1
     frames, ranked = own.frames(), own.frames(ranked=True)
     for whole, part in zip(frames, ranked, strict=True):
         kept = whole[whole["entry"].isin({entry.name for entry in own.ranked})]
@@ -204,9 +201,9 @@ def test_a_text_never_becomes_an_element_an_attribute_or_an_address(tmp_path, pa
     say = lambda text: f"{text} {HOSTILE}"
     with board_of(tmp_path / "boards"):
         make_published(tmp_path / "published", say)
-        build(tmp_path / "site", tmp_path / "published")
+        write_site(tmp_path / "site", tmp_path / "published")
         make_published(tmp_path / "plain", lambda text: f"{text} x")
-        build(tmp_path / "site-plain", tmp_path / "plain")
+        write_site(tmp_path / "site-plain", tmp_path / "plain")
     hostile = {path.relative_to(tmp_path / "site").as_posix(): path for path in (tmp_path / "site").rglob("*.html")}
     plain = {path.relative_to(tmp_path / "site-plain"): path for path in (tmp_path / "site-plain").rglob("*.html")}
     assert len(hostile) == len(plain)
@@ -236,7 +233,7 @@ def test_a_board_without_entries_and_one_with_a_single_defense_have_pages(tmp_pa
     assert any("Nobody has handed in an entry yet" in text for text in pages["paper-v1/index.html"].text)
     with board_of(tmp_path / "boards"):
         make_entry(tmp_path / "published" / "made-up", "none", [NONE])
-        build(tmp_path / "site", tmp_path / "published")
+        write_site(tmp_path / "site", tmp_path / "published")
     page = Page(tmp_path / "site" / "made-up" / "index.html")
     assert any("no entry has been run again yet" in text for text in page.text)
     assert len([given for given in of(page, "tr") if "data-state" in given]) == 1
@@ -256,20 +253,20 @@ def test_only_a_site_or_an_empty_folder_is_replaced(tmp_path):
     target = tmp_path / "site"
     target.mkdir()
     with pytest.raises(ConfigurationError, match="name the one of the published entries"):
-        build(target, tmp_path / "nothing")
+        write_site(target, tmp_path / "nothing")
     (tmp_path / "nothing").mkdir()
     (target / "thesis.txt").write_text("mine")
     with pytest.raises(ConfigurationError, match="has not made; give another -o"):
-        build(target, tmp_path / "nothing")
+        write_site(target, tmp_path / "nothing")
     assert (target / "thesis.txt").read_text() == "mine"
     (target / "thesis.txt").unlink()
-    build(target, tmp_path / "nothing")
+    write_site(target, tmp_path / "nothing")
     assert (target / MARK).is_file()
     (target / "old.html").write_text("old")
     (tmp_path / "link").symlink_to(target)
     with pytest.raises(ConfigurationError, match="is a link"):
-        build(tmp_path / "link", tmp_path / "nothing")
-    build(target, tmp_path / "nothing")
+        write_site(tmp_path / "link", tmp_path / "nothing")
+    write_site(target, tmp_path / "nothing")
     assert not (target / "old.html").exists()
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
@@ -277,12 +274,12 @@ def test_only_a_site_or_an_empty_folder_is_replaced(tmp_path):
 def test_a_site_that_fails_leaves_the_one_before_as_it_was(tmp_path):
     with board_of(tmp_path / "boards"):
         make_entry(tmp_path / "published" / "made-up", "none", [NONE])
-        build(tmp_path / "site", tmp_path / "published")
+        write_site(tmp_path / "site", tmp_path / "published")
         before = digests(tmp_path / "site")
         path = tmp_path / "published" / "made-up" / "none" / "jobs.json"
         path.write_text(json.dumps({"jobs": []}))
         with pytest.raises(Refused):
-            build(tmp_path / "site", tmp_path / "published")
+            write_site(tmp_path / "site", tmp_path / "published")
     assert digests(tmp_path / "site") == before
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 

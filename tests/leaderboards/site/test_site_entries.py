@@ -7,6 +7,7 @@ import re
 import shlex
 import signal
 import time
+from dataclasses import replace
 
 import pytest
 from made_entries import NONE, board_of, make_entry
@@ -19,11 +20,11 @@ from leaderboards.entries.published import published
 from leaderboards.entries.reviews import Review, write_review
 from leaderboards.ranking.evidence import questions
 from leaderboards.site.board_page import board_view
-from leaderboards.site.build import build, command_of, write
+from leaderboards.site.build import command_of, write, write_site
 from leaderboards.site.defense_page import curves
 from leaderboards.site.lines import gain_figure
 from leaderboards.site.results import results
-from leaderboards.site.text import plain
+from leaderboards.site.text import significant_text
 
 MINE = [(f"zeros(part={part})", "zeros", [{"part": part}], share) for part, share in ((0.5, 0.3), (1.0, 0.0))]
 THEIRS = [(f"zeros(part={part})", "zeros", [{"part": part}], 0.2) for part in (0.6, 0.8)]
@@ -66,8 +67,8 @@ def test_a_self_reported_entry_changes_no_mark_front_or_figure_of_one_that_was_r
     assert after.plot.front
     assert len(before.plot.front.split("H")) == len(after.plot.front.split("H"))
     assert {line.defense: line for line in before.lines}.items() <= {line.defense: line for line in after.lines}.items()
-    [asked] = found.questions
-    assert found.evidence(asked, MINE[0][0]).strongest is not None
+    [standings] = found.standings.values()
+    assert next(own for own in standings if own.defense == MINE[0][0]).strongest is not None
 
 
 def test_evidence_is_made_once_for_all_that_a_board_s_page_shows(made, monkeypatch):
@@ -83,22 +84,22 @@ def test_strengths_of_two_entries_are_not_joined_whatever_they_are_called(made):
     found, view = view_of(made)
     joined = {member.title: member.path.count("L") for member in view.plot.members}
     assert joined == {"none": 0, "zeros: part (mine)": 1, "zeros: part (zzz)": 1}
-    [rows] = found.rows.values()
+    [standings] = found.standings.values()
     for own in (MINE, THEIRS):
-        [curve] = curves(rows, [label for label, *_ in own])
+        [curve] = curves(standings, [label for label, *_ in own])
         assert len(curve.dots) == 2
         assert curve.by == "part"
 
 
 def test_a_lower_bound_is_one_in_the_table_the_plot_and_the_curves(made):
     found, view = view_of(made)
-    [rows] = found.rows.values()
-    weak = [row | {"underpowered": 0.01} for row in rows]
-    assert all(gain_figure(row).text.startswith("≥ ") for row in weak)
+    [standings] = found.standings.values()
+    weak = [replace(standing, underpowered=0.01) for standing in standings]
+    assert all(gain_figure(standing).text.startswith("≥ ") for standing in weak)
     [curve] = curves(weak, [label for label, *_ in MINE])
     assert all("SSIM gain ≥ 0." in dot.words for dot in curve.dots)
     assert not any("≥" in mark.words for mark in view.plot.marks)
-    next(iter(found.rows.values()))[:] = weak
+    standings[:] = weak
     [view] = board_view(found).questions.values()
     assert all("SSIM gain ≥ 0." in mark.words for mark in view.plot.marks)
 
@@ -112,7 +113,7 @@ def test_no_figure_on_a_drawing_is_minus_nothing(made):
 def test_seeds_have_pages_that_are_linked_and_the_gallery_says_which_it_shows(tmp_path):
     with board_of(tmp_path / "boards"):
         make_entry(tmp_path / "published" / "made-up", "none", [NONE], seeds=2)
-        build(tmp_path / "site", tmp_path / "published")
+        write_site(tmp_path / "site", tmp_path / "published")
     own = tmp_path / "site" / "made-up"
     [defense] = own.glob("defenses/*.html")
     linked = set(re.findall(r'href="../(cells/[^"]+)"', defense.read_text()))
@@ -138,7 +139,7 @@ def test_epsilon_is_beside_its_delta_and_no_duration_has_an_exponent(made):
     proven = next(line for line in view.lines if line.figures["epsilon"].sort)
     assert proven.figures["epsilon"].beside == "delta 1e-05"
     assert view.facts.endswith("identified in a pool of 100, chance 1%")
-    texts = [plain(value) for value in (0, 0.00421, 1.5, 99.96, 1234.5, 3.2e9)]
+    texts = [significant_text(value) for value in (0, 0.00421, 1.5, 99.96, 1234.5, 3.2e9)]
     assert texts == ["0", "0.00421", "1.50", "100.0", "1,234", "3,200,000,000"]
 
 

@@ -12,16 +12,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from leaderboards.ranking.costs import COLUMNS, Certificate, Costs, costs_of
+from leaderboards.ranking.costs import PRICE_COLUMNS, CertificateResult, RunCosts, costs_of
 from leaderboards.ranking.evidence import questions
 from leaderboards.ranking.ranking import ranking
 from leaderboards.ranking.summary import Row, records
-from leaderboards.ranking.verdicts import Rule
+from leaderboards.ranking.verdicts import RankingRule
 from leaderboards.tables import scores, standings
+from leaderboards.tables.exports import standings_frame
 from leaderboards.tables.prices import epsilon_text
 
 Make = Callable[..., pd.DataFrame]
-ANY = Rule(minimum_images=1)
+ANY = RankingRule(minimum_images=1)
 NOISE = "dp_sgd(noise_multiplier=1.0)"
 PRUNED = ["gradient_pruning(ratio=0.5)", "gradient_pruning(ratio=0.9)"]
 DEFENSES: list[tuple[str, list[dict[str, Any]]]] = [
@@ -55,8 +56,8 @@ def jobs(make: SimpleNamespace) -> Callable[..., pd.DataFrame]:
     return made
 
 
-def ranked(frame: pd.DataFrame, rule: Rule, jobs: pd.DataFrame | None = None) -> pd.DataFrame:
-    return ranking(questions(frame), rule, costs_of(jobs))
+def ranked(frame: pd.DataFrame, rule: RankingRule, jobs: pd.DataFrame | None = None) -> pd.DataFrame:
+    return standings_frame(ranking(questions(frame), rule, costs_of(jobs)))
 
 
 def of(rows: pd.DataFrame, defense: str) -> Row:
@@ -85,11 +86,11 @@ def test_every_figure_of_a_defense_stands_beside_its_leakage(frame: pd.DataFrame
 def test_without_jobs_everything_is_null_and_ranks_are_as_before(frame: pd.DataFrame, jobs: Callable) -> None:
     without, priced = ranked(frame, ANY), ranked(frame, ANY, jobs())
     assert without["rank"].tolist() == priced["rank"].tolist()
-    numbers = [name for name in COLUMNS if not name.endswith("reason") and name != "accuracy_seeds"]
+    numbers = [name for name in PRICE_COLUMNS if not name.endswith("reason") and name != "accuracy_seeds"]
     assert without[numbers].isna().all(axis=None)
     assert without["accuracy_reason"].eq("accuracy not measured").all()
     pd.testing.assert_frame_equal(without, ranked(frame, ANY, jobs().iloc[:0]))
-    text = standings.render(frame, "text", ANY)
+    text = standings.render_standings(frame, "text", ANY)
     assert "Privacy and its price" not in text
     assert "cost" in text.split("What it is made of")[1]
 
@@ -104,7 +105,7 @@ def test_a_broken_certificate_takes_epsilon_and_rank(frame: pd.DataFrame, jobs: 
     assert row["no_epsilon"] == "broken certificate"
     # The others are ranked as if it were not there.
     assert broken["rank"].notna().sum() == len(DEFENSES) - 1
-    text = standings.render(frame, "markdown", ANY, jobs(successes=100))
+    text = standings.render_standings(frame, "markdown", ANY, jobs(successes=100))
     assert shown(text, "What it costs")[NOISE]["certificate |"].startswith("BROKEN: 0.50 of 200 trials, bound 0.23")
     assert "14.3" not in text
     assert shown(text, "Who leaks least")[NOISE]["5 points"] == "broken"
@@ -121,15 +122,15 @@ def test_a_certificate_that_was_not_measured_helps_nobody(frame: pd.DataFrame, j
     assert np.isnan([row[name] for name in ("epsilon", "epsilon_rdp", "epsilon_prv", "epsilon_central")]).all()
     assert row["no_epsilon"].startswith("certificate not measured: ")
     assert "it broke" in row["incomplete"]
-    text = standings.render(frame, "markdown", ANY, made)
+    text = standings.render_standings(frame, "markdown", ANY, made)
     assert shown(text, "Who leaks least")[NOISE]["5 points"] == "incomplete"
 
 
 def test_a_broken_part_breaks_every_proof_that_rests_on_it_and_no_heuristic() -> None:
-    broken = Certificate(bound=0.2, measured=0.9, trials=200, broken=True, defense_name="larger_batch | dp_sgd")
-    whole = Certificate(bound=0.2, measured=0.1, trials=200, defense_name="dp_sgd | gradient_pruning")
+    broken = CertificateResult(bound=0.2, measured=0.9, trials=200, broken=True, defense_name="larger_batch | dp_sgd")
+    whole = CertificateResult(bound=0.2, measured=0.1, trials=200, defense_name="dp_sgd | gradient_pruning")
     labels = {"larger_batch(examples=4) | dp_sgd": broken, "dp_sgd | gradient_pruning(ratio=0.5)": whole}
-    costs = Costs({}, {("digits", "mlp", "untrained", label): own for label, own in labels.items()})
+    costs = RunCosts({}, {("digits", "mlp", "untrained", label): own for label, own in labels.items()})
     row = lambda label, name: {"dataset": "digits", "model": "mlp", "defense": label, "defense_name": name}
     assert costs.broken(row("dp_sgd | gradient_pruning(ratio=0.5)", "dp_sgd | gradient_pruning"))
     assert not costs.broken(row("larger_batch(examples=4)", "larger_batch"))
@@ -149,7 +150,7 @@ def test_nobody_is_ranked_where_undefended_training_falls_short(frame: pd.DataFr
     short = ranked(frame, ANY, jobs(least_accuracy=0.62))
     assert short["rank"].isna().all()
     assert set(short["unranked"]) == {"undefended training reaches 0.610, 0.62 is needed"}
-    assert "Nobody is ranked: undefended training reaches" in standings.render(
+    assert "Nobody is ranked: undefended training reaches" in standings.render_standings(
         frame, "text", ANY, jobs(least_accuracy=0.62)
     )
 
@@ -166,7 +167,7 @@ def test_nobody_is_ranked_where_undefended_training_is_missing(frame: pd.DataFra
 
 
 def test_the_first_table_joins_leakage_accuracy_proof_certificate_and_cost(frame: pd.DataFrame, jobs: Callable) -> None:
-    text = standings.render(frame, "markdown", ANY, jobs())
+    text = standings.render_standings(frame, "markdown", ANY, jobs())
     row = shown(text, "Privacy and its price")[NOISE]
     figures = of(ranked(frame, ANY, jobs()), NOISE)
     assert row["SSIM gain"] == f"{figures['ssim_gain']:.3f}"
@@ -183,7 +184,7 @@ def test_the_first_table_joins_leakage_accuracy_proof_certificate_and_cost(frame
 
 
 def test_budgets_name_rank_and_strength_or_why_there_is_none(frame: pd.DataFrame, jobs: Callable) -> None:
-    found = shown(standings.render(frame, "markdown", ANY, jobs()), "Who leaks least")
+    found = shown(standings.render_standings(frame, "markdown", ANY, jobs()), "Who leaks least")
     pruning = found["gradient_pruning: ratio"]
     assert pruning["1 point"].endswith(": 0.5")
     assert pruning["3 points"].endswith(": 0.9")
@@ -197,7 +198,7 @@ def test_a_failed_training_is_null_with_its_reason(frame: pd.DataFrame, jobs: Ca
     failed = rows["defense"].eq(PRUNED[0]) & rows["seed"].eq(1)
     rows.loc[failed, ["status", "reason"]] = "oom", "2 GiB were asked for"
     rows.loc[failed, ["accuracy", "bytes_sent", "update_ms"]] = np.nan
-    text = standings.render(frame, "text", ANY, rows)
+    text = standings.render_standings(frame, "text", ANY, rows)
     assert "training: seed 1 is oom (2 GiB were asked for)" in text
     assert "nan" not in text.lower()
     row = of(ranked(frame, ANY, rows), PRUNED[0])
@@ -206,7 +207,7 @@ def test_a_failed_training_is_null_with_its_reason(frame: pd.DataFrame, jobs: Ca
 
 
 def test_notes_say_how_accuracy_and_epsilon_were_made(frame: pd.DataFrame, jobs: Callable) -> None:
-    text = " ".join(standings.render(frame, "text", ANY, jobs()).split())
+    text = " ".join(standings.render_standings(frame, "text", ANY, jobs()).split())
     for said in (
         "3,000 test images", "400 rounds of 32 of 2,000 clients", "adam (learning rate 0.001)", "over 3 seeds",
         "one image (add or remove one image) at delta 1e-05", "in 7 of which the client takes part", "q = 1",
@@ -216,7 +217,7 @@ def test_notes_say_how_accuracy_and_epsilon_were_made(frame: pd.DataFrame, jobs:
 
 
 def test_certificates_alone_are_shown_without_a_word_of_accuracy(frame: pd.DataFrame, jobs: Callable) -> None:
-    text = standings.render(frame, "text", ANY, jobs(trained=False))
+    text = standings.render_standings(frame, "text", ANY, jobs(trained=False))
     assert "≤ 0.23 (measured 0.18 of 200 trials)" in text
     assert "accuracy was not measured" in " ".join(text.split())
     assert "Who leaks least" not in text
@@ -224,7 +225,7 @@ def test_certificates_alone_are_shown_without_a_word_of_accuracy(frame: pd.DataF
 
 @pytest.mark.parametrize("format", ["text", "markdown", "latex", "csv", "json"])
 def test_every_format_shows_the_costs(frame: pd.DataFrame, jobs: Callable, format: str) -> None:
-    text = standings.render(frame, format, ANY, jobs())
+    text = standings.render_standings(frame, format, ANY, jobs())
     assert "nan" not in text.lower()
     assert text.endswith("\n")
     if format == "text":
@@ -244,13 +245,13 @@ def test_every_format_shows_the_costs(frame: pd.DataFrame, jobs: Callable, forma
 
 
 def test_the_table_of_attacks_carries_the_costs_in_csv_and_json(frame: pd.DataFrame, jobs: Callable) -> None:
-    rows = json.loads(scores.render(frame, "json", jobs()))
+    rows = json.loads(scores.render_scores(frame, "json", jobs()))
     own = [row for row in rows if row["defense"] == NOISE]
     assert len(own) == 2
     assert [row["accuracy_lost"] for row in own] == pytest.approx([4.0, 4.0])
     assert {(row["epsilon"], row["certificate"]) for row in own} == {(14.21, 0.23)}
-    assert "accuracy" not in json.loads(scores.render(frame, "json"))[0]
-    assert scores.render(frame, "text", jobs()) == scores.render(frame, "text")
+    assert "accuracy" not in json.loads(scores.render_scores(frame, "json"))[0]
+    assert scores.render_scores(frame, "text", jobs()) == scores.render_scores(frame, "text")
 
 
 def test_alarms_name_what_is_broken(jobs: Callable) -> None:

@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.text import Text
 
 from bench.errors import ConfigurationError
+from leaderboards.ranking.summary import expectation
 from leaderboards.tables.labels import label_lines, slug
-from leaderboards.tables.scores import expectation, render, summarise
+from leaderboards.tables.scores import render_scores, summarise
 
 Make = Callable[..., pd.DataFrame]
 COSINE = "inverting_gradients(iterations=600)"
@@ -58,7 +59,7 @@ def test_a_failed_seed_leaves_no_mean_and_says_how_many_failed(results: Make, fa
     assert (found["status"], found["failed"], found["seeds"]) == ("oom", 1, 3)
     assert np.isnan(found["psnr_db_mean"])
     assert np.isnan(found["identified_mean"])
-    text = render(frame)
+    text = render_scores(frame)
     assert "1 of 3 oom [1]" in text
     assert "[1] oom: 2 GiB were asked for" in text
 
@@ -80,7 +81,7 @@ def test_the_worst_status_of_the_seeds_is_shown(results: Make, fail: Make) -> No
 
 @pytest.mark.parametrize("status", ["skipped", "stale", "pending", "diverged"])
 def test_every_status_is_printed_in_its_cell(results: Make, fail: Make, status: str) -> None:
-    text = render(fail(results(images=4), "linear_layer", "none", status, "because"))
+    text = render_scores(fail(results(images=4), "linear_layer", "none", status, "because"))
     line = next(line for line in text.splitlines() if line.startswith("none "))
     assert f"{status} [1]" in line
     assert f"[1] {status}: because" in text
@@ -89,7 +90,7 @@ def test_every_status_is_printed_in_its_cell(results: Make, fail: Make, status: 
 def test_the_matrix_compares_with_the_strongest_floor(results: Make) -> None:
     frame = results(images=20)
     summary = summarise(frame)
-    line = next(line for line in render(frame).splitlines() if line.startswith(PRUNED))
+    line = next(line for line in render_scores(frame).splitlines() if line.startswith(PRUNED))
     best, floor = row(summary, "inverting", PRUNED), row(summary, "dataset_mean", PRUNED)
     assert f"{best['psnr_db_mean']:.2f} ± {best['psnr_db_sd']:.2f}" in line
     assert f"{floor['psnr_db_mean']:.2f} ± {floor['psnr_db_sd']:.2f}" in line
@@ -99,7 +100,7 @@ def test_the_matrix_compares_with_the_strongest_floor(results: Make) -> None:
 def test_a_failed_attack_or_control_leaves_the_gain_open(results: Make, fail: Make) -> None:
     frame = fail(results(images=4), "linear_layer", "none", "timeout")
     frame = fail(frame, "grey_image", PRUNED, "error")
-    lines = render(frame).splitlines()
+    lines = render_scores(frame).splitlines()
     assert "≥ +" in next(line for line in lines if line.startswith("none "))
     pruned = next(line for line in lines if line.startswith(PRUNED))
     assert pruned.endswith(" -")
@@ -109,7 +110,7 @@ def test_a_failed_attack_or_control_leaves_the_gain_open(results: Make, fail: Ma
 def test_text_fits_a_terminal_of_120_columns(results: Make) -> None:
     many = [f"attack_number_{i}(iterations=600, learning_rate=0.1)" for i in range(9)]
     for frame in (results(images=4), results(images=2, attacks=many)):
-        text = render(frame)
+        text = render_scores(frame)
         assert max(map(len, text.splitlines())) <= 120
         for attack in frame["attack"].unique():
             assert attack.split("(")[0] in text
@@ -118,8 +119,10 @@ def test_text_fits_a_terminal_of_120_columns(results: Make) -> None:
 @pytest.mark.parametrize("width", [80, 200])
 def test_a_terminal_is_filled_and_the_best_figure_is_bold(results: Make, width: int) -> None:
     frame = results(images=4)
-    plain = render(frame)
-    text = render(frame, console=Console(file=io.StringIO(), width=width, force_terminal=True, color_system="standard"))
+    plain = render_scores(frame)
+    text = render_scores(
+        frame, console=Console(file=io.StringIO(), width=width, force_terminal=True, color_system="standard")
+    )
     bare = Text.from_ansi(text).plain
     assert 0.8 * width < max(map(len, bare.splitlines())) <= width
     assert set(re.findall(r"\d+\.\d+ ± \d+\.\d+", bare)) == set(re.findall(r"\d+\.\d+ ± \d+\.\d+", plain))
@@ -129,13 +132,16 @@ def test_a_terminal_is_filled_and_the_best_figure_is_bold(results: Make, width: 
 
 def test_a_label_is_printed_as_it_is_whatever_it_holds(results: Make) -> None:
     frame = results(images=2, attacks=["odd(kind='[red]:smile:')", "wide(kind='画像')"])
-    for text in (render(frame), Text.from_ansi(render(frame, console=Console(width=300, force_terminal=True))).plain):
+    for text in (
+        render_scores(frame),
+        Text.from_ansi(render_scores(frame, console=Console(width=300, force_terminal=True))).plain,
+    ):
         assert "kind=[red]:smile:" in text
         assert "kind=画像" in text
 
 
 def test_markdown_escapes_the_bar_of_a_chain_and_keeps_its_columns(results: Make) -> None:
-    lines = render(results(images=4), "markdown").splitlines()
+    lines = render_scores(results(images=4), "markdown").splitlines()
     tables = [line for line in lines if line.startswith("|")]
     first = tables[: tables.index(next(line for line in tables if line.startswith("| defense | attack")))]
     assert len({line.replace("\\|", "").count("|") for line in first}) == 1
@@ -144,7 +150,7 @@ def test_markdown_escapes_the_bar_of_a_chain_and_keeps_its_columns(results: Make
 
 
 def test_latex_is_balanced_and_escaped(results: Make) -> None:
-    text = render(results(images=4), "latex")
+    text = render_scores(results(images=4), "latex")
     assert text.count("\\begin{") == text.count("\\end{")
     assert "gradient\\_pruning" in text
     assert "±" not in text
@@ -155,8 +161,8 @@ def test_latex_is_balanced_and_escaped(results: Make) -> None:
 def test_csv_and_json_hold_the_whole_summary(results: Make, fail: Make) -> None:
     frame = fail(results(images=4), "linear_layer", "none", "skipped", "no such layer")
     summary = summarise(frame)
-    table = pd.read_csv(io.StringIO(render(frame, "csv")))
-    rows = json.loads(render(frame, "json"))
+    table = pd.read_csv(io.StringIO(render_scores(frame, "csv")))
+    rows = json.loads(render_scores(frame, "json"))
     assert list(table.columns) == list(summary.columns) == list(rows[0])
     np.testing.assert_allclose(table["psnr_db_mean"], summary["psnr_db_mean"])
     skipped = next(each for each in rows if each["status"] == "skipped")
@@ -166,7 +172,7 @@ def test_csv_and_json_hold_the_whole_summary(results: Make, fail: Make) -> None:
 
 def test_settings_have_tables_of_their_own(results: Make) -> None:
     frame = pd.concat([results(images=4), results(images=4, model="resnet20")])
-    text = render(frame)
+    text = render_scores(frame)
     assert "cifar10-samples, lenet-zhu, untrained weights" in text
     assert "cifar10-samples, resnet20, untrained weights" in text
     assert text.count("4 images, 1 seed. Threat model: labels known, local schedule known, defense not known") == 2
@@ -176,14 +182,14 @@ def test_settings_have_tables_of_their_own(results: Make) -> None:
 def test_threat_models_that_differ_in_batch_norm_never_share_a_row(results: Make) -> None:
     known = results(images=4).assign(batch_norm="batch", threat_class="E")
     frame = pd.concat([results(images=4), known, results(images=4).assign(batch_norm="unknown")])
-    text = " ".join(render(frame).split())
+    text = " ".join(render_scores(frame).split())
     assert text.count("Threat model:") == 3
     assert "defense not known, batch statistics known; class E." in text
     assert "defense not known, batch norm's statistics not used; class B" in text
 
 
 def test_small_images_have_no_similarity_and_one_image_no_interval(results: Make) -> None:
-    text = render(results(images=1, side=8, controls=[]))
+    text = render_scores(results(images=1, side=8, controls=[]))
     assert "nan" not in text.lower()
     assert "1 image, 1 seed" in text
     assert "strongest floor" not in text
@@ -191,16 +197,16 @@ def test_small_images_have_no_similarity_and_one_image_no_interval(results: Make
 
 def test_notes_say_what_the_attacks_know(results: Make) -> None:
     frame = results(images=4)
-    assert "do not adapt" in render(frame)
-    assert "chance 1.0%" in render(frame)
-    assert "do not adapt" not in render(frame.assign(defense_known=True))
+    assert "do not adapt" in render_scores(frame)
+    assert "chance 1.0%" in render_scores(frame)
+    assert "do not adapt" not in render_scores(frame.assign(defense_known=True))
 
 
 def test_a_defense_that_no_attack_adapts_to_is_marked_in_every_table(results: Make) -> None:
     frame = results(images=4)
-    assert "naudited" not in render(frame)
+    assert "naudited" not in render_scores(frame)
     odd = frame["defense"].iloc[-1]
-    text = render(frame.assign(audited=frame["defense"] != odd), "markdown")
+    text = render_scores(frame.assign(audited=frame["defense"] != odd), "markdown")
     assert text.count("(unaudited)") == text.count(odd.replace("|", "\\|")) > 2
     assert "Unaudited: no attack adapts to this defense" in text
 
@@ -208,17 +214,17 @@ def test_a_defense_that_no_attack_adapts_to_is_marked_in_every_table(results: Ma
 def test_a_better_optimiser_s_chance_is_stated(results: Make) -> None:
     frame = results(images=4)
     frame["underpowered"] = (frame["image"] == 0).astype(float)
-    text = render(frame)
+    text = render_scores(frame)
     assert "25%" in text
     assert "Underpowered:" in text
-    assert "Underpowered:" not in render(frame.assign(underpowered=0.0))
+    assert "Underpowered:" not in render_scores(frame.assign(underpowered=0.0))
 
 
 def test_an_empty_run_and_an_unknown_format_are_explained(results: Make) -> None:
-    assert "No cells yet" in render(pd.DataFrame())
-    assert json.loads(render(pd.DataFrame(), "json")) == []
+    assert "No cells yet" in render_scores(pd.DataFrame())
+    assert json.loads(render_scores(pd.DataFrame(), "json")) == []
     with pytest.raises(ConfigurationError, match="did you mean 'markdown'"):
-        render(results(images=1), "markdwn")
+        render_scores(results(images=1), "markdwn")
 
 
 def test_expectation_holds_when_the_attack_clears_every_floor(results: Make) -> None:

@@ -1,4 +1,4 @@
-"""Which blocks are in flight, and how often a process died over one."""
+"""Marks blocks and jobs that a process is working on, and counts the processes that died over each."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ DEATHS = 2
 
 
 @dataclass(frozen=True)
-class Flights:
+class BlockMarks:
     """Marks in a run's folder of blocks: ID.PROCESS.running, empty, and ID.deaths, a number."""
 
     folder: Path
+    """The folder of the finished blocks."""
 
     def start(self, block: str) -> None:
         """This process begins with a block."""
@@ -33,7 +34,7 @@ class Flights:
             self._mark(block).unlink()
 
     def deaths(self, block: str) -> int:
-        """How many processes died over this block while their supervisor lived."""
+        """The number of processes that died over this block while their supervisor lived."""
         try:
             return int((self.folder / f"{block}.deaths").read_text() or 0)
         except (FileNotFoundError, ValueError):
@@ -44,7 +45,7 @@ class Flights:
         (self.folder / f"{block}.deaths").unlink(missing_ok=True)
 
     def blame(self, pid: int) -> str | None:
-        """Count the death of a process of this machine on the block that it had in flight; returns that block."""
+        """Count the death of a process of this machine on the block that it worked on; returns that block."""
         for mark in self.folder.glob(f"*.{process_name(pid)}.running"):
             block = mark.name.partition(".")[0]
             publish(self.folder / f"{block}.deaths", str(self.deaths(block) + 1).encode())

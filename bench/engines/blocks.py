@@ -1,4 +1,4 @@
-"""Blocks tried: attack what their clients released, or take what was found for others, and score what came back."""
+"""Work on blocks: attack the releases of their clients, or take another client's reconstructions, and score them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from bench.devices import budget, compile_costs, trials_that_fit
 from bench.engines.work import Item, OnStart, Outcome, Tools, Watch, Work, first_line
 from bench.grid.cells import Block
 from bench.plan.groups import Group
-from bench.trial.clients import Released, attack_seeds, observe
+from bench.trial.clients import Release, attack_seeds, observe
 from bench.trial.contract import Diverged
-from bench.trial.trial import Attacked, attack_in_chunks, rows_of, stored_arrays
+from bench.trial.trial import BlockReconstruction, attack_in_chunks, rows_of, stored_arrays
 
 
 class OutOfTime(Exception):
@@ -47,6 +47,7 @@ class GroupWork(BlockWork):
     """
 
     group: Group
+    """The blocks, and how they were run before, if they were begun."""
 
     @property
     def items(self) -> Sequence[Block]:
@@ -63,7 +64,7 @@ class GroupWork(BlockWork):
     def wants(self, item: Item) -> bool:
         return item.id not in self.group.done
 
-    def attempt(self, tools: Tools, on_start: OnStart, watch: Watch) -> Iterator[Outcome]:
+    def outcomes(self, tools: Tools, on_start: OnStart, watch: Watch) -> Iterator[Outcome]:
         start = partial(on_start, self.group)
         if len(self.items) > 1:
             try:
@@ -80,7 +81,7 @@ class GroupWork(BlockWork):
     def _attacked(self, tools: Tools, on_start: Callable[[Choice], None], watch: Watch) -> list[Outcome]:
         blocks, settings = self.items, tools.settings
         # Neither training nor the clients' work counts as the attack's time.
-        released = [tools.clients.release(block, partial(watch.training, block)) for block in blocks]
+        releases = [tools.clients.release(block, partial(watch.training, block)) for block in blocks]
         started = time.perf_counter()
         limit = None if settings.timeout is None else settings.timeout * len(blocks)
 
@@ -92,7 +93,7 @@ class GroupWork(BlockWork):
         attack = tools.registry.build("attack", blocks[0].cell.attack)
         execution = _execution(self.group, attack.restarts, tools)
         with listening(on_iteration), executing(execution, on_start) as choices:
-            attacked, chunk = _in_fitting_chunks(blocks, attack, released, tools)
+            attacked, chunk = _in_fitting_chunks(blocks, attack, releases, tools)
         cost = {
             "chunk": chunk,
             "execution": [asdict(choice) for choice in choices],
@@ -101,68 +102,74 @@ class GroupWork(BlockWork):
         }
         return [
             _scored(block, sent, found, cost, tools)
-            for block, sent, found in zip(blocks, released, attacked, strict=True)
+            for block, sent, found in zip(blocks, releases, attacked, strict=True)
         ]
 
 
 @dataclass(frozen=True)
 class WrongImageWork(BlockWork):
-    """A block of the control `wrong_image`; `lent` is what was found for another client, or why there is nothing."""
+    """The work on a block of the control `wrong_image`."""
 
     block: Block
-    lent: Attacked | Exception
+    """The control's block."""
+    source: BlockReconstruction | Exception
+    """The reconstruction of another client, or the reason for which there is none."""
 
     @property
     def items(self) -> Sequence[Block]:
         return (self.block,)
 
-    def attempt(self, tools: Tools, on_start: OnStart, watch: Watch) -> Iterator[Outcome]:
+    def outcomes(self, tools: Tools, on_start: OnStart, watch: Watch) -> Iterator[Outcome]:
         yield self.guarded(self.block, lambda: self._compared(tools, watch))
 
     def _compared(self, tools: Tools, watch: Watch) -> Outcome:
-        released = tools.clients.release(self.block, partial(watch.training, self.block))
-        if isinstance(self.lent, Exception):
-            raise self.lent
-        return _scored(self.block, released, self.lent, {"chunk": None, "seconds": 0.0}, tools)
+        release = tools.clients.release(self.block, partial(watch.training, self.block))
+        if isinstance(self.source, Exception):
+            raise self.source
+        return _scored(self.block, release, self.source, {"chunk": None, "seconds": 0.0}, tools)
 
 
-def scores(block: Block, released: Released, attacked: Attacked, seconds: float, tools: Tools) -> dict[str, Any]:
+def scores(
+    block: Block, release: Release, reconstruction: BlockReconstruction, seconds: float, tools: Tools
+) -> dict[str, Any]:
     """The rows of the block's images, and what belongs to all of them."""
     cell = block.cell
     attack = None if cell.borrows else tools.registry.build("attack", cell.attack)
-    rows, shared = rows_of(block, released, attacked, attack, tools.clients.dataset(cell.setting))
+    rows, shared = rows_of(block, release, reconstruction, attack, tools.clients.dataset(cell.setting))
     return {"images": [{**row, "seconds": seconds / len(rows)} for row in rows], **shared}
 
 
-def _scored(block: Block, released: Released, attacked: Attacked, cost: dict[str, Any], tools: Tools) -> Outcome:
+def _scored(
+    block: Block, release: Release, reconstruction: BlockReconstruction, cost: dict[str, Any], tools: Tools
+) -> Outcome:
     started = time.perf_counter()
     result = {
         "status": "ok",
         "reason": None,
-        **scores(block, released, attacked, cost["seconds"], tools),
-        "update_sha256": released.digest,
-        "weights": {"accuracy": released.weights.accuracy, "recipe": released.weights.recipe_digest},
+        **scores(block, release, reconstruction, cost["seconds"], tools),
+        "update_sha256": release.digest,
+        "weights": {"accuracy": release.weights.accuracy, "recipe": release.weights.recipe_digest},
         "cost": {**cost, "scoring_seconds": time.perf_counter() - started},
     }
-    return Outcome(block, result, stored_arrays(attacked))
+    return Outcome(block, result, stored_arrays(reconstruction))
 
 
 def _in_fitting_chunks(
-    blocks: Sequence[Block], attack: Attack, released: list[Released], tools: Tools
-) -> tuple[list[Attacked], int]:
-    """What the attack made of every block, and how many trials it was shown at a time: as many as memory holds."""
+    blocks: Sequence[Block], attack: Attack, releases: list[Release], tools: Tools
+) -> tuple[list[BlockReconstruction], int]:
+    """The attack's reconstruction of every block, and the number of trials at a time: as many as memory holds."""
     cell = blocks[0].cell
     means = tools.clients.class_means(cell.setting, cell.threat) if cell.control else None
     public = tools.clients.public(cell.setting) if attack.needs_public else None
     # A floor of public images is as high as images alone make it: it need not guess labels.
     threat = replace(cell.threat, labels="known") if cell.control and cell.threat.public else cell.threat
-    seen = joined([observe(sent, threat, means, public) for sent in released]).to(tools.device)
-    truth = torch.cat([sent.truth for sent in released])
-    labels = torch.cat([sent.labels for sent in released])
+    seen = joined([observe(sent, threat, means, public) for sent in releases]).to(tools.device)
+    truth = torch.cat([sent.truth for sent in releases])
+    labels = torch.cat([sent.labels for sent in releases])
     seeds = [seed for block in blocks for seed in attack_seeds(block)]
     chunk = len(seeds)
     if not attack.joint:  # The engine cuts the lanes of the others, all with one program.
-        fits = trials_that_fit(released[0].task, released[0].params, attack.restarts, tools.device)
+        fits = trials_that_fit(releases[0].task, releases[0].params, attack.restarts, tools.device)
         chunk = min(chunk, fits, tools.settings.chunk or fits)
     while True:
         try:
@@ -177,7 +184,7 @@ def _in_fitting_chunks(
         if tools.device.type == "cuda":
             torch.cuda.empty_cache()
         chunk = -(-chunk // 2)
-    sizes = [len(sent.truth) for sent in released]
+    sizes = [len(sent.truth) for sent in releases]
     return [attacked.at(slice(end - size, end)) for end, size in zip(accumulate(sizes), sizes, strict=True)], chunk
 
 
