@@ -41,7 +41,8 @@ class Attack:
     treat every trial by itself, through `descend` or `minimise`: trials of several cells may then be attacked in one
     call. `takes_own_weights` marks those that also honour `Observation.own_weights`. `simulates` marks those that
     simulate the client's work, and with it whatever defense the observation knows: they adapt. `recovers_labels` marks
-    those that find the labels by themselves, also where they are granted.
+    those that find the labels by themselves, also where they are granted. `needs_public` marks those that learn from
+    `Observation.public`: without it they are skipped.
     """
 
     control: ClassVar[bool] = False
@@ -49,6 +50,7 @@ class Attack:
     takes_own_weights: ClassVar[bool] = False
     simulates: ClassVar[bool] = False
     recovers_labels: ClassVar[bool] = False
+    needs_public: ClassVar[bool] = False
     restarts = 1  # of each trial; a subclass with more has it as a parameter
 
     def __init_subclass__(cls) -> None:
@@ -57,7 +59,7 @@ class Attack:
             raise TypeError(f"attack {cls.__name__} does not implement reconstruct")
         if "reconstruct" in vars(cls):
             # Who replaces the method says anew what it may be given.
-            for name in ("joint", "takes_own_weights", "simulates", "recovers_labels"):
+            for name in ("joint", "takes_own_weights", "simulates", "recovers_labels", "needs_public"):
                 setattr(cls, name, vars(cls).get(name, False))
 
     def check(self, task: Task, labels: str) -> None:

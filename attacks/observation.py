@@ -14,6 +14,24 @@ from defenses.task import Batch, Params, Task, Update, squared_norm
 
 
 @dataclass(frozen=True)
+class PublicImages:
+    """Public images that the server holds, none of them attacked: uint8 `images` (n c h w), int64 `labels` (n,).
+
+    `digest` is the SHA-256 of both.
+    """
+
+    images: Tensor
+    labels: Tensor
+    digest: str
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device | str) -> PublicImages:
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+
+
+@dataclass(frozen=True)
 class Observation:
     """The updates of t trials, all of one task and one set of weights.
 
@@ -25,6 +43,7 @@ class Observation:
     of its own: `params` holds (t, *shape) too. `defense` simulates the defense where the threat model grants its
     knowledge, and is None where it does not or nobody has written a surrogate. `batch_statistics`, named as by
     `defenses.batch_norm.batch_statistics`, holds (t, channels) of every batch-norm layer where the client sends them.
+    `public` are the images that the server holds where the threat model grants any.
     """
 
     task: Task
@@ -37,6 +56,7 @@ class Observation:
     own_weights: bool = False
     defense: Simulation | None = None
     batch_statistics: dict[str, Tensor] | None = None
+    public: PublicImages | None = None
 
     @property
     def trials(self) -> int:
@@ -74,6 +94,7 @@ class Observation:
             labels=None if self.labels is None else self.labels.to(device),
             class_means=None if self.class_means is None else self.class_means.to(device, dtype),
             batch_statistics=None if sent is None else {name: s.to(device, dtype) for name, s in sent.items()},
+            public=None if self.public is None else self.public.to(device),
         )
 
 
@@ -81,8 +102,8 @@ def joined(observations: list[Observation]) -> Observation:
     """The trials of several observations as one.
 
     They must agree in all but updates, labels, batch statistics and weights: in the architecture with its buffers, the
-    schedule, the threat model, the scale and the defense. Weights are shared when they are equal, else every trial gets
-    its own.
+    schedule, the threat model, the scale, the defense and the public images. Weights are shared when they are equal,
+    else every trial gets its own.
     """
     first = observations[0]
     stacked = lambda fields: {name: torch.cat([field[name] for field in fields]) for name in fields[0]}  # noqa: E731

@@ -23,8 +23,9 @@ class Switch:
     short: str = ""
     """The subject in a label of an attack."""
     since: int = 0
-    """0: it was always there. Else the place of its column in `bench.columns.EARLIER`: ids leave it out at its default,
-    and readers give that default to what was written before."""
+    """0: it was always there. Else ids leave it out at its default, and readers give that default to what was written
+    before. 1: it joined before a board was published. 2: it joined after, and plans, `run.toml` and entries leave it
+    out at its default too: what is published stays what it is."""
 
 
 def _secret(default: Any, meaning: str, since: int = 0) -> Any:
@@ -47,10 +48,12 @@ class ThreatModel:
     - `batch_norm`: what is known of the inputs of batch-norm layers over the private batch: "running" (only the
       running statistics, public buffers of the model, for a guess), "batch" (the client also sends mean and
       variance of its batch, as clients do whose buffers are aggregated) or "unknown" (nothing is guessed).
+    - `public`: true: the server holds public images, none of them attacked.
 
     A field that is added here is an axis of grids, a part of ids, a column of results and of the tables' texts; only
     what acts on it is left to write. The class is that of the SoK of gradient inversion (USENIX Security 2025):
-    B, basic knowledge; C, with the client's training details; E, with statistics of the client's data.
+    B, basic knowledge; C, with the client's training details; D, with surrogate data; E, with statistics of the
+    client's data.
     """
 
     labels: Literal["known", "recovered", "joint"] = _secret(
@@ -68,7 +71,13 @@ class ThreatModel:
         "running",
         "running: the model's own statistics, if it was trained, guide `see_through_gradients`; batch: the client also "
         "sends mean and variance of its batch at every batch-norm layer; unknown: neither is used",
-        since=4,
+        since=1,
+    )
+    public: bool = _fact(
+        False,
+        "public images",
+        "`true`: the server holds public images of the dataset, none of them attacked (`grid.public`)",
+        since=2,
     )
 
     @property
@@ -81,6 +90,8 @@ class ThreatModel:
         """The SoK's letter; the schedule is a detail only where the client takes local steps."""
         if self.batch_norm == "batch":
             return "E"
+        if self.public:
+            return "D"
         return "C" if (local_steps and self.schedule_known) or self.defense_known else "B"
 
 

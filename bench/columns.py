@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 from attacks.threat import switches
 
-Role = Literal["id", "setting", "secret", "fact", "attack", "defense", "claim", "seed", "schedule"]
+Role = Literal["id", "setting", "secret", "fact", "attack", "defense", "claim", "held", "seed", "schedule"]
 """The subject of a column: the cell's id; the setting that all cells of a comparison share; a secret of the client that
 the server is granted, or a published fact that it may use (the threat model's fields); the attack or the defense; a
-claim of the plan about the two; the seed; the client's work."""
+claim of the plan about the two; the public images that the server holds; the seed; the client's work."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class Column:
     is_json: bool = False
     """True if it holds JSON as text, which entries hold as objects."""
     since: int = 0
-    """0: it is in every plan. Else its place among the columns that older plans lack."""
+    """0: it is in every plan. 1: plans from before it joined lack it. 2: it joined after boards were published, and
+    plans and entries leave it out at its default."""
     default: Any = None
     """The value that readers give to plans that lack it."""
 
@@ -43,21 +44,24 @@ COLUMNS: tuple[Column, ...] = (
     Column("weights", "setting", is_key=True),
     Column("attack", "attack", is_key=True),
     Column("attack_name", "attack"),
-    Column("attack_parameters", "attack", is_summarised=False, is_json=True, since=3, default="{}"),
+    Column("attack_parameters", "attack", is_summarised=False, is_json=True, since=1, default="{}"),
     Column("attack_order", "attack"),
     Column("control", "attack"),
-    Column("recovers_labels", "attack", is_summarised=False, since=5, default=False),
+    Column("recovers_labels", "attack", is_summarised=False, since=1, default=False),
     Column("defense", "defense", is_key=True),
     Column("defense_name", "defense"),
     Column("defense_order", "defense", is_entered=False),
     Column("defense_parameters", "defense", is_json=True),
     Column("audited", "claim", since=1, default=True),
-    Column("adapts", "claim", is_summarised=False, since=2, default=False),
+    Column("adapts", "claim", is_summarised=False, since=1, default=False),
     *(
         Column(s.name, "fact" if s.subject else "secret", is_key=True, since=s.since, default=s.default)
         for s in switches()
     ),
     Column("threat_class", "claim"),
+    Column("public_images", "held", since=2, default=0),
+    Column("public_left_out", "held", since=2, default=0),
+    Column("public_sha256", "held", since=2, default=""),
     Column("seed", "seed", is_key=True, is_summarised=False),
     Column("images_per_update", "schedule"),
     Column("local_steps", "schedule"),
@@ -81,10 +85,23 @@ QUESTION = [name for name in SETTING if name not in FACTS]
 """Columns that the defenses of one ranking share: the secrets that the server is granted are part of the question."""
 METHOD = [c.name for c in COLUMNS if c.role in ("attack", "defense", "claim", "schedule") and c.is_summarised]
 """Columns of a row of a summary beside its setting."""
-EARLIER = {c.name: c.default for c in sorted(COLUMNS, key=lambda column: column.since) if c.since}
+EARLIER = {c.name: c.default for c in COLUMNS if c.since}
 """Column -> its value in plans that are older than the column."""
+LATER = {c.name: c.default for c in COLUMNS if c.since > 1}
+"""Column -> the value at which plans and entries leave it out: it joined after boards were published."""
+
+
+def as_published(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row as plans and entries hold it: without what joined after boards were published, where it is as always."""
+    return {name: value for name, value in row.items() if name not in LATER or value != LATER[name]}
 
 
 def facts_of(row: Mapping[str, Any]) -> tuple[bool, ...]:
     """The published facts that a row's attack was granted, in the order of `FACTS`."""
     return tuple(bool(row[name]) for name in FACTS)
+
+
+def granted_text(*granted: bool) -> str:
+    """Words behind an attack's name about the published facts (`FACTS`) that are not as usual."""
+    told = zip((switch for switch in switches() if switch.subject), granted, strict=True)
+    return "".join(f", {fact.short}{'' if has else ' not'} known" for fact, has in told if has != fact.default)

@@ -231,4 +231,6 @@ def watched(seen: Observation) -> dict[str, Tensor]:
     named |= {f"params[{name!r}]": p for name, p in seen.params.items()}
     named |= {f"buffer {name}": b for name, b in seen.task.model.named_buffers()}
     optional = {"labels": seen.labels, "class_means": seen.class_means}
+    if seen.public is not None:
+        optional |= {"public images": seen.public.images, "public labels": seen.public.labels}
     return named | {name: tensor for name, tensor in optional.items() if tensor is not None}

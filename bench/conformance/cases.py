@@ -13,12 +13,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
+from torch.nn.functional import interpolate
 
 from attacks.attack import Attack, Reconstruction, UnsupportedPair
-from attacks.observation import Observation
+from attacks.observation import Observation, PublicImages
 from attacks.threat import ThreatModel
 from bench.conformance.findings import NotApplicable
+from bench.data.dataset import digest_of
 from bench.engines.run import prepare
 from bench.grid.config import from_toml
 from bench.registry.registry import Registry
@@ -123,8 +125,17 @@ def release(setting: str, defense: str) -> tuple[Release, Tensor | None]:
 
 def observation(setting: str, defense: str = "none", **threat: Any) -> tuple[Observation, list[int]]:
     """A server's observation of a setting's clients, in float64, and one seed per trial."""
-    seen = observe(release(setting, defense)[0], ThreatModel(**threat), release(setting, defense)[1])
+    released, means = release(setting, defense)
+    seen = observe(released, ThreatModel(**threat), means, public_images(released.task))
     return seen.to("cpu", torch.float64), [11 + trial for trial in range(seen.trials)]
+
+
+def public_images(task: Task) -> PublicImages:
+    """Two hundred smooth images of noise, of every class alike: small sets have no training half."""
+    coarse = torch.rand((200, task.input_shape[0], 4, 4), generator=Generator().manual_seed(0))
+    images = (interpolate(coarse, task.input_shape[1:], mode="bilinear") * 255).to(torch.uint8)
+    labels = torch.arange(len(images)) % task.classes
+    return PublicImages(images, labels, digest_of(images, labels))
 
 
 def itself(subject: Subject) -> Iterator[Subject]:
@@ -154,7 +165,8 @@ def defense_case(defense: Defense, dtype: torch.dtype) -> DefenseCase:
 def attack_case(attack: Attack, setting: str, client: str, labels: str) -> AttackCase:
     """Two clients of two images, as named in `SETTINGS` and `CLIENTS`, under a threat model."""
     defense, known = CLIENTS[client]
-    seen, seeds = observation(setting, defense, labels=labels, schedule_known=known)
+    public = attack.needs_public
+    seen, seeds = observation(setting, defense, labels=labels, schedule_known=known, public=public)
     return AttackCase(attack, seen, seeds, f"{setting}, {client}, labels {labels}")
 
 

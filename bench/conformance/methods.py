@@ -28,7 +28,7 @@ images = {images}
 attacks = {attacks}
 defenses = {defenses}
 controls = false
-threat = {{ labels = "known", defense_known = [false, true] }}
+threat = {{ labels = "known", defense_known = [false, true], public = {held} }}
 [engine]
 device = "cpu"
 execution = "eager"
@@ -62,6 +62,7 @@ def runs_as_a_cell(subject: Subject) -> None:
     reason = ""
     for dataset, model in SETTINGS.values():
         grid = {"dataset": dataset, "model": model, "threads": torch.get_num_threads(), **_methods(subject)}
+        grid["held"] = "true" if subject.kind == "attack" and subject.method.needs_public else "false"
         with TemporaryDirectory() as folder:
             try:
                 config = from_toml(_GRID.format(**grid), subject.registry, "the grid of the rule run")

@@ -83,11 +83,7 @@ class Dataset:
         A class without training images gets the mean of all.
         """
         training = self.training()
-        if training is None:
-            return None
-        pixels, labels = training
-        groups = [pixels[labels == label] for label in range(self.classes)]
-        return torch.stack([_mean(group if len(group) else pixels) for group in groups])
+        return None if training is None else class_means(*training, self.classes)
 
     def digest(self, indices: Sequence[int]) -> str:
         """SHA-256 of the pixels and labels of these images, in this order."""
@@ -100,6 +96,12 @@ class Dataset:
         All of them in a smaller dataset. The same whatever is attacked, how many at a time, and in which block.
         """
         return torch.randperm(len(self), generator=torch.Generator().manual_seed(0)).tolist()[:size]
+
+
+def class_means(pixels: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """Mean image of each class (classes c h w) in [0, 1]; the mean of all for a class without images."""
+    groups = [pixels[labels == label] for label in range(classes)]
+    return torch.stack([_mean(group if len(group) else pixels) for group in groups])
 
 
 def in_memory(pixels: Tensor) -> Callable[[list[int]], Tensor]:

@@ -159,8 +159,11 @@ def _in_fitting_chunks(
 ) -> tuple[list[BlockReconstruction], int]:
     """The attack's reconstruction of every block, and the number of trials at a time: as many as memory holds."""
     cell = blocks[0].cell
-    means = tools.clients.class_means(cell.setting) if cell.control else None
-    seen = joined([observe(sent, cell.threat, means) for sent in releases]).to(tools.device)
+    means = tools.clients.class_means(cell.setting, cell.threat) if cell.control else None
+    public = tools.clients.public(cell.setting) if attack.needs_public else None
+    # A floor of public images is as high as images alone make it: it need not guess labels.
+    threat = replace(cell.threat, labels="known") if cell.control and cell.threat.public else cell.threat
+    seen = joined([observe(sent, threat, means, public) for sent in releases]).to(tools.device)
     truth = torch.cat([sent.truth for sent in releases])
     labels = torch.cat([sent.labels for sent in releases])
     seeds = [seed for block in blocks for seed in attack_seeds(block)]

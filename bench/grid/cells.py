@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from attacks.threat import ThreatModel
-from bench.grid.sections import DatasetSpec, Weights
+from bench.grid.sections import DatasetSpec, Public, Weights
 from bench.registry.specs import ChainSpec, MethodSpec, chain_label, chain_name
 from defenses.schedule import Mode, Schedule
 
@@ -36,6 +36,10 @@ class Setting:
     """The defenses of the grid that changed the architecture; their names alone are part of the identity."""
     mode: Mode = "eval"
     """The statistics by which the client's batch-norm layers normalise."""
+    public: Public | None = None
+    """The grid's section on public images where one of its threat models grants any."""
+    attacked: int = 0
+    """Number of attacked images of which the public ones hold no copy."""
 
     @property
     def prepared_by(self) -> tuple[str, ...]:
@@ -48,19 +52,39 @@ class Setting:
         return self.model.label + suffix + (", client in train mode" if self.mode == "train" else "")
 
     @property
+    def trains_beside_public(self) -> bool:
+        """Whether its weights are trained on the set that the public images come from: on its other half."""
+        if self.public is None or self.weights.epochs is None:
+            return False
+        return (self.weights.dataset or self.dataset.name) == (self.public.dataset or self.dataset.name)
+
+    @property
     def identity(self) -> dict[str, Any]:
         dataset: dict[str, Any] = {"name": self.dataset.name, "size": self.dataset.size}
         if self.dataset.name == "folder":
             dataset["root"] = self.dataset.root
         # Choices that were added later are left out where they are as they always were.
+        half = {"beside_public": True} if self.trains_beside_public else {}
         return {
             **({"mode": self.mode} if self.mode != "eval" else {}),
             "dataset": dataset,
             "model": self.model.canonical,
-            "weights": self.weights.model_dump(exclude={"root", "download"}),
+            "weights": self.weights.model_dump(exclude={"root", "download"}) | half,
             "client": asdict(self.client),
             "prepared_by": list(self.prepared_by),
         }
+
+
+@dataclass(frozen=True)
+class PublicSet:
+    """The public images of a cell in figures."""
+
+    count: int = 0
+    """Number of images."""
+    left_out: int = 0
+    """Number of copies of attacked images that were left out."""
+    digest: str = ""
+    """SHA-256 of images and labels."""
 
 
 @dataclass(frozen=True)
@@ -95,11 +119,16 @@ class Cell:
     """True if attacks that simulate the client here leave nothing of the defense out."""
     recovers_labels: bool = False
     """True if the attack is about labels, not about images."""
+    public: PublicSet = PublicSet()
+    """The public images that the threat model grants, in figures."""
 
     @cached_property
     def id(self) -> str:
         """16 hexadecimal digits of the choices; the number of images is not among them."""
-        return _digest({**self.client_identity, "attack": self.attack.canonical, "threat": self.threat.identity})[:16]
+        granted = self.setting.public.identity if self.threat.public and self.setting.public is not None else None
+        public = {} if granted is None else {"public_images": granted}
+        own = {"attack": self.attack.canonical, "threat": self.threat.identity}
+        return _digest({**self.client_identity, **own, **public})[:16]
 
     @property
     def client_identity(self) -> dict[str, Any]:

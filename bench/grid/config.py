@@ -31,7 +31,9 @@ from bench.grid.sections import (
     Expect,
     GridSection,
     Positive,
+    Public,
     Seeds,
+    Since,
     Threat,
     Utility,
     Weights,
@@ -76,6 +78,7 @@ class Grid(GridSection):
     attacks: tuple[_Spec, ...]
     defenses: tuple[tuple[_Spec, ...], ...]
     threat: Threat = Threat()
+    public: Annotated[Public, Since(2)] = Public()
     client: Client = Client()
     controls: StrictBool = True
 

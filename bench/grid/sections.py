@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,11 +13,13 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     Strict,
     StrictBool,
     StrictInt,
     StrictStr,
     create_model,
+    model_serializer,
     model_validator,
 )
 
@@ -60,10 +63,31 @@ def _check_dataset(name: str, parameters: dict[str, object]) -> None:
         raise ValueError(f": {error}") from error
 
 
+@dataclass(frozen=True)
+class Since:
+    """Marks a key that was added after boards were published, in `Annotated`: it is written only away from its default.
+
+    So the resolved configuration of a published board stays what its entries state.
+    """
+
+    round: int
+    """The round of boards after which the key joined."""
+
+
 class GridSection(BaseModel):
     """A table of the grid file: unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_serializer(mode="wrap")
+    def _written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        later = {
+            name
+            for name, field in type(self).model_fields.items()
+            if any(isinstance(mark, Since) for mark in field.metadata)
+            and getattr(self, name) == field.get_default(call_default_factory=True)
+        }
+        return {name: value for name, value in handler(self).items() if name not in later}
 
 
 class DatasetSpec(GridSection):
@@ -144,10 +168,45 @@ class Weights(GridSection):
         )
 
 
+class Public(GridSection):
+    """The server's public images where `threat.public` grants them: at most `count`, from the half of a training set.
+
+    `dataset` None is the grid's own; `root`, `download` and `size` are of `dataset`. Copies of attacked images are left
+    out, and refused in a `dataset` that is named. Weights are then trained on the other half of the same training set.
+    """
+
+    count: Positive = 10_000
+    dataset: StrictStr | None = None
+    root: StrictStr | None = None
+    download: StrictBool | None = None
+    size: Positive | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_count(cls, value: object) -> object:
+        return {"count": value} if isinstance(value, int) else value
+
+    @model_validator(mode="after")
+    def _takes_these(self) -> Public:
+        given = {key: getattr(self, key) for key in ("root", "download", "size")}
+        if self.dataset is not None:
+            _check_dataset(self.dataset, given)
+        elif any(value is not None for value in given.values()):
+            raise ValueError("root, download and size need a dataset: the name of the public set")
+        return self
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The choices that decide the images, beside the attacked ones."""
+        return self.model_dump(exclude={"root", "download"}, exclude_none=True)
+
+
 def _axis(switch: Switch) -> Any:
     """The type of the key that lists values of a field of the threat model, and its default."""
     value = StrictBool if switch.kind is bool else switch.kind
-    return Annotated[tuple[value, ...], BeforeValidator(as_list), AfterValidator(without_duplicates)], (switch.default,)
+    axis = Annotated[tuple[value, ...], BeforeValidator(as_list), AfterValidator(without_duplicates)]
+    # Published configurations hold the key of every switch of their time.
+    return (axis if switch.since < 2 else Annotated[axis, Since(switch.since)]), (switch.default,)
 
 
 _Axes: Any = create_model("_Axes", __base__=GridSection, **{switch.name: _axis(switch) for switch in switches()})
@@ -222,7 +281,8 @@ class BoardRules(GridSection):
 
     `summary` is one sentence. `required` are the labels of the grid's attacks, all of which every defense must face.
     `margin`, `minimum_images` and `alpha` are those of `leaderboards.ranking.verdicts.RankingRule`. `metrics` are what
-    an entry must have measured wherever it can be.
+    an entry must have measured wherever it can be. `rules` names the rules of floors, verdicts and ranks: a board is
+    judged by those of its time.
     """
 
     title: StrictStr
@@ -233,6 +293,7 @@ class BoardRules(GridSection):
     minimum_images: Positive = 100
     alpha: Annotated[Number, Field(gt=0, lt=1)] = 0.05
     limits: EntryLimits = EntryLimits()
+    rules: Annotated[Literal[1], Since(2)] = 1
 
 
 class Utility(GridSection):

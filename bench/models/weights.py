@@ -126,9 +126,11 @@ def load_weights(
     recipe: Recipe | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
+    training_set: Dataset | None = None,
 ) -> LoadedWeights:
     """Place the `wanted` weights in a fresh `model`, left in eval mode on the CPU.
 
+    `training_set` is what to train on where it is not the one that `wanted` names.
     Training starts from the model's own weights, so that an architecture changed beforehand is trained as it is,
     and is kept by the hash of everything that determines it. Raises `ConfigurationError` when there is nothing to
     train on, a checkpoint does not fit, or training diverges.
@@ -139,7 +141,7 @@ def load_weights(
     if wanted.epochs is None:
         state = state_of(model)
         return LoadedWeights(wanted.label, digest_of_state(state), None, 0, state)
-    source = _training_set(wanted, dataset)
+    source = training_set or _training_set(wanted, dataset)
     pixels, labels = _training_split(source, dataset, wanted)
     recipe = recipe or _recipe(model, wanted, dataset)
     digest = recipe_digest(model, pixels, labels, wanted.epochs, seed, recipe, device)
@@ -152,7 +154,9 @@ def load_weights(
     return LoadedWeights(wanted.label, digest, kept, wanted.epochs, state_of(model))
 
 
-def check_weights(model: Classifier, wanted: WeightsSpec, *, dataset: Dataset) -> str | None:
+def check_weights(
+    model: Classifier, wanted: WeightsSpec, *, dataset: Dataset, training_set: Dataset | None = None
+) -> str | None:
     """Raise `ConfigurationError` where `load_weights` would, but train nothing and leave the model as it is.
 
     Returns a SHA-256 of what a checkpoint holds.
@@ -162,15 +166,17 @@ def check_weights(model: Classifier, wanted: WeightsSpec, *, dataset: Dataset) -
         load_state(copy.deepcopy(model), state, str(wanted.checkpoint))
         return digest_of_state(state)
     if wanted.epochs is not None:
-        _training_split(_training_set(wanted, dataset), dataset, wanted)
+        _training_split(training_set or _training_set(wanted, dataset), dataset, wanted)
     return None
 
 
-def training_seconds(model: Classifier, wanted: WeightsSpec, *, dataset: Dataset, seed: int) -> float:
+def training_seconds(
+    model: Classifier, wanted: WeightsSpec, *, dataset: Dataset, seed: int, training_set: Dataset | None = None
+) -> float:
     """Seconds that `load_weights` would train, measured on a copy by a few steps; 0 where it need not train."""
     if wanted.epochs is None:
         return 0.0
-    pixels, labels = _training_split(_training_set(wanted, dataset), dataset, wanted)
+    pixels, labels = _training_split(training_set or _training_set(wanted, dataset), dataset, wanted)
     recipe = _recipe(model, wanted, dataset)
     digest = recipe_digest(model, pixels, labels, wanted.epochs, seed, recipe, "cpu")
     if (cache_folder() / f"{digest}.safetensors").exists():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bench.columns import as_published
 from bench.errors import ConfigurationError
 from bench.grid.config import to_toml
 from bench.grid.sections import Utility
@@ -46,7 +47,7 @@ def begin(store: Store, plan: Plan, clients: Clients) -> None:
         "dataset_provenance": dataset.provenance,
         "expect": None if plan.config.expect is None else plan.config.expect.model_dump(),
         "notes": list(plan.notes),
-        "cells": [described(cell, plan) for cell in plan.cells],
+        "cells": [as_published(described(cell, plan)) for cell in plan.cells],
         "jobs": described_jobs(plan, clients),
     }
     store.write_text("plan.json", json.dumps(content, indent=1))
@@ -74,6 +75,9 @@ def described(cell: Cell, plan: Plan) -> dict[str, Any]:
         "defense_parameters": json.dumps([part.parameters for part in cell.defense]),
         **asdict(threat),
         "threat_class": threat.sok_class(local_steps=not cell.schedule.sends_gradient),
+        "public_images": cell.public.count,
+        "public_left_out": cell.public.left_out,
+        "public_sha256": cell.public.digest,
         "seed": cell.seed,
         "images_per_update": cell.schedule.images,
         "local_steps": 0 if cell.schedule.sends_gradient else cell.schedule.steps,

@@ -190,8 +190,9 @@ class Cost:
         cell = block.cell
         attack: Attack = self.registry.build("attack", cell.attack)
         release = self.clients.release(block)
-        means = self.clients.class_means(cell.setting) if cell.control else None
-        seen = observe(release, cell.threat, means).to(self.device)
+        means = self.clients.class_means(cell.setting, cell.threat) if cell.control else None
+        public = self.clients.public(cell.setting) if attack.needs_public else None
+        seen = observe(release, cell.threat, means, public).to(self.device)
         seeds = attack_seeds(block) * blocks
         fits = self.chunk or len(seeds)
         if attack.joint:

@@ -60,7 +60,10 @@ def block_fingerprints(
         also += [str([part.canonical for own in cell.setting.preparers for part in own])]
         if precision != "float32" and not (cell.borrows or cell).control:
             also.append(precision)
-        if cell.attack.name == "class_mean":
+        source = registry.cls("attack", (cell.borrows or cell).attack.name)
+        if cell.threat.public and (source.needs_public or cell.attack.name == "class_mean"):
+            also.append(cell.public.digest)
+        elif cell.attack.name == "class_mean":
             also.append(clients.means_digest(cell.setting))
         for block in cell.blocks(images):
             seen = digest_of_images(cell.setting, block.start, block.stop)

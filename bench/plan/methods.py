@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from attacks.attack import Attack, UnsupportedPair
 from attacks.threat import ThreatModel
 from bench.errors import ConfigurationError
-from bench.grid.cells import PRIOR_SETTINGS
+from bench.grid.cells import PRIOR_SETTINGS, PublicSet
 from bench.grid.config import Config
 from bench.registry.registry import Registry
 from bench.registry.sources import named
@@ -102,8 +102,19 @@ def disclosure(defense: PlannedDefense, task: Task) -> Disclosure:
     return Disclosure(defense.schedule, _is_simulated(defense, own), defense.chain.is_public(own))
 
 
-def obstacle(attack: PlannedAttack, task: Task, threat: ThreatModel, registry: Registry) -> str | None:
-    """The reason why an attack cannot run on a task under a threat model; None where it can."""
+def obstacle(
+    attack: PlannedAttack, task: Task, threat: ThreatModel, registry: Registry, public: PublicSet
+) -> str | None:
+    """The reason why an attack cannot run on a task under a threat model; None where it can.
+
+    `public` tells of the images that the server could hold.
+    """
+    if attack.method.needs_public and not threat.public:
+        return f"{attack.spec.name} needs public images: threat.public = [false, true] grants them"
+    if attack.method.needs_public and not public.count:
+        return (
+            f"{attack.spec.name} needs public images, and the dataset has no training half: name a set in grid.public"
+        )
     try:
         with named(f"attack {attack.spec.label}", passes=UnsupportedPair):
             registry.build("attack", attack.spec).check(task, threat.labels)

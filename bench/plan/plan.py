@@ -9,7 +9,7 @@ from functools import partial
 
 from attacks.threat import ThreatModel
 from bench.errors import ConfigurationError
-from bench.grid.cells import Block, Cell, Setting
+from bench.grid.cells import Block, Cell, PublicSet, Setting
 from bench.grid.config import Config
 from bench.grid.jobs import Job
 from bench.plan.fingerprints import block_fingerprints, job_fingerprints
@@ -81,11 +81,14 @@ def _cells_of(
     """The cells of one setting: threat models slowest, then seeds, then defenses."""
     disclosures = [disclosure(defense, planned.task) for defense in defenses]
     for threat in config.threats:
-        present = [attack for attack in attacks if not _is_left_out(attack, planned.setting, threat, clients)]
-        row = [(attack, obstacle(attack, planned.task, threat, registry)) for attack in present]
+        setting = planned.setting
+        public = clients.public_set(setting) if threat.public else PublicSet()
+        asked = [attack for attack in attacks if not _is_repetition(attack, threat, config.threats)]
+        present = [attack for attack in asked if not _is_left_out(attack, setting, threat, clients)]
+        row = [(attack, obstacle(attack, planned.task, threat, registry, public)) for attack in present]
         for seed in config.grid.seeds:
             for defense, disclosed in zip(defenses, disclosures, strict=True):
-                yield from _row(planned.setting, threat, seed, defense, disclosed, row)
+                yield from _row(setting, threat, seed, defense, disclosed, row, public)
 
 
 def _row(
@@ -95,6 +98,7 @@ def _row(
     defense: PlannedDefense,
     disclosed: Disclosure,
     attacks: list[tuple[PlannedAttack, str | None]],
+    public: PublicSet,
 ) -> list[Cell]:
     """All attacks on one defense, each with why it is skipped, then `wrong_image` for each that it is a control of."""
     common = partial(
@@ -106,6 +110,7 @@ def _row(
         schedule=defense.schedule,
         defense_order=defense.order,
         audited=disclosed.is_audited(threat),
+        public=public,
     )
     adapts = disclosed.is_adapted_to(threat)
     cells: list[Cell] = []
@@ -128,8 +133,20 @@ def _row(
 
 def _is_left_out(attack: PlannedAttack, setting: Setting, threat: ThreatModel, clients: Clients) -> bool:
     """True if an attack has no cells, not even skipped ones: `class_mean` without labels or other images to average."""
-    has_means = threat.labels == "known" and clients.dataset(setting).read_training is not None
+    if threat.public:
+        has_means = clients.public(setting) is not None
+    else:
+        has_means = threat.labels == "known" and clients.dataset(setting).read_training is not None
     return attack.spec.name == "class_mean" and not has_means
+
+
+def _is_repetition(attack: PlannedAttack, threat: ThreatModel, threats: Collection[ThreatModel]) -> bool:
+    """True if public images change nothing for an attack that the grid also asks for without them.
+
+    The floors that take no time are there under both, for the attacks that learn from public images.
+    """
+    spent = not attack.method.control or attack.spec.name == "prior_only"
+    return threat.public and spent and not attack.method.needs_public and replace(threat, public=False) in threats
 
 
 def _notes(

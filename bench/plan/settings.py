@@ -36,9 +36,11 @@ def planned_settings(config: Config, defenses: list[PlannedDefense], clients: Cl
     weights that cannot be had.
     """
     grid = config.grid
+    granted = any(threat.public for threat in config.threats)
+    public, attacked = (grid.public, grid.images) if granted else (None, 0)
     known: set[Setting] = set()
     for model, weights, mode in itertools.product(grid.models, grid.weights, grid.client.mode):
-        bare = Setting(grid.dataset, model, weights, grid.client.schedule, mode=mode)
+        bare = Setting(grid.dataset, model, weights, grid.client.schedule, (), mode, public, attacked)
         _check_images(grid.images, defenses, clients, bare)
         setting, architecture = _shared_architecture(bare, defenses, clients)
         if setting in known:

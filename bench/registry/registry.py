@@ -81,7 +81,11 @@ class Registry:
         return Path(inspect.getfile(self.cls(kind, name)))
 
     def resolve(self, kind: str, spec: MethodSpec) -> MethodSpec:
-        """The spec with every parameter, defaults included, each valid in name, type and range."""
+        """The spec with every parameter, defaults included, each valid in name, type and range.
+
+        A parameter that was added after boards were published (`Parameter.since`) is left out at its default, so that
+        published ids, labels and calls stay what they are.
+        """
         return self._checked(kind, spec)[0]
 
     def build(self, kind: str, spec: MethodSpec) -> Any:
@@ -156,7 +160,10 @@ class Registry:
             raise ConfigurationError(f"{kind} {spec.name}: {error}") from error
         except Exception as error:  # A plugin's own checks may raise anything.
             raise ConfigurationError(f"{kind} {spec.name}: {type(error).__name__}: {error}") from error
-        return MethodSpec.of(spec.name, {**defaults, **values}, defaults), method
+        told = {**defaults, **values}
+        later = {key for key, parameter in known.items() if parameter.since and repr(told[key]) == repr(defaults[key])}
+        told, defaults = ({k: v for k, v in part.items() if k not in later} for part in (told, defaults))
+        return MethodSpec.of(spec.name, told, defaults), method
 
     def _methods(self, kind: str) -> dict[str, ImportableMethod]:
         if kind not in BASES:

@@ -27,6 +27,9 @@ class Parameter:
     """The value where none is given; None when `required`."""
     required: bool = False
     """True if a grid must set it."""
+    since: int = 0
+    """Above 0 if it was added after boards were published, as in
+    `depth: int = field(default=1, metadata={"since": 2})`: specs leave it out at its default."""
 
 
 def subclasses_in(tree: ast.Module, base: str) -> list[ast.ClassDef]:
@@ -51,7 +54,7 @@ def parameters_in(node: ast.ClassDef) -> tuple[Parameter, ...]:
     for statement in node.body:
         if not isinstance(statement, ast.AnnAssign) or not isinstance(statement.target, ast.Name):
             continue
-        text, value = ast.unparse(statement.annotation), statement.value
+        text, value, since = ast.unparse(statement.annotation), statement.value, 0
         if text.partition("[")[0].rpartition(".")[2] == "ClassVar":
             continue
         if isinstance(value, ast.Call) and ast.unparse(value.func).rpartition(".")[2] == "field":
@@ -59,8 +62,9 @@ def parameters_in(node: ast.ClassDef) -> tuple[Parameter, ...]:
             if isinstance(flag := given.get("init"), ast.Constant) and flag.value is False:
                 continue
             value = given.get("default", given.get("default_factory"))
+            since = _since(given.get("metadata"))
         default = None if value is None else _literal(value)
-        found.append(Parameter(statement.target.id, text, default, required=value is None))
+        found.append(Parameter(statement.target.id, text, default, required=value is None, since=since))
     return tuple(found)
 
 
@@ -85,7 +89,8 @@ def parameters_of(cls: type) -> tuple[Parameter, ...]:
             required = default is MISSING
             if field.name == "name":
                 raise ConfigurationError(f"class {cls.__name__}: a grid's tables use the key 'name'; rename the field")
-            found.append(Parameter(field.name, text, None if required else default, required))
+            since = field.metadata.get("since", 0)
+            found.append(Parameter(field.name, text, None if required else default, required, since))
     return tuple(found)
 
 
@@ -150,6 +155,11 @@ def validated(annotation: Any, text: str, value: Any) -> Any:
             allowed = ", ".join(map(repr, get_args(annotation)))
             raise ValueError(f"must be one of {allowed}, got {shown}") from None
         raise ValueError(f"must be {text}, got {shown}") from error
+
+
+def _since(metadata: ast.expr | None) -> int:
+    told = None if metadata is None else _literal(metadata)
+    return told.get("since", 0) if isinstance(told, dict) else 0
 
 
 def _is_class_variable(kind: Any) -> bool:

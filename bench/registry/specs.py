@@ -25,7 +25,8 @@ class MethodSpec:
     name: str
     """The method's name."""
     items: tuple[tuple[str, Value], ...] = ()
-    """(parameter, value) pairs sorted by name: all of them once the registry has resolved the spec."""
+    """(parameter, value) pairs sorted by name: all of them once the registry has resolved the spec, but for those that
+    were added after boards were published and are at their defaults."""
     defaults: tuple[tuple[str, Value], ...] = ()
     """The pairs that the class itself supplies, once the registry has resolved the spec."""
 

@@ -64,7 +64,7 @@ def image_frame(store: Store) -> DataFrame:
 
     rows: list[dict[str, Any]] = []
     for cell, block, status in store.states():
-        identity = EARLIER | {key: v for key, v in cell.items() if key not in ("blocks", "skip")}
+        identity = {key: v for key, v in cell.items() if key not in ("blocks", "skip")}
         if status == "ok":
             record = store.record(block["id"]) or {}
             columns = record_columns(record)
@@ -181,7 +181,7 @@ class Store:
         publish(self.folder / name, text.encode())
 
     def plan(self) -> dict[str, Any]:
-        """The plan that `bench.plan.description.begin` wrote.
+        """The plan that `bench.plan.description.begin` wrote, each cell with all columns.
 
         Raises ConfigurationError when it is damaged or of another version.
         """
@@ -194,7 +194,7 @@ class Store:
         absent = {"cells", "truth", "expect"} - plan.keys()
         if absent:
             raise damaged(path, f"it has no {', '.join(sorted(absent))}")
-        return plan
+        return plan | {"cells": [EARLIER | cell for cell in plan["cells"]]}
 
     def write_arrays(self, path: Path, **arrays: np.ndarray) -> dict[str, Any]:
         """Publish an .npz file of arrays; returns its SHA-256 and size as a record keeps them."""

@@ -11,11 +11,13 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from attacks.observation import Observation
+from attacks.observation import Observation, PublicImages
 from attacks.threat import ThreatModel
-from bench.data.dataset import Dataset, digest_of
+from bench.data.dataset import Dataset, class_means, digest_of
 from bench.data.load import load_dataset
-from bench.grid.cells import Block, Setting
+from bench.data.public import public_split, without_public
+from bench.errors import ConfigurationError
+from bench.grid.cells import Block, PublicSet, Setting
 from bench.grid.sections import Weights
 from bench.models.build import untrained
 from bench.models.training import Progress
@@ -41,17 +43,16 @@ class DataDigests:
     """SHA-256 of the images among which a private one is identified."""
 
 
-def data_digests(dataset: Dataset, weights: Weights) -> DataDigests:
-    """The digests of an attacked dataset and of the dataset that its weights are trained on."""
+def data_digests(dataset: Dataset, weights: Weights, training_set: Dataset | None = None) -> DataDigests:
+    """The digests of an attacked dataset and of the dataset that its weights are trained on.
+
+    `training_set` is that dataset where it is not the one that `weights` name.
+    """
     task = str([dataset.classes, dataset.input_shape, dataset.mean, dataset.std])
     pool = dataset.digest(dataset.pool())
     if weights.epochs is None:
         return DataDigests(task, "", pool)
-    source = dataset
-    if weights.dataset is not None:
-        elsewhere = {"root": weights.root, "download": bool(weights.download), "size": weights.size}
-        source = load_dataset(weights.dataset, **elsewhere)
-    training = source.training()
+    training = (training_set or _training_set(dataset, weights)).training()
     return DataDigests(task, "" if training is None else digest_of(*training), pool)
 
 
@@ -91,6 +92,7 @@ class Clients:
         self._registry = registry
         self._datasets: dict[Any, Dataset] = {}
         self._class_means: dict[Any, Tensor | None] = {}
+        self._public: dict[Any, tuple[PublicImages, int] | None] = {}
         self._data_digests: dict[Setting, DataDigests] = {}
         self._models: OrderedDict[Any, tuple[Classifier, LoadedWeights]] = OrderedDict()
         self._released: OrderedDict[str, Release] = OrderedDict()
@@ -104,7 +106,8 @@ class Clients:
     def data_digests(self, setting: Setting) -> DataDigests:
         """The digests of the setting's datasets, computed once."""
         if setting not in self._data_digests:
-            self._data_digests[setting] = data_digests(self.dataset(setting), setting.weights)
+            half = self._other_half(setting)
+            self._data_digests[setting] = data_digests(self.dataset(setting), setting.weights, half)
         return self._data_digests[setting]
 
     def means_digest(self, setting: Setting) -> str:
@@ -112,11 +115,59 @@ class Clients:
         means = self.class_means(setting)
         return "" if means is None else digest_of(means)
 
-    def class_means(self, setting: Setting) -> Tensor | None:
-        """Mean training image of each class, None without a training split."""
+    def class_means(self, setting: Setting, threat: ThreatModel | None = None) -> Tensor | None:
+        """Mean training image of each class, None without a training split.
+
+        Under a threat model with public images those of the public ones: floors and attacks see the same images.
+        """
+        if threat is not None and threat.public:
+            public = self.public(setting)
+            return None if public is None else class_means(public.images, public.labels, self.dataset(setting).classes)
         if setting.dataset not in self._class_means:
             self._class_means[setting.dataset] = self.dataset(setting).class_means()
         return self._class_means[setting.dataset]
+
+    def public(self, setting: Setting) -> PublicImages | None:
+        """The public images of a setting; None where there is no set to take them from, or none are asked for.
+
+        Raises ConfigurationError for a set of another shape or other classes, and for a named one that holds an
+        attacked image.
+        """
+        found = self._public_split(setting)
+        return None if found is None else found[0]
+
+    def public_set(self, setting: Setting) -> PublicSet:
+        """The public images of a setting in figures."""
+        found = self._public_split(setting)
+        return PublicSet() if found is None else PublicSet(len(found[0]), found[1], found[0].digest)
+
+    def _public_split(self, setting: Setting) -> tuple[PublicImages, int] | None:
+        asked, key = setting.public, (setting.dataset, setting.public, setting.attacked)
+        if asked is None:
+            return None
+        if key not in self._public:
+            own, source = self.dataset(setting), self.dataset(setting)
+            if asked.dataset is not None:
+                source = load_dataset(asked.dataset, root=asked.root, download=bool(asked.download), size=asked.size)
+            if source.input_shape != own.input_shape or source.class_names != own.class_names:
+                raise ConfigurationError(
+                    f"grid.public: {source.name} has {source.classes} classes of shape {source.input_shape}, the "
+                    f"attacked {own.name} has {own.classes} of {own.input_shape}; name a set of the same classes"
+                )
+            attacked = own.pixels(range(setting.attacked))
+            split = public_split(source, asked.count, attacked, explicit=asked.dataset is not None)
+            found = None
+            if split is not None:
+                digest = digest_of(split.pixels, split.labels)
+                found = PublicImages(split.pixels, split.labels, digest), split.left_out
+            self._public[key] = found
+        return self._public[key]
+
+    def _other_half(self, setting: Setting) -> Dataset | None:
+        """The dataset that weights are trained on where their training set is also the public one; None elsewhere."""
+        if not setting.trains_beside_public:
+            return None
+        return without_public(_training_set(self.dataset(setting), setting.weights))
 
     def chain(self, parts: tuple[Any, ...]) -> Chain:
         """The defense of a cell."""
@@ -142,12 +193,14 @@ class Clients:
 
     def check_weights(self, setting: Setting, architecture: Classifier) -> str | None:
         """Raise ConfigurationError unless the setting's weights can be had; returns the SHA-256 of a checkpoint."""
-        return check_weights(architecture, setting.weights.spec, dataset=self.dataset(setting))
+        half = self._other_half(setting)
+        return check_weights(architecture, setting.weights.spec, dataset=self.dataset(setting), training_set=half)
 
     def training_seconds(self, setting: Setting, seed: int) -> float:
         """Seconds that training the setting's weights would take; 0 where they are kept or need none."""
         model, dataset = self.architecture(setting, seed), self.dataset(setting)
-        return training_seconds(model, setting.weights.spec, dataset=dataset, seed=stream("training", seed))
+        own, half = stream("training", seed), self._other_half(setting)
+        return training_seconds(model, setting.weights.spec, dataset=dataset, seed=own, training_set=half)
 
     def model(self, setting: Setting, seed: int, progress: Progress | None = None) -> Any:
         """The model with its weights, and how they came about."""
@@ -160,7 +213,8 @@ class Clients:
 
     def _weighted(self, setting: Setting, seed: int, progress: Progress | None) -> tuple[Classifier, LoadedWeights]:
         model, dataset, own = self.architecture(setting, seed), self.dataset(setting), stream("training", seed)
-        weights = load_weights(model, setting.weights.spec, dataset=dataset, seed=own, progress=progress)
+        half, spec = self._other_half(setting), setting.weights.spec
+        weights = load_weights(model, spec, dataset=dataset, seed=own, progress=progress, training_set=half)
         return in_mode(model, setting.mode), weights
 
     def _release(self, block: Block, progress: Progress | None) -> Release:
@@ -182,6 +236,13 @@ class Clients:
         return Release(task, params, sent, truth, labels, image_ids, _digest(sent), weights, blind.simulation(task))
 
 
+def _training_set(dataset: Dataset, weights: Weights) -> Dataset:
+    if weights.dataset is None:
+        return dataset
+    elsewhere = {"root": weights.root, "download": bool(weights.download), "size": weights.size}
+    return load_dataset(weights.dataset, **elsewhere)
+
+
 def partition(block: Block, dataset_name: str) -> Tensor:
     """The block's image numbers (t b), dealt to trials by the seed alone."""
     b = block.cell.schedule.images
@@ -189,7 +250,12 @@ def partition(block: Block, dataset_name: str) -> Tensor:
     return block.start + torch.randperm(block.stop - block.start, generator=rng).view(-1, b)
 
 
-def observe(release: Release, threat: ThreatModel, class_means: Tensor | None = None) -> Observation:
+def observe(
+    release: Release,
+    threat: ThreatModel,
+    class_means: Tensor | None = None,
+    public: PublicImages | None = None,
+) -> Observation:
     """The observation that the threat model grants of a release: no image, no image number, no order of labels."""
     schedule = release.task.schedule
     task, scale = release.task, schedule.update_scale
@@ -202,7 +268,8 @@ def observe(release: Release, threat: ThreatModel, class_means: Tensor | None = 
     if threat.batch_norm == "batch":
         sent = batch_statistics(release.task, release.params, release.truth.float() / 255)
     common = task, release.params, release.updates, labels, threat, scale, class_means
-    return Observation(*common, defense=known, batch_statistics=sent)
+    held = public if threat.public else None
+    return Observation(*common, defense=known, batch_statistics=sent, public=held)
 
 
 def attack_seeds(block: Block) -> list[int]:

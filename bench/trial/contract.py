@@ -46,7 +46,7 @@ def objective(attack: Attack, observation: Observation, images: Tensor, labels: 
 @contextmanager
 def _only_lent(observation: Observation, method: str) -> Iterator[Observation]:
     """A copy of the observation, which other attacks see too; raises `AttackFault` if the block writes into it."""
-    before = _tensors(observation)
+    before, public = _tensors(observation), observation.public
     copies = {name: tensor.clone() for name, tensor in before.items()}
     yield replace(
         observation,
@@ -55,6 +55,7 @@ def _only_lent(observation: Observation, method: str) -> Iterator[Observation]:
         params={name: copies[f"params[{name!r}]"] for name in observation.params},
         labels=copies.get("labels"),
         class_means=copies.get("class_means"),
+        public=public and replace(public, images=copies["public.images"], labels=copies["public.labels"]),
     )
     for name, tensor in copies.items():
         if not torch.equal(tensor.nan_to_num(), before[name].nan_to_num()):
@@ -65,6 +66,8 @@ def _tensors(observation: Observation) -> dict[str, Tensor]:
     named = {f"updates[{name!r}]": tensor for name, tensor in observation.updates.items()}
     named |= {f"params[{name!r}]": tensor for name, tensor in observation.params.items()}
     optional = {"labels": observation.labels, "class_means": observation.class_means}
+    if observation.public is not None:
+        optional |= {"public.images": observation.public.images, "public.labels": observation.public.labels}
     return named | {name: tensor for name, tensor in optional.items() if tensor is not None}
 
 

@@ -45,7 +45,7 @@ class Board:
     def rule(self) -> RankingRule:
         """The rule that its rankings follow."""
         rules = self.rules
-        return RankingRule(rules.required, rules.margin, rules.minimum_images, alpha=rules.alpha)
+        return RankingRule(rules.required, rules.margin, rules.minimum_images, alpha=rules.alpha, rules=rules.rules)
 
 
 def boards() -> dict[str, str]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from bench.columns import JSON, OF_ONE_GRID
+from bench.columns import JSON, OF_ONE_GRID, as_published
 from bench.errors import ConfigurationError, suggest
 from bench.registry.specs import MethodSpec
 from bench.store.store import Store
@@ -63,7 +63,7 @@ def cell_file(
 ) -> dict[str, Any]:
     """The content of a cell's file; adds its sheet to the folder and its provenance to `made`."""
     parameters = {key: json.loads(cell[key]) for key in JSON}
-    identity = {key: value for key, value in cell.items() if key not in NOT_IN_IDENTITY} | parameters
+    identity = {key: value for key, value in as_published(cell).items() if key not in NOT_IN_IDENTITY} | parameters
     status, reason = _status(store, cell)
     found: dict[str, Any] = {"identity": {"cell": cell["cell"], **identity}, "status": status, "reason": reason}
     found |= {"sheet": None, "of": _lender(cell, cells), "nulls": {}, "columns": None, "identification_pool": None}

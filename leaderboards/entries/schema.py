@@ -111,6 +111,9 @@ class Identity(_Knowledge):
     adapts: StrictBool
     recovers_labels: StrictBool
     threat_class: Annotated[StrictStr, Field(pattern="^[A-H]$")]
+    public_images: Count = 0
+    public_left_out: Count = 0
+    public_sha256: Annotated[StrictStr, Field(pattern="^([0-9a-f]{64})?$")] = ""
     seed: Count
     images_per_update: Annotated[StrictInt, Field(ge=1, le=MOST_IMAGES)]
     local_steps: Count

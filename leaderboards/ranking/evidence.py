@@ -10,8 +10,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from attacks.threat import switches
-from bench.columns import FACTS, QUESTION, facts_of
+from bench.columns import FACTS, QUESTION, facts_of, granted_text
 from bench.grid.cells import PRIOR_SETTINGS
 from bench.trial import wrong_image
 from leaderboards.ranking.comparison import independent
@@ -24,6 +23,8 @@ LEAKAGE_METRICS = (HEADLINE, "identified")
 """Metrics in which leakage is computed."""
 EVIDENCE_FIGURES = (*LEAKAGE_METRICS, "underpowered", "label_accuracy")
 """Columns of figures that evidence is made of, image by image."""
+PUBLIC_FLOORS = ("class_mean",)
+"""Floors made of public images: where an attack of a question holds any, all its attacks are judged by them."""
 Variant = tuple[str, *tuple[bool, ...]]
 """An attack's label, and whether it was granted each of the published facts (`bench.columns.FACTS`)."""
 
@@ -241,12 +242,6 @@ class Question:
         return _question(self.row, [(row, own) for row, own in there if own])
 
 
-def granted_text(*granted: bool) -> str:
-    """Words behind an attack's name about the published facts (`bench.columns.FACTS`) that are not as usual."""
-    told = zip((switch for switch in switches() if switch.subject), granted, strict=True)
-    return "".join(f", {fact.short}{'' if has else ' not'} known" for fact, has in told if has != fact.default)
-
-
 def variant_text(variant: Variant) -> str:
     """An attack's label, and behind it what was granted."""
     label, *granted = variant
@@ -312,7 +307,12 @@ def _evidence(row: Row, own: tuple[Record, ...], images: np.ndarray, seeds: np.n
     cells = [_cells(record, images, seeds) for record in own]
     attacks = sorted((c for c in cells if not c.record.row["control"]), key=lambda c: c.record.row["attack_order"])
     controls = [c for c in cells if c.record.row["control"]]
-    attempts = [_attempt(attack, controls, len(images)) for attack in attacks]
+    # Whatever one attack of a question knows, a floor may know, for all of them.
+    granted = any(attack.record.row["public"] for attack in attacks)
+    shared = [
+        c for c in controls if granted and c.record.row["public"] and c.record.row["attack_name"] in PUBLIC_FLOORS
+    ]
+    attempts = [_attempt(attack, controls, shared, len(images)) for attack in attacks]
     return Evidence(row, tuple(attempts), _groups(own, images, seeds), own)
 
 
@@ -321,9 +321,10 @@ def _cells(record: Record, images: np.ndarray, seeds: np.ndarray) -> _Cells:
     return _Cells(record, means, _is_whole(record, images, seeds))
 
 
-def _attempt(attack: _Cells, controls: list[_Cells], n: int) -> Attempt:
+def _attempt(attack: _Cells, controls: list[_Cells], shared: list[_Cells], n: int) -> Attempt:
     record, row = attack.record, attack.record.row
     own = [c for c in controls if c.record.knowledge == record.knowledge and _is_floor_of(row, c.record.row)]
+    own += [c for c in shared if all(c is not other for other in own)]
     wrong = [c for c in own if c.record.row["attack_name"] == wrong_image.NAME]
     others = [c for c in own if c.record.row["attack_name"] != wrong_image.NAME]
     return Attempt(
@@ -337,7 +338,7 @@ def _attempt(attack: _Cells, controls: list[_Cells], n: int) -> Attempt:
         skipped=bool((record.statuses == "skipped").all()),
         reason=_reason(record),
         whole=attack.whole,
-        controls={c.record.row["attack"]: c.whole for c in own},
+        controls={c.record.row["attack"]: c.whole for c in sorted(own, key=lambda c: not c.whole)},
         adapts=bool(row["adapts"]),
         recovers_labels=bool(row["recovers_labels"]),
         labels=attack.means["label_accuracy"],
@@ -376,8 +377,7 @@ def _by_image(record: Record, metric: str, images: np.ndarray, seeds: np.ndarray
 
 def _strongest(controls: list[_Cells], metric: str, n: int) -> np.ndarray:
     """The largest of the controls (n,), NaN where one of them is missing: without it the floor might be too low."""
-    values = [control.means[metric] for control in controls]
-    return np.maximum.reduce(values) if values else np.full(n, np.nan)
+    return np.maximum.reduce([c.means[metric] for c in controls]) if controls else np.full(n, np.nan)
 
 
 def _is_whole(record: Record, images: np.ndarray, seeds: np.ndarray) -> bool:

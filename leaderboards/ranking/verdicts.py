@@ -42,6 +42,8 @@ class RankingRule:
     """Share of the images that may be underpowered before the whole evidence is called so."""
     alpha: float = 0.05
     """Level of all comparisons of a question together."""
+    rules: int = 1
+    """The rules of floors, verdicts and ranks: a board is judged by those of its time."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.margin < 1:
@@ -107,13 +109,16 @@ def audited(question: Question, evidence: Evidence, rule: RankingRule) -> bool:
 def _required(question: Question, rule: RankingRule) -> list[Variant]:
     """The attacks that every defense must face; by default those of the run that can run undefended."""
     undefended = question.undefended
-    by_default = lambda found: found is None or not found.skipped  # noqa: E731
-    return [
-        variant
-        for variant, (first, *_) in question.attempts.items()
-        if rule.requires(first)
-        and (rule.required is not None or undefended is None or by_default(undefended.attempt(variant)))
-    ]
+    named = [variant for variant, (first, *_) in question.attempts.items() if rule.requires(first)]
+    if undefended is None:
+        return named
+    found = {variant: undefended.attempt(variant) for variant in named}
+    able = [variant for variant in named if (attempt := found[variant]) is None or not attempt.skipped]
+    if rule.required is None:
+        return able
+    # An attack that needs public images is skipped without them: it is required where it has them.
+    elsewhere = {label for label, *_ in able}
+    return [variant for variant in named if variant in able or variant[0] not in elsewhere]
 
 
 def lacking(question: Question, evidence: Evidence, variant: Variant) -> str | None:

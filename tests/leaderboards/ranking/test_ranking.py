@@ -425,3 +425,37 @@ def test_the_question_asked_of_some_defenses_or_rows_is_the_question_of_a_frame_
             for one, other in zip(mine.attempts, its.attempts, strict=True):
                 assert (one.variant, one.whole, one.reason) == (other.variant, other.whole, other.reason)
                 assert np.array_equal(one.gain("ssim"), other.gain("ssim"), equal_nan=True)
+
+
+def with_public(frame: pd.DataFrame, floor: float, attack: str | None = "posterior_mean") -> pd.DataFrame:
+    """The frame with a floor `class_mean` of public images, and an attack that learns from them, on each defense."""
+    more = []
+    for order, defense in enumerate(frame["defense"].unique()):
+        share = partial(cell, defense=defense, order=order)
+        more.append(share("class_mean", ssim=np.full(N, floor), control=True))
+        more += [share(attack, ssim=np.full(N, floor) + np.linspace(0.1, 0.14, N))] if attack else []
+    return pd.concat([frame, pd.concat(more).assign(public=True)], ignore_index=True)
+
+
+def test_all_attacks_of_a_question_are_judged_by_the_floors_of_one_that_holds_public_images() -> None:
+    plain = of(board({"a": 0.3}), "a")
+    assert plain["ssim_gain"] == pytest.approx(0.3, abs=0.02)
+    (question,) = questions(with_public(board({"a": 0.3}), 0.35))
+    gains = {a.variant[0]: a.gain(LEAKAGE_METRICS[0]).mean() for a in question.defenses[1].attempts}
+    assert gains == pytest.approx({"cosine": 0.05, "posterior_mean": 0.12}, abs=0.02)
+    assert "class_mean" in question.defenses[1].attempts[0].controls
+
+
+def test_a_floor_of_public_images_judges_nobody_where_no_attack_holds_any() -> None:
+    frame = with_public(board({"a": 0.3}), 0.35, attack=None)
+    assert of(frame, "a")["ssim_gain"] == of(board({"a": 0.3}), "a")["ssim_gain"]
+
+
+def test_a_required_attack_that_is_skipped_without_public_images_is_required_with_them() -> None:
+    frame = with_public(board({"a": 0.3}), 0.2)
+    own = frame[frame["attack"] == "posterior_mean"].groupby("defense", sort=False).head(1).assign(public=False)
+    own = own.assign(status="skipped", reason="it needs public images", ssim=np.nan, image=np.nan, trial=np.nan)
+    rule = RankingRule(required=("cosine", "posterior_mean"), minimum_images=1)
+    assert ranks(pd.concat([frame, own], ignore_index=True), rule) == {"none": 2, "a": 1}
+    without = pd.concat([board({"a": 0.3}), own], ignore_index=True)
+    assert any("no whole result of posterior_mean" in why for why in reasons(without, rule))
