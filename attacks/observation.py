@@ -13,6 +13,18 @@ from defenses.surrogate import Simulation
 from defenses.task import Batch, Params, Task, Update, squared_norm
 
 
+@dataclass(frozen=True, eq=False)
+class PublicImages:
+    """Images that the server holds beside the update: none of them is an attacked one, or a near copy of one.
+
+    `images` uint8 (n c h w) with `labels` int64 (n,); `digest` is the SHA-256 of both.
+    """
+
+    images: Tensor
+    labels: Tensor
+    digest: str
+
+
 @dataclass(frozen=True)
 class Observation:
     """The updates of t trials, all of one task and one set of weights.
@@ -25,6 +37,7 @@ class Observation:
     of its own: `params` holds (t, *shape) too. `defense` simulates the defense where the threat model grants its
     knowledge, and is None where it does not or nobody has written a surrogate. `batch_statistics`, named as by
     `defenses.batch_norm.batch_statistics`, holds (t, channels) of every batch-norm layer where the client sends them.
+    `public` are the images that the threat model grants, None where it grants none.
     """
 
     task: Task
@@ -37,6 +50,7 @@ class Observation:
     own_weights: bool = False
     defense: Simulation | None = None
     batch_statistics: dict[str, Tensor] | None = None
+    public: PublicImages | None = None
 
     @property
     def trials(self) -> int:
