@@ -13,7 +13,7 @@ from defenses.surrogate import Simulation
 from defenses.task import Batch, Params, Task, Update, squared_norm
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PublicImages:
     """Public images that the server holds, none of them attacked: uint8 `images` (n c h w), int64 `labels` (n,).
 

@@ -44,12 +44,17 @@ class Surrogate:
 
 @dataclass(frozen=True)
 class Simulation:
-    """The surrogates of a whole chain as one: `predict(update, observed)` and `penalty(update, observed)`."""
+    """The surrogates of a whole chain as one: `predict(update, observed)` and `penalty(update, observed)`.
+
+    `sent(update)` is the release of an update of the attacker's own, before noise: every part's `predict`, without a
+    look at any release; None where a part only says what it keeps.
+    """
 
     gradient: Callable[[Loss, Params, Tensor, Tensor], Update] | None
     predict: Callable[[Update, Update], Update]
     penalty: Callable[[Update, Update], Tensor] | None
     noise_std: float
+    sent: Callable[[Update], Update] | None = None
 
 
 def composed(parts: list[Surrogate]) -> Simulation | None:
@@ -78,7 +83,7 @@ def composed(parts: list[Surrogate]) -> Simulation | None:
         elif part.keep is not None:
             return None
         variance += part.noise_std**2
-    return Simulation(parts[0].gradient, partial(_run, tuple(steps)), penalty, variance**0.5)
+    return Simulation(parts[0].gradient, partial(_run, tuple(steps)), penalty, variance**0.5, _sending(parts))
 
 
 def check_simulation(simulation: Simulation, task: Task) -> None:
@@ -94,6 +99,16 @@ def check_simulation(simulation: Simulation, task: Task) -> None:
         image = next(iter(params.values())).new_zeros(1, *task.input_shape)
         label = torch.zeros(1, dtype=torch.int64, device=image.device)
         _alike("gradient", simulation.gradient(task.loss, params, image, label), params)
+
+
+def _sending(parts: list[Surrogate]) -> Callable[[Update], Update] | None:
+    if any(part.keep is not None and part.predict is None for part in parts):
+        return None
+    return partial(_sent, tuple(partial(_predicted, part.predict) for part in parts if part.predict is not None))
+
+
+def _sent(steps: tuple[Callable[[Update, Update], Update], ...], update: Update) -> Update:
+    return _run(steps, update, update)
 
 
 def _run(steps: tuple[Callable[[Update, Update], Update], ...], update: Update, observed: Update) -> Update:

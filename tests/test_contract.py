@@ -31,6 +31,7 @@ ATTACKS = {
     "label_rule": {},
     "leak_reader": {},
     "linear_layer": {"iterations": 3},
+    "posterior_mean": {"held_out": 20},
     "prior_only": {"iterations": 3},
     "see_through_gradients": {"iterations": 3, "group_size": 2},
 }

@@ -1,6 +1,7 @@
 """A surrogate computes what the defended client computes, and chains compose what their parts say."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from defenses.noise.gaussian_noise import GaussianNoise
 from defenses.noise.norm_clipping import NormClipping
 from defenses.none import NoDefense
 from defenses.schedule import Schedule
-from defenses.surrogate import Surrogate, check_simulation
+from defenses.surrogate import Surrogate, check_simulation, composed
 from defenses.task import Task
 
 NOISELESS = {
@@ -62,6 +63,22 @@ def test_the_truth_explains_what_was_released(parts, make_task, rng):
     task, params, batch, sent = released(Chain(parts), make_task, rng)
     # Opacus adds 1e-6 to every norm that it divides by.
     assert largest_difference(simulated(Chain(parts), task, params, batch, sent), sent) < 1e-5
+
+
+@pytest.mark.parametrize("parts", NOISELESS.values(), ids=NOISELESS)
+def test_what_would_be_sent_is_told_without_a_look_at_a_release(parts, make_task, rng):
+    task, params, batch, sent = released(Chain(parts), make_task, rng)
+    known = Chain(parts).simulation(task)
+    rule = None if known.gradient is None else partial(known.gradient, task.loss)
+    update = simulated_update(task, params, batch.images, batch.labels, rule)
+    assert largest_difference(known.sent(update), sent) < 1e-5
+
+
+def test_who_only_says_what_is_kept_tells_of_no_update_what_would_be_sent():
+    keeping = Surrogate(keep=lambda observed: observed)
+    assert composed([Surrogate(), keeping]).sent is None
+    assert composed([keeping, Surrogate(noise_std=0.1)]) is None
+    assert composed([Surrogate(noise_std=0.1)]).sent is not None
 
 
 @pytest.mark.parametrize("scope", ["layer", "model"])
