@@ -31,7 +31,7 @@ exec(compile(text.replace(mark, field + mark), "attacks/threat.py", "exec"), mod
 
 import leakboard
 from leaderboards.ranking.evidence import questions
-from leaderboards.tables.scores import render
+from leaderboards.tables.scores import render_scores
 
 frame = leakboard.run(sys.argv[1], output=sys.argv[2]).frame()
 old = leakboard.run(sys.argv[1], output=sys.argv[3], overrides=["grid.threat.luck=false"]).frame()
@@ -42,7 +42,7 @@ assert not set(old["cell"]) & set(frame.loc[frame["luck"], "cell"])
 assert [attempt.label for attempt in question.defenses[0].attempts] == [
     "linear_layer", "linear_layer, lucky number known"
 ]
-assert "lucky number known" in render(frame, "text")
+assert "lucky number known" in render_scores(frame, "text")
 """
 GRID = """
 [grid]
