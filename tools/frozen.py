@@ -50,7 +50,7 @@ def _number(value: Any) -> float | None:
     return None if pd.isna(value) else float(f"{float(value):.7g}")
 
 
-def main(boards: list[str]) -> None:
+def write_frozen(boards: list[str]) -> None:
     """Write the table anew for these boards: only when one is frozen that was not."""
     table = json.loads(TABLE.read_text()) if TABLE.is_file() else {}
     for name in boards:
@@ -60,4 +60,4 @@ def main(boards: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    write_frozen(sys.argv[1:])
