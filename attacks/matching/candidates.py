@@ -13,8 +13,6 @@ from attacks.matching.simulation import GradientRule, simulated_update
 from attacks.observation import Observation
 from defenses.task import Batch, Update
 
-SOK_CLASS = "D"
-"""Surrogate data, in the SoK of gradient inversion (USENIX Security 2025): the candidates are granted."""
 _ENTRIES, _LANES = 2**22, 1024
 """Entries of predictions and their images, and candidates, that are computed at once: more were no faster on a CPU."""
 

@@ -5,13 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench.conformance import attacks as attack
-from bench.conformance import attacks as conduct
-from bench.conformance import defenses as defense
-from bench.conformance import defenses as neutral
-from bench.conformance import methods as method
-from bench.conformance import surrogates as claims
-from bench.conformance import surrogates as prediction
+from bench.conformance import attacks, defenses, methods, surrogates
 from bench.conformance.cases import (
     Subject,
     everywhere,
@@ -35,46 +29,48 @@ SHORT = {"iterations": 2}
 """Parameters of effort -> what the rules set them to, unless the call does."""
 
 OF_ALL = (
-    Rule("documented", "the docstring says what it does and names a source", itself, method.is_documented),
-    Rule("parameters", "everything that can be set is an annotated field", itself, method.has_typed_parameters),
+    Rule("documented", "the docstring says what it does and names a source", itself, methods.is_documented),
+    Rule("parameters", "everything that can be set is an annotated field", itself, methods.has_typed_parameters),
 )
-LAST = Rule("run", "a grid of it ends with the status ok", itself, method.runs_as_a_cell)
+LAST = Rule("run", "a grid of it ends with the status ok", itself, methods.runs_as_a_cell)
 """Asked only of a method that breaks no other rule: it would fail for the same reason once more."""
 RULES = {
     "defense": (
         *OF_ALL,
-        Rule("shapes", "keeps names, shapes and types, and stays finite", two_images, defense.keeps_shapes),
-        Rule("generator", "draws from rng alone", two_images, defense.draws_from_its_generator),
-        Rule("arguments", "writes into no argument", two_images, defense.leaves_its_arguments),
-        Rule("seeds", "the same seed gives the same bytes", two_images, defense.repeats_itself),
-        Rule("neutral", "at its neutral parameters it is none", two_images, neutral.is_neutral),
-        Rule("extremes", "finite on zeros and on huge values", two_images, defense.bears_extremes),
-        Rule("schedule", "takes the local steps of the schedule", two_images, neutral.honours_the_schedule),
-        Rule("surrogate", "an attack can simulate and differentiate it", two_images, claims.surrogate_is_usable),
+        Rule("shapes", "keeps names, shapes and types, and stays finite", two_images, defenses.keeps_shapes),
+        Rule("generator", "draws from rng alone", two_images, defenses.draws_from_its_generator),
+        Rule("arguments", "writes into no argument", two_images, defenses.leaves_its_arguments),
+        Rule("seeds", "the same seed gives the same bytes", two_images, defenses.repeats_itself),
+        Rule("neutral", "at its neutral parameters it is none", two_images, defenses.is_neutral),
+        Rule("extremes", "finite on zeros and on huge values", two_images, defenses.bears_extremes),
+        Rule("schedule", "takes the local steps of the schedule", two_images, defenses.honours_the_schedule),
+        Rule("surrogate", "an attack can simulate and differentiate it", two_images, surrogates.surrogate_is_usable),
         Rule(
             "device",
             "its surrogate follows its arguments (on the meta device)",
             two_images,
-            claims.surrogate_follows_its_arguments,
+            surrogates.surrogate_follows_its_arguments,
         ),
-        Rule("prediction", "its surrogate says what it sends", in_float64, prediction.predicts_what_is_sent),
-        Rule("many", "many clients at once are each alone", two_images, claims.many_at_once_are_each_alone),
-        Rule("privacy", "what it proves is a Guarantee", two_images, claims.proof_is_honest),
+        Rule("prediction", "its surrogate says what it sends", in_float64, surrogates.predicts_what_is_sent),
+        Rule("many", "many clients at once are each alone", two_images, surrogates.many_at_once_are_each_alone),
+        Rule("privacy", "what it proves is a Guarantee", two_images, surrogates.proof_is_honest),
         LAST,
     ),
     "attack": (
         *OF_ALL,
-        Rule("check", "says what is impossible by UnsupportedPair alone", everywhere, conduct.says_what_is_impossible),
-        Rule("images", "finite images in [0, 1], of the right shape and type", everywhere, attack.finds_images),
-        Rule("labels", "possible labels, and the given ones", everywhere, attack.finds_possible_labels),
-        Rule("objective", "one finite objective per trial, from the start on", everywhere, attack.states_its_objective),
-        Rule("agreement", "the objective at its answer is the one reported", plain, attack.objective_agrees),
-        Rule("features", "recovered features are those that it names", everywhere, attack.features_are_those_it_names),
-        Rule("alone", "a trial attacked alone equals it in a batch", gradients, attack.trials_do_not_mix),
-        Rule("seeds", "depends on its seeds alone", recovered, conduct.depends_on_its_seeds_alone),
-        Rule("observation", "leaves the observation as it was", recovered, conduct.leaves_the_observation),
-        Rule("control", "a control does not look at the update", recovered, conduct.control_is_blind),
-        Rule("device", "works on the device of the observation", plain, conduct.follows_the_device),
+        Rule("check", "says what is impossible by UnsupportedPair alone", everywhere, attacks.says_what_is_impossible),
+        Rule("images", "finite images in [0, 1], of the right shape and type", everywhere, attacks.finds_images),
+        Rule("labels", "possible labels, and the given ones", everywhere, attacks.finds_possible_labels),
+        Rule(
+            "objective", "one finite objective per trial, from the start on", everywhere, attacks.states_its_objective
+        ),
+        Rule("agreement", "the objective at its answer is the one reported", plain, attacks.objective_agrees),
+        Rule("features", "recovered features are those that it names", everywhere, attacks.features_are_those_it_names),
+        Rule("alone", "a trial attacked alone equals it in a batch", gradients, attacks.trials_do_not_mix),
+        Rule("seeds", "depends on its seeds alone", recovered, attacks.depends_on_its_seeds_alone),
+        Rule("observation", "leaves the observation as it was", recovered, attacks.leaves_the_observation),
+        Rule("control", "a control does not look at the update", recovered, attacks.control_is_blind),
+        Rule("device", "works on the device of the observation", plain, attacks.follows_the_device),
         LAST,
     ),
 }
