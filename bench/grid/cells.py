@@ -53,7 +53,7 @@ class Setting:
 
     @property
     def trains_beside_public(self) -> bool:
-        """Whether its weights are trained on the set that the public images come from: on its other half."""
+        """True if its weights are trained on the set that the public images come from: on its other half."""
         if self.public is None or self.weights.epochs is None:
             return False
         return (self.weights.dataset or self.dataset.name) == (self.public.dataset or self.dataset.name)

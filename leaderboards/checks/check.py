@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from attacks.threat import switches
 from bench.columns import QUESTION
 from bench.errors import ConfigurationError
 from bench.registry.registry import Registry
@@ -60,7 +61,7 @@ def rank_changes(entry: Entry, board: Published) -> list[str]:
     after = _ranks([*others, entry], board)
     lines = []
     for key, (rank, why) in after.items():
-        question, defense = ", ".join(map(str, key[:-1])), key[-1]
+        question, defense = _question_text(dict(zip(QUESTION, key, strict=False))), key[-1]
         old, _ = before.get(key, ("new", ""))
         if old != rank or old == "new":
             lines.append(f"{question}: {defense}: {old} -> {rank}{f' ({why})' if why else ''}")
@@ -70,15 +71,21 @@ def rank_changes(entry: Entry, board: Published) -> list[str]:
 def _ranks(entries: list[Entry], board: Published) -> dict[tuple[object, ...], tuple[str, str]]:
     if not entries:
         return {}
-    named = ("model", "weights", "labels")
-    assert set(named) <= set(QUESTION), "the columns of a question"
+    standings = ranking(questions(image_rows(entries)), board.board.rule, costs_of(job_rows(entries)))
     return {
-        (*(own.question.row[name] for name in named), own.defense): (
+        (*(own.question.row[name] for name in QUESTION), own.defense): (
             rank_text(own.rank),
             own.unranked or own.incomplete,
         )
-        for own in ranking(questions(image_rows(entries)), board.board.rule, costs_of(job_rows(entries)))
+        for own in standings
     }
+
+
+def _question_text(question: dict[str, object]) -> str:
+    """The model, weights and labels of a question, and what else of the threat model is not as usual."""
+    said = ("model", "weights", "labels")
+    unusual = (s.name for s in switches() if s.name not in said and question.get(s.name, s.default) != s.default)
+    return ", ".join([*(str(question[name]) for name in said), *(f"{name} = {question[name]}" for name in unusual)])
 
 
 SHOWN_FAULTS, LONGEST_LINE = 5, 400

@@ -413,3 +413,9 @@ def test_absurd_cells_of_every_kind_are_said_in_few_short_lines(tiny, tmp_path):
     assert not held
     assert len(text) < 5000
     assert text.replace("\n", "").isascii()
+
+
+def test_a_line_about_ranks_names_the_threat_model_where_it_is_not_the_usual_one():
+    usual = {"model": "lenet", "weights": "untrained", "labels": "known", "batch_norm": "running"}
+    assert checking._question_text(usual) == "lenet, untrained, known"
+    assert checking._question_text({**usual, "batch_norm": "batch"}) == "lenet, untrained, known, batch_norm = batch"
