@@ -28,7 +28,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constrain
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Leakboard needs Python 3.11 or newer: make PYTHON=/path/to/python3.11"; exit 1; }
-	@echo "Installing what a run needs into $(VENV): 83 packages, 6.1 GiB (1.6 GiB with CPU-only wheels of PyTorch)"
+	@echo "Installing what a run needs into $(VENV): 85 packages, 6.1 GiB (1.6 GiB with CPU-only wheels of PyTorch)"
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) -e .
