@@ -32,6 +32,7 @@ ATTACKS = {
     "leak_reader": {},
     "linear_layer": {"iterations": 3},
     "posterior_mean": {"held_out": 20},
+    "nearest_public": {},
     "prior_only": {"iterations": 3},
     "see_through_gradients": {"iterations": 3, "group_size": 2},
 }
@@ -65,7 +66,7 @@ REGISTRY = Registry(sorted((Path(__file__).parent / "plugins").glob("*.py")))
 def subject(kind, name):
     """The method with the parameters of its row; rules that look at the same observation share what was found."""
     spec = MethodSpec.of(name, {"attack": ATTACKS, "defense": DEFENSES}[kind][name])
-    return Subject(kind, spec.call, REGISTRY.build(kind, spec), REGISTRY.plugins)
+    return Subject(kind, spec.call, REGISTRY.build(kind, spec), REGISTRY)
 
 
 def rules(kind):

@@ -168,7 +168,11 @@ def _row(method: MethodDescription, name: str) -> dict[str, Any]:
         "name": name,
         "summary": method.summary,
         "origin": method.origin,
-        "parameters": [dict(vars(parameter)) for parameter in method.parameters],
+        "parameters": [
+            # When a parameter joined matters to published boards alone.
+            {key: value for key, value in vars(parameter).items() if key != "since"}
+            for parameter in method.parameters
+        ],
         "broken": method.broken,
     }
 
