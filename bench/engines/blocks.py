@@ -13,12 +13,11 @@ import torch
 
 from attacks.attack import Attack, UnsupportedPair
 from attacks.engine.execution import Choice, Execution, executing, is_out_of_memory, listening
-from attacks.observation import joined
 from bench.devices import budget, compile_costs, trials_that_fit
 from bench.engines.work import Item, OnStart, Outcome, Tools, Watch, Work, first_line
 from bench.grid.cells import Block
 from bench.plan.groups import Group
-from bench.trial.clients import Release, attack_seeds, observe
+from bench.trial.clients import Release, attack_seeds
 from bench.trial.contract import Diverged
 from bench.trial.trial import BlockReconstruction, attack_in_chunks, rows_of, stored_arrays
 
@@ -159,11 +158,7 @@ def _in_fitting_chunks(
 ) -> tuple[list[BlockReconstruction], int]:
     """The attack's reconstruction of every block, and the number of trials at a time: as many as memory holds."""
     cell = blocks[0].cell
-    means = tools.clients.class_means(cell.setting, cell.threat) if cell.control else None
-    public = tools.clients.public(cell.setting) if attack.needs_public else None
-    # A floor of public images is as high as images alone make it: it need not guess labels.
-    threat = replace(cell.threat, labels="known") if cell.control and cell.threat.public else cell.threat
-    seen = joined([observe(sent, threat, means, public) for sent in releases]).to(tools.device)
+    seen = tools.clients.observed(cell, attack, releases).to(tools.device)
     truth = torch.cat([sent.truth for sent in releases])
     labels = torch.cat([sent.labels for sent in releases])
     seeds = [seed for block in blocks for seed in attack_seeds(block)]

@@ -28,7 +28,7 @@ from bench.provenance import device_name
 from bench.registry.registry import Registry
 from bench.registry.specs import chain_label
 from bench.store.store import FAILURES, Store
-from bench.trial.clients import Clients, attack_seeds, observe
+from bench.trial.clients import Clients, attack_seeds
 from defenses.batch_norm import in_mode
 from defenses.task import Params, Task
 
@@ -190,9 +190,7 @@ class Cost:
         cell = block.cell
         attack: Attack = self.registry.build("attack", cell.attack)
         release = self.clients.release(block)
-        means = self.clients.class_means(cell.setting, cell.threat) if cell.control else None
-        public = self.clients.public(cell.setting) if attack.needs_public else None
-        seen = observe(release, cell.threat, means, public).to(self.device)
+        seen = self.clients.observed(cell, attack, [release]).to(self.device)
         seeds = attack_seeds(block) * blocks
         fits = self.chunk or len(seeds)
         if attack.joint:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
-from attacks.observation import Observation, PublicImages
+from attacks.attack import Attack
+from attacks.observation import Observation, PublicImages, joined
 from attacks.threat import ThreatModel
 from bench.data.dataset import Dataset, class_means, digest_of
 from bench.data.load import load_dataset
 from bench.data.public import public_split, without_public
 from bench.errors import ConfigurationError
-from bench.grid.cells import Block, PublicSet, Setting
+from bench.grid.cells import Block, Cell, PublicSet, Setting
 from bench.grid.sections import Weights
 from bench.models.build import untrained
 from bench.models.training import Progress
@@ -210,6 +211,14 @@ class Clients:
     def release(self, block: Block, progress: Progress | None = None) -> Release:
         """Every client of the block sends its update, one after the other, on the CPU; `progress` is of training."""
         return _remember(self._released, block.client_key, 4, lambda: self._release(block, progress))
+
+    def observed(self, cell: Cell, attack: Attack, releases: Sequence[Release]) -> Observation:
+        """The server's observation of all clients behind these releases, as the cell's attack is granted it."""
+        means = self.class_means(cell.setting, cell.threat) if cell.control else None
+        public = self.public(cell.setting) if attack.needs_public else None
+        # A floor of public images is as high as images alone make it: it need not guess labels.
+        threat = replace(cell.threat, labels="known") if cell.control and cell.threat.public else cell.threat
+        return joined([observe(sent, threat, means, public) for sent in releases])
 
     def _weighted(self, setting: Setting, seed: int, progress: Progress | None) -> tuple[Classifier, LoadedWeights]:
         model, dataset, own = self.architecture(setting, seed), self.dataset(setting), stream("training", seed)
