@@ -17,7 +17,7 @@ MAP = house.rooms()
 SOURCES = house.sources(MAP)
 ARROWS = house.arrows(SOURCES)
 WINGS = ("leaderboards", "bench", "attacks", "defenses")
-"""What is installed; tools/ is not."""
+"""The wings that are installed; tools/ is not."""
 MOST_FILES, FEWEST_FILES = 12, 4
 CLASHES = 5
 """Public names that several files define. It may only fall: lower it with each name that is given one meaning."""

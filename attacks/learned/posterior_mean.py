@@ -27,7 +27,7 @@ Fashion-MNIST, untrained LeNet, at 0 and .7: `dp_sgd(noise_multiplier=0.01)` .58
 TEMPERATURES = (1.0, 2.0, 4.0, 16.0, 64.0)
 """Factors of the variance of noise that the surrogate states: what the linear model leaves over counts as noise."""
 SPREADS = (1e-5, 1e-4, 1e-3, 1e-2, 0.1, 0.3)
-"""Where no noise is stated, the variance in squared distances from a held-out release to the nearest public one."""
+"""Variances where no noise is stated, in squared distances from a held-out release to the nearest public one."""
 DIRECTIONS = 400
 """Principal directions of a cloud of releases in which they are compared."""
 FITTED = 1000

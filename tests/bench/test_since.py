@@ -1,4 +1,4 @@
-"""What joins after boards were published changes nothing that is published, wherever it is at its default."""
+"""A key or parameter that joins after boards were published changes nothing of them, wherever it is at its default."""
 
 import ast
 import inspect
@@ -53,7 +53,7 @@ def choices():
 
 
 def faults():
-    """What the check of a published entry finds in its configuration and its cells."""
+    """The faults that a check finds in the configuration and the cells of a published entry."""
     found = published(FROZEN)
     submission = Submission(found.entries[0], found, PUBLISHED / FROZEN / "none")
     return [*configuration_faults(submission), *cell_faults(submission)]

@@ -26,7 +26,7 @@ defense_known = [true, false]
 
 
 def calls_in(work):
-    """What the work returns, and how many calls of functions it takes, in Python and in C."""
+    """The result of the work, and the number of function calls that it takes, in Python and in C."""
     calls = 0
 
     def count(frame, event, argument):

@@ -1,4 +1,4 @@
-"""What is written of a block: which reconstruction belongs to which image."""
+"""The record of a block: which reconstruction belongs to which image."""
 
 import torch
 
