@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Generator, Tensor
 
+from attacks.black_box import BlackBox, Lessons
 from attacks.threat import ThreatModel
 from defenses.surrogate import Simulation
 from defenses.task import Batch, Params, Task, Update, squared_norm
@@ -43,7 +44,9 @@ class Observation:
     of its own: `params` holds (t, *shape) too. `defense` simulates the defense where the threat model grants its
     knowledge, and is None where it does not or nobody has written a surrogate. `batch_statistics`, named as by
     `defenses.batch_norm.batch_statistics`, holds (t, channels) of every batch-norm layer where the client sends them.
-    `public` are the images that the server holds where the threat model grants any.
+    `public` are the images that the server holds where the threat model grants any. `black_box` is the client, with its
+    defense where that is known, as the server can run it, and `lessons` keeps what was learned from it and from public
+    images; both are None where the server has neither.
     """
 
     task: Task
@@ -57,6 +60,8 @@ class Observation:
     defense: Simulation | None = None
     batch_statistics: dict[str, Tensor] | None = None
     public: PublicImages | None = None
+    black_box: BlackBox | None = None
+    lessons: Lessons | None = None
 
     @property
     def trials(self) -> int:

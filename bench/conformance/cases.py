@@ -24,7 +24,7 @@ from bench.data.dataset import digest_of
 from bench.engines.run import prepare
 from bench.grid.config import from_toml
 from bench.registry.registry import Registry
-from bench.trial.clients import Release, observe
+from bench.trial.clients import BlockRelease, observe
 from defenses.defense import Defense
 from defenses.schedule import Schedule
 from defenses.task import Batch, Params, Task
@@ -114,7 +114,7 @@ class AttackCase:
 
 
 @cache
-def release(setting: str, defense: str) -> tuple[Release, Tensor | None]:
+def release(setting: str, defense: str) -> tuple[BlockRelease, Tensor | None]:
     """The updates of two clients of two images, or four of one, under a defense, and the class means."""
     dataset, model = SETTINGS[setting]
     config = from_toml(_GRID.format(dataset=dataset, model=model, defense=defense))

@@ -17,7 +17,7 @@ from bench.devices import budget, compile_costs, trials_that_fit
 from bench.engines.work import Item, OnStart, Outcome, Tools, Watch, Work, first_line
 from bench.grid.cells import Block
 from bench.plan.groups import Group
-from bench.trial.clients import Release, attack_seeds
+from bench.trial.clients import BlockRelease, attack_seeds
 from bench.trial.contract import Diverged
 from bench.trial.trial import BlockReconstruction, attack_in_chunks, rows_of, stored_arrays
 
@@ -129,7 +129,7 @@ class WrongImageWork(BlockWork):
 
 
 def scores(
-    block: Block, release: Release, reconstruction: BlockReconstruction, seconds: float, tools: Tools
+    block: Block, release: BlockRelease, reconstruction: BlockReconstruction, seconds: float, tools: Tools
 ) -> dict[str, Any]:
     """The rows of the block's images, and what belongs to all of them."""
     cell = block.cell
@@ -139,7 +139,7 @@ def scores(
 
 
 def _scored(
-    block: Block, release: Release, reconstruction: BlockReconstruction, cost: dict[str, Any], tools: Tools
+    block: Block, release: BlockRelease, reconstruction: BlockReconstruction, cost: dict[str, Any], tools: Tools
 ) -> Outcome:
     started = time.perf_counter()
     result = {
@@ -154,7 +154,7 @@ def _scored(
 
 
 def _in_fitting_chunks(
-    blocks: Sequence[Block], attack: Attack, releases: list[Release], tools: Tools
+    blocks: Sequence[Block], attack: Attack, releases: list[BlockRelease], tools: Tools
 ) -> tuple[list[BlockReconstruction], int]:
     """The attack's reconstruction of every block, and the number of trials at a time: as many as memory holds."""
     cell = blocks[0].cell

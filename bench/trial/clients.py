@@ -12,6 +12,7 @@ import torch
 from torch import Generator, Tensor
 
 from attacks.attack import Attack
+from attacks.black_box import BlackBox, Lessons
 from attacks.observation import Observation, PublicImages, joined
 from attacks.threat import ThreatModel
 from bench.data.dataset import Dataset, class_means, digest_of
@@ -25,8 +26,10 @@ from bench.models.training import Progress
 from bench.models.weights import LoadedWeights, check_weights, load_weights, training_seconds
 from bench.registry.registry import Registry
 from bench.seeds import stream
+from bench.trial.black_box import OwnBlackBox
 from defenses.batch_norm import batch_statistics, in_mode
 from defenses.chain import Chain
+from defenses.none import NoDefense
 from defenses.schedule import Schedule
 from defenses.surrogate import Simulation
 from defenses.task import Batch, Classifier, Params, Task, Update
@@ -58,7 +61,7 @@ def data_digests(dataset: Dataset, weights: Weights, training_set: Dataset | Non
 
 
 @dataclass(frozen=True)
-class Release:
+class BlockRelease:
     """The updates that the clients of one block sent, and, for the referee alone, the images behind them."""
 
     task: Task
@@ -96,7 +99,8 @@ class Clients:
         self._public: dict[Any, tuple[PublicImages, int] | None] = {}
         self._data_digests: dict[Setting, DataDigests] = {}
         self._models: OrderedDict[Any, tuple[Classifier, LoadedWeights]] = OrderedDict()
-        self._released: OrderedDict[str, Release] = OrderedDict()
+        self._released: OrderedDict[str, BlockRelease] = OrderedDict()
+        self._lessons: OrderedDict[str, Lessons] = OrderedDict()
 
     def dataset(self, setting: Setting) -> Dataset:
         spec = setting.dataset
@@ -208,17 +212,30 @@ class Clients:
         key = (str(setting.identity), seed)
         return _remember(self._models, key, 2, lambda: self._weighted(setting, seed, progress))
 
-    def release(self, block: Block, progress: Progress | None = None) -> Release:
+    def release(self, block: Block, progress: Progress | None = None) -> BlockRelease:
         """Every client of the block sends its update, one after the other, on the CPU; `progress` is of training."""
         return _remember(self._released, block.client_key, 4, lambda: self._release(block, progress))
 
-    def observed(self, cell: Cell, attack: Attack, releases: Sequence[Release]) -> Observation:
+    def observed(self, cell: Cell, attack: Attack, releases: Sequence[BlockRelease]) -> Observation:
         """The server's observation of all clients behind these releases, as the cell's attack is granted it."""
         means = self.class_means(cell.setting, cell.threat) if cell.control else None
         public = self.public(cell.setting) if attack.needs_public else None
         # A floor of public images is as high as images alone make it: it need not guess labels.
         threat = replace(cell.threat, labels="known") if cell.control and cell.threat.public else cell.threat
-        return joined([observe(sent, threat, means, public) for sent in releases])
+        seen = joined([observe(sent, threat, means, public) for sent in releases])
+        if not attack.needs_public:
+            return seen
+        return replace(seen, black_box=self._black_box(cell, releases[0], seen), lessons=self._lessons_of(cell))
+
+    def _black_box(self, cell: Cell, sent: BlockRelease, seen: Observation) -> BlackBox:
+        """The client of a cell as its attacker can run it: undefended, of the schedule assumed, where less is known."""
+        known = cell.threat.defense_known and seen.task is sent.task
+        chain = self.chain(cell.defense) if known else Chain((NoDefense(),))
+        return OwnBlackBox(chain, seen.task, seen.params, cell.threat.batch_norm == "batch")
+
+    def _lessons_of(self, cell: Cell) -> Lessons:
+        key = str([cell.client_identity, cell.threat.identity, self.public_set(cell.setting).digest])
+        return _remember(self._lessons, key, 1, Lessons)
 
     def _weighted(self, setting: Setting, seed: int, progress: Progress | None) -> tuple[Classifier, LoadedWeights]:
         model, dataset, own = self.architecture(setting, seed), self.dataset(setting), stream("training", seed)
@@ -226,7 +243,7 @@ class Clients:
         weights = load_weights(model, spec, dataset=dataset, seed=own, progress=progress, training_set=half)
         return in_mode(model, setting.mode), weights
 
-    def _release(self, block: Block, progress: Progress | None) -> Release:
+    def _release(self, block: Block, progress: Progress | None) -> BlockRelease:
         cell, dataset = block.cell, self.dataset(block.cell.setting)
         model, weights = self.model(cell.setting, cell.seed, progress)
         # The simulation comes from an object that sees no batch: what a plugin remembers must not reach the attacker.
@@ -242,7 +259,9 @@ class Clients:
             rng = Generator().manual_seed(stream("client", cell.seed, digest_of(pixels, own_labels)))
             updates.append(chain.update(task, params, batch, rng))
         sent = {name: torch.stack([u[name] for u in updates]) for name in params}
-        return Release(task, params, sent, truth, labels, image_ids, _digest(sent), weights, blind.simulation(task))
+        return BlockRelease(
+            task, params, sent, truth, labels, image_ids, _digest(sent), weights, blind.simulation(task)
+        )
 
 
 def _training_set(dataset: Dataset, weights: Weights) -> Dataset:
@@ -260,7 +279,7 @@ def partition(block: Block, dataset_name: str) -> Tensor:
 
 
 def observe(
-    release: Release,
+    release: BlockRelease,
     threat: ThreatModel,
     class_means: Tensor | None = None,
     public: PublicImages | None = None,

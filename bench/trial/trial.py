@@ -14,7 +14,7 @@ from attacks.observation import Observation
 from bench.data.dataset import Dataset
 from bench.grid.cells import Block
 from bench.trial import contract
-from bench.trial.clients import Release
+from bench.trial.clients import BlockRelease
 from bench.trial.metrics import assign, quantise, relative_error, score
 
 
@@ -85,7 +85,7 @@ def attack_in_chunks(
 
 
 def rows_of(
-    block: Block, release: Release, reconstruction: BlockReconstruction, attack: Attack | None, dataset: Dataset
+    block: Block, release: BlockRelease, reconstruction: BlockReconstruction, attack: Attack | None, dataset: Dataset
 ) -> Any:
     """The block's scores, one dict per image in the order of image numbers, and what belongs to all of them."""
     pool = dataset.pool()
@@ -152,7 +152,7 @@ def from_arrays(arrays: dict[str, np.ndarray]) -> BlockReconstruction:
     )  # pyright: ignore[reportArgumentType]
 
 
-def _feature_error(release: Release, features: Tensor, attack: Attack) -> Tensor:
+def _feature_error(release: BlockRelease, features: Tensor, attack: Attack) -> Tensor:
     """Relative error (t b) of the recovered features of each private image, matched by their own distance."""
     truth = release.truth.flatten(0, 1).float() / 255
     with torch.no_grad():
