@@ -7,6 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
 
 from bench.data import class_names
 from bench.data.dataset import (
@@ -44,28 +46,44 @@ _PHOTOS = (
 """The colour photographs inside the scikit-image wheel; its other files are grey, drawn or downloaded."""
 
 
-def digits() -> Dataset:
-    """scikit-learn's 1,797 digits (UCI), 17 grey levels: the last 360 are attacked, the others train."""
+def digits(size: int | None = None) -> Dataset:
+    """scikit-learn's 1,797 digits (UCI), 17 grey levels: the last 360 are attacked, the others train.
+
+    All are 8 pixels a side, or enlarged to `size`: networks and metrics for larger images then run on them too.
+    """
     from sklearn.datasets import load_digits
 
     levels, target = load_digits(return_X_y=True)
     # The 17 levels 0..16 become the nearest of 0..255.
     pixels = torch.from_numpy(levels).mul(255 / 16).round().to(torch.uint8).reshape(-1, 1, 8, 8)
+    if size is not None:
+        pixels = _enlarged(pixels, size)
     labels = torch.from_numpy(target).long()
     training = pixels[:_DIGITS_FOR_TRAINING], labels[:_DIGITS_FOR_TRAINING]
     known = training[0].double() / 255
     return Dataset(
         name="digits",
-        title="scikit-learn digits, the last 360 of 1,797",
+        title="scikit-learn digits, the last 360 of 1,797" + ("" if size is None else f", enlarged to {size}"),
         labels=labels[_DIGITS_FOR_TRAINING:],
         class_names=class_names.DIGITS,
-        input_shape=(1, 8, 8),
+        input_shape=(1, pixels.shape[2], pixels.shape[3]),
         mean=(round(known.mean().item(), 4),),
         std=(round(known.std().item(), 4),),
         provenance=f"scikit-learn {version('scikit-learn')}; statistics computed from the training part",
         read=in_memory(pixels[_DIGITS_FOR_TRAINING:]),
         read_training=lambda: training,
     )
+
+
+def _enlarged(pixels: Tensor, size: int) -> Tensor:
+    """The images, uint8 (n 1 8 8), in bilinear interpolation with `size` pixels a side."""
+    if size < pixels.shape[-1]:
+        raise ConfigurationError(
+            f"dataset digits: size must be at least {pixels.shape[-1]}, the images' own, got {size}"
+        )
+    # In float64 so that a rounding to the nearest level is the same on every machine.
+    larger = interpolate(pixels.double(), size=(size, size), mode="bilinear", align_corners=False)
+    return larger.round().to(torch.uint8)
 
 
 def samples(name: str, size: int | None = None) -> Dataset:

@@ -16,7 +16,7 @@ TORCHVISION_SETS = tuple(_SETS.split())
 """Classes of torchvision.datasets with one label per image."""
 
 DATASETS: dict[str, str] = {
-    "digits": "scikit-learn's handwritten digits, 8x8 grey: 1,437 to train on, 360 to attack",
+    "digits": "scikit-learn's handwritten digits, 8x8 grey or enlarged to `size`: 1,437 to train on, 360 to attack",
     "cifar10-samples": "the first 20 test images of CIFAR-10, 32x32 colour (foolbox wheel)",
     "cifar100-samples": "the first 20 test images of CIFAR-100, 32x32 colour (foolbox wheel)",
     "imagenet-samples": "20 ImageNet images, shorter side to 224, centre crop (foolbox wheel)",
@@ -32,6 +32,7 @@ DATASETS: dict[str, str] = {
 
 DATASET_PARAMETERS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(DATASETS, ()),
+    "digits": ("size",),
     "imagenet-samples": ("size",),
     "photos": ("size",),
     "fashion-mnist": ("root", "download"),

@@ -20,14 +20,15 @@ def load_dataset(
 ) -> Dataset:
     """The dataset of this name; `bench.data.catalogue` lists the names and the parameters that each takes.
 
-    `size` resizes the shorter side to so many pixels and crops the centre. Raises `ConfigurationError` for an
-    unknown name, a parameter that the dataset does not take, missing files and damaged images.
+    `size` resizes the shorter side to so many pixels and crops the centre; `digits` it enlarges. Raises
+    `ConfigurationError` for an unknown name, a parameter that the dataset does not take, missing files and damaged
+    images.
     """
     given = {"root": root, "download": download or None, "size": size}
     check_dataset(name, {key: value for key, value in given.items() if value is not None})
     match name:
         case "digits":
-            return bundled.digits()
+            return bundled.digits(size)
         case "photos":
             return bundled.photos(size)
         case "fashion-mnist":

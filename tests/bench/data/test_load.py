@@ -101,6 +101,24 @@ def test_digits_statistics_and_means_come_from_training_images_only():
     assert dataset.mean[0] == pytest.approx((pixels.double() / 255).mean().item(), abs=1e-4)
 
 
+def test_enlarged_digits_are_the_same_images_bilinearly_between_the_centres_of_their_pixels():
+    small, large = load_dataset("digits"), load_dataset("digits", size=32)
+    assert large.input_shape == (1, 32, 32)
+    assert torch.equal(small.labels, large.labels)
+    for own, enlarged in ((small.pixels([7]), large.pixels([7])), (small.training()[0][7:8], large.training()[0][7:8])):
+        assert enlarged.dtype == torch.uint8
+        rows = np.asarray(own[0, 0], dtype=float)
+        at = np.clip((np.arange(32) + 0.5) / 4 - 0.5, 0, 7)
+        columns = np.stack([np.interp(at, range(8), row) for row in rows])
+        wanted = np.stack([np.interp(at, range(8), column) for column in columns.T]).T
+        assert np.array_equal(wanted.round(), enlarged[0, 0].numpy())
+
+
+def test_digits_are_never_made_smaller():
+    with pytest.raises(ConfigurationError, match="size must be at least 8, the images' own, got 7"):
+        load_dataset("digits", size=7)
+
+
 @pytest.mark.parametrize("name", SAMPLES)
 def test_samples_offer_no_training_images(name):
     dataset = load_dataset(name)
@@ -284,7 +302,7 @@ def test_folders_without_images_are_refused(tmp_path):
     ("name", "parameters", "message"),
     [
         ("cifar10-sample", {}, "did you mean 'cifar10-samples'"),
-        ("digits", {"root": "x"}, "no parameter 'root'; it takes none"),
+        ("digits", {"root": "x"}, "no parameter 'root'; known: size"),
         ("photos", {"size": 0}, "size must be"),
         ("photos", {"size": True}, "size must be"),
         ("fashion-mnist", {"size": 4}, "no parameter 'size'"),

@@ -17,7 +17,7 @@ PLUGIN = Path(__file__).parents[2] / "plugins" / "nearest_public.py"
 GRID = """
 name = "public"
 [grid]
-dataset = "{dataset}"
+dataset = {dataset}
 models = [{{ name = "mlp", hidden = [8] }}]
 weights = {weights}
 images = 4
@@ -32,7 +32,7 @@ execution = "eager"
 
 
 def planned(public="[false, true]", attacks='["nearest_public", "linear_layer"]', more="", **changes):
-    told = {"dataset": "digits", "weights": '["untrained"]', **changes}
+    told = {"dataset": '"digits"', "weights": '["untrained"]', **changes}
     registry = Registry([PLUGIN])
     config = from_toml(GRID.format(public=public, attacks=attacks, more=more, **told), registry)
     _, _, clients, plan = prepare(config, registry)
@@ -70,11 +70,11 @@ def test_the_number_of_public_images_is_part_of_the_ids_of_who_holds_them():
 
 
 def test_a_dataset_without_a_training_half_skips_who_needs_it_and_is_an_error_where_nothing_is_left():
-    _, plan = planned("true", dataset="mnist-samples")
+    _, plan = planned("true", dataset='"mnist-samples"')
     own = [cell for cell in plan.cells if cell.attack.name == "nearest_public"]
     assert all("no training half: name a set in grid.public" in str(cell.skip) for cell in own)
     with pytest.raises(ConfigurationError, match="no attack of the grid can run: nearest_public needs public images"):
-        planned("true", '["nearest_public"]', dataset="mnist-samples")
+        planned("true", '["nearest_public"]', dataset='"mnist-samples"')
 
 
 def test_weights_are_trained_on_the_half_that_is_not_public_only_where_images_are_granted():
@@ -116,9 +116,20 @@ def test_floors_see_the_images_that_attacks_see():
     assert not torch.equal(means, clients.class_means(setting))
 
 
+def test_public_images_of_enlarged_digits_are_enlarged_alike():
+    clients, plan = planned(dataset='{ name = "digits", size = 16 }')
+    usual, before = planned()
+    setting = plan.cells[0].setting
+    assert clients.dataset(setting).input_shape == (1, 16, 16)
+    assert clients.public(setting).images.shape[1:] == (1, 16, 16)
+    own = usual.public(before.cells[0].setting)
+    assert len(own.labels) - 5 <= len(clients.public(setting).labels) <= len(own.labels) + 5  # copies are left out
+    assert not {cell.id for cell in plan.cells} & {cell.id for cell in before.cells}
+
+
 def test_every_row_says_how_many_public_images_there_were_and_which(tmp_path):
     registry = Registry([PLUGIN])
-    told = {"dataset": "digits", "weights": '["untrained"]', "public": "[false, true]", "more": "public = 40"}
+    told = {"dataset": '"digits"', "weights": '["untrained"]', "public": "[false, true]", "more": "public = 40"}
     config = from_toml(GRID.format(attacks='["nearest_public", "linear_layer"]', **told), registry)
     frame = run(config, registry, output=tmp_path / "run").frame()
     held = frame[frame["public"]]
@@ -137,7 +148,7 @@ def test_an_attack_that_learns_from_public_images_meets_the_conformance_suite_wi
 
 def test_the_floor_of_public_images_knows_the_labels_that_an_attack_has_to_guess(tmp_path):
     registry = Registry([PLUGIN])
-    told = {"dataset": "digits", "weights": '["untrained"]', "public": '[true]\nlabels = "recovered"', "more": ""}
+    told = {"dataset": '"digits"', "weights": '["untrained"]', "public": '[true]\nlabels = "recovered"', "more": ""}
     text = GRID.format(attacks='["nearest_public"]', **told).replace("threat = { public", "[grid.threat]\npublic")
     config = from_toml(text.replace('"recovered" }', '"recovered"'), registry)
     frame = run(config, registry, output=tmp_path / "run").frame()

@@ -123,7 +123,7 @@ MISTAKES = [
     ("engine.execution=fast", r"engine\.execution must be 'auto', 'eager', 'compile' or 'graph', got 'fast'"),
     ("engine.precision=half", r"engine\.precision must be 'float32', 'tf32' or 'bfloat16', got 'half'"),
     ("name=../up", r"name must be letters, .* got '\.\./up'; it names the run's folder: rename the file, or --set"),
-    ('grid.dataset={name="digits",root="x"}', r"dataset digits has no parameter 'root'; it takes none"),
+    ('grid.dataset={name="digits",root="x"}', r"dataset digits has no parameter 'root'; known: size"),
     ('grid.dataset={name="fashion-mnist",root="no"}', r"no t10k-images-idx3-ubyte\.gz; looked in no, .*; run `apt-get"),
     ('grid.dataset={name="CIFAR10",root="no"}', r"dataset CIFAR10: cannot be read from no: .*; give root, or set down"),
     ("grid.dataset=folder", r"dataset folder: give root, the folder that holds the images"),
