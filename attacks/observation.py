@@ -36,13 +36,17 @@ class PublicImages:
 class Observation:
     """The updates of t trials, all of one task and one set of weights.
 
-    `updates` holds (t, *shape) for every parameter. `labels` (t b) is each trial's sorted multiset when the
+    `updates` holds (t, *shape) for every parameter, the mean over the releases where the server sees several. `each`
+    holds (t, releases, *shape), every one of them, where they differ and the simulation of the defense looks at a
+    release: then no mean says all, and objectives add. Elsewhere it is None: of Gaussian noise the mean is a sufficient
+    statistic, and releases without noise are equal. `labels` (t b) is each trial's sorted multiset when the
     threat model grants it, else None. `task.schedule` is the client's when it is known; otherwise the task
     claims one gradient of as many images. `scale` is what a weight difference has to be divided by to compare with
     a gradient, learning rate x steps: 1 when a gradient was sent, None when the schedule is not known. `class_means`
     (classes c h w), of public training images, are handed to controls alone. With `own_weights` every trial has weights
     of its own: `params` holds (t, *shape) too. `defense` simulates the defense where the threat model grants its
-    knowledge, and is None where it does not or nobody has written a surrogate. `batch_statistics`, named as by
+    knowledge, and is None where it does not or nobody has written a surrogate; its `noise_std` is that of `updates`.
+    `batch_statistics`, named as by
     `defenses.batch_norm.batch_statistics`, holds (t, channels) of every batch-norm layer where the client sends them.
     `public` are the images that the server holds where the threat model grants any. `black_box` is the client, with its
     defense where that is known, as the server can run it, and `lessons` keeps what was learned from it and from public
@@ -62,6 +66,7 @@ class Observation:
     public: PublicImages | None = None
     black_box: BlackBox | None = None
     lessons: Lessons | None = None
+    each: Update | None = None
 
     @property
     def trials(self) -> int:
@@ -82,8 +87,9 @@ class Observation:
         params = {name: p[trials] for name, p in self.params.items()} if self.own_weights else self.params
         labels = None if self.labels is None else self.labels[trials]
         sent = self.batch_statistics
-        statistics = None if sent is None else {name: s[trials] for name, s in sent.items()}
-        return replace(self, params=params, updates=updates, labels=labels, batch_statistics=statistics)
+        own = {"batch_statistics": None if sent is None else {name: s[trials] for name, s in sent.items()}}
+        own["each"] = None if self.each is None else {name: u[trials] for name, u in self.each.items()}
+        return replace(self, params=params, updates=updates, labels=labels, **own)
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Observation:
         """The same observation on another device; the architecture is copied, never moved in place."""
@@ -100,15 +106,16 @@ class Observation:
             class_means=None if self.class_means is None else self.class_means.to(device, dtype),
             batch_statistics=None if sent is None else {name: s.to(device, dtype) for name, s in sent.items()},
             public=None if self.public is None else self.public.to(device),
+            each=None if self.each is None else {name: u.to(device, dtype) for name, u in self.each.items()},
         )
 
 
 def joined(observations: list[Observation]) -> Observation:
     """The trials of several observations as one.
 
-    They must agree in all but updates, labels, batch statistics and weights: in the architecture with its buffers, the
-    schedule, the threat model, the scale, the defense and the public images. Weights are shared when they are equal,
-    else every trial gets its own.
+    They must agree in all but updates, releases, labels, batch statistics and weights: in the architecture with its
+    buffers, the schedule, the threat model, the scale, the defense and the public images. Weights are shared when they
+    are equal, else every trial gets its own.
     """
     first = observations[0]
     stacked = lambda fields: {name: torch.cat([field[name] for field in fields]) for name in fields[0]}  # noqa: E731
@@ -120,7 +127,14 @@ def joined(observations: list[Observation]) -> Observation:
     updates = stacked([o.updates for o in observations])
     sent = [o.batch_statistics for o in observations if o.batch_statistics is not None]
     own = {"own_weights": own_weights, "batch_statistics": stacked(sent) if sent else None}
+    if any(o.each is not None for o in observations):
+        own["each"] = stacked([o.each or as_often(o.updates, o.threat.releases) for o in observations])
     return replace(first, params=params, updates=updates, labels=labels, **own)
+
+
+def as_often(updates: Update, releases: int) -> Update:
+    """Updates (t, *shape) as so many equal releases (t, releases, *shape) of every client."""
+    return {name: u[:, None].expand(len(u), releases, *u.shape[1:]) for name, u in updates.items()}
 
 
 def gradient_scale(observation: Observation) -> Tensor:

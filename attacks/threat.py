@@ -6,6 +6,9 @@ from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any, Literal, get_type_hints
 
+RELEASES = range(1, 10_001)
+"""Numbers of releases that a client may be seen at."""
+
 
 @dataclass(frozen=True)
 class Switch:
@@ -13,7 +16,7 @@ class Switch:
 
     name: str
     kind: Any
-    """Its type: bool, or a Literal of words."""
+    """Its type: bool, a Literal of words, or int."""
     default: Any
     meaning: str
     """One line of docs/reference.md about the grid's key."""
@@ -26,10 +29,12 @@ class Switch:
     """0: it was always there. Else ids leave it out at its default, and readers give that default to what was written
     before. 1: it joined before a board was published. 2: it joined after, and plans, `run.toml` and entries leave it
     out at its default too: what is published stays what it is."""
+    within: range | None = None
+    """The numbers that an int may be; None for the other types."""
 
 
-def _secret(default: Any, meaning: str, since: int = 0) -> Any:
-    return field(default=default, metadata={"meaning": meaning, "since": since})
+def _secret(default: Any, meaning: str, since: int = 0, within: range | None = None) -> Any:
+    return field(default=default, metadata={"meaning": meaning, "since": since, "within": within})
 
 
 def _fact(default: bool, subject: str, meaning: str, short: str = "", since: int = 0) -> Any:
@@ -49,6 +54,8 @@ class ThreatModel:
       running statistics, public buffers of the model, for a guess), "batch" (the client also sends mean and
       variance of its batch, as clients do whose buffers are aggregated) or "unknown" (nothing is guessed).
     - `public`: true: the server holds public images, none of them attacked.
+    - `releases`: how often the server sees an update of the same images at the same weights, each with draws of its
+      own: an upper bound on what as many rounds give, whose weights move.
 
     A field that is added here is an axis of grids, a part of ids, a column of results and of the tables' texts; only
     what acts on it is left to write. The class is that of the SoK of gradient inversion (USENIX Security 2025):
@@ -79,6 +86,20 @@ class ThreatModel:
         "`true`: the server holds public images of the dataset, none of them attacked (`grid.public`)",
         since=2,
     )
+    releases: int = _secret(
+        1,
+        "how often the server sees an update of the same images at the same weights, with fresh draws each, from 1 to "
+        "10,000: an upper bound on what as many rounds give, whose weights move",
+        since=2,
+        within=RELEASES,
+    )
+
+    def __post_init__(self) -> None:
+        if isinstance(self.releases, bool) or self.releases not in RELEASES:
+            raise ValueError(
+                f"releases must be a whole number from {RELEASES[0]} to {RELEASES[-1]:,}, got {self.releases!r}; 1 is "
+                "a client that is seen once"
+            )
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -47,7 +47,8 @@ class Simulation:
     """The surrogates of a whole chain as one: `predict(update, observed)` and `penalty(update, observed)`.
 
     `sent(update)` is the release of an update of the attacker's own, before noise: every part's `predict`, without a
-    look at any release; None where a part only says what it keeps.
+    look at any release; None where a part only says what it keeps. `looks` says that `predict` or `penalty` does look
+    at the release: of several that differ, each then says something of its own.
     """
 
     gradient: Callable[[Loss, Params, Tensor, Tensor], Update] | None
@@ -55,6 +56,7 @@ class Simulation:
     penalty: Callable[[Update, Update], Tensor] | None
     noise_std: float
     sent: Callable[[Update], Update] | None = None
+    looks: bool = False
 
 
 def composed(parts: list[Surrogate]) -> Simulation | None:
@@ -66,7 +68,7 @@ def composed(parts: list[Surrogate]) -> Simulation | None:
     if any(part.gradient is not None for part in parts[1:]):
         raise TypeError("a surrogate's gradient belongs to the part of a chain that computes the update, its share")
     steps: list[Callable[[Update, Update], Update]] = []
-    penalty, variance = None, 0.0
+    penalty, variance, looks = None, 0.0, False
     for i, part in enumerate(parts):
         changes = part.predict is not None or part.keep is not None or part.penalty is not None
         if variance and changes:
@@ -78,12 +80,14 @@ def composed(parts: list[Surrogate]) -> Simulation | None:
             penalty = partial(_penalised, part.penalty, tuple(steps))
         if part.keep is not None and not hidden:
             steps.append(partial(_kept, part.keep))
+            looks = True
         elif part.predict is not None:
             steps.append(partial(_predicted, part.predict))
         elif part.keep is not None:
             return None
         variance += part.noise_std**2
-    return Simulation(parts[0].gradient, partial(_run, tuple(steps)), penalty, variance**0.5, _sending(parts))
+    predict, looks = partial(_run, tuple(steps)), looks or penalty is not None
+    return Simulation(parts[0].gradient, predict, penalty, variance**0.5, _sending(parts), looks)
 
 
 def check_simulation(simulation: Simulation, task: Task) -> None:

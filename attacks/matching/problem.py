@@ -145,8 +145,15 @@ class MatchingProblem:
         return self.observation.task.denormalise(variables["images"]), labels
 
     def _mismatch(self, update: Update, evidence: Lanes) -> Tensor:
+        """The distance to the release; the mean over all where each says something of its own."""
+        each = _observed(evidence, "each")
+        if not each:
+            return self._mismatch_of(update, _observed(evidence))
+        return vmap(partial(self._mismatch_of, update))(each).mean()
+
+    def _mismatch_of(self, update: Update, observed: Update) -> Tensor:
         assert self.distance is not None, "the prior alone has nothing to match"
-        known, observed = self.observation.defense, _observed(evidence)
+        known = self.observation.defense
         scale = self.observation.task.schedule.update_scale
         in_gradients = lambda update: {n: u / scale for n, u in update.items()} if scale != 1 else update  # noqa: E731
         if known is None:
@@ -178,7 +185,12 @@ class MatchingProblem:
         """
         seen = self.observation
         scale = gradient_scale(seen)
-        lanes = {f"update.{name}": u / scale.view(-1, *[1] * (u.dim() - 1)) for name, u in seen.updates.items()}
+        told = {"update": seen.updates, "each": seen.each or {}}
+        lanes = {
+            f"{kind}.{name}": u / scale.view(-1, *[1] * (u.dim() - 1))
+            for kind in told
+            for name, u in told[kind].items()
+        }
         if seen.own_weights:
             lanes |= {f"params.{name}": p for name, p in seen.params.items()}
         if self.image_prior is not None:
@@ -229,5 +241,5 @@ class MatchingProblem:
         return vmap(self.objective, chunk_size=known_chunk())(variables, evidence)
 
 
-def _observed(evidence: Lanes) -> Update:
-    return {name.removeprefix("update."): o for name, o in evidence.items() if name.startswith("update.")}
+def _observed(evidence: Lanes, kind: str = "update") -> Update:
+    return {name.removeprefix(f"{kind}."): o for name, o in evidence.items() if name.startswith(f"{kind}.")}

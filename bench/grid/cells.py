@@ -172,7 +172,9 @@ class Block:
     @property
     def client_key(self) -> str:
         """Blocks with the same key see the same released updates."""
-        return _digest([self.cell.client_identity, self.start, self.stop])
+        releases = self.cell.threat.releases
+        several = [releases] if releases > 1 else []
+        return _digest([self.cell.client_identity, self.start, self.stop, *several])
 
 
 def _digest(value: Any) -> str:

@@ -140,6 +140,8 @@ def _mistake(mistake: Any, model: type[BaseModel]) -> str:
             return f"{key} must be {context['expected']}, {got}"
         case "greater_than_equal":
             return f"{key} must be at least {context['ge']}, {got}"
+        case "less_than_equal":
+            return f"{key} must be at most {context['le']:,}, {got}"
         case "greater_than":
             return f"{key} must be more than {context['gt']:g}, {got}"
         case "model_type" | "model_attributes_type":

@@ -201,10 +201,16 @@ class Public(GridSection):
         return self.model_dump(exclude={"root", "download"}, exclude_none=True)
 
 
+def kind_of(switch: Switch) -> Any:
+    """The type of a field of the threat model, strict, as files of grids and entries are read."""
+    if switch.within is not None:
+        return Annotated[StrictInt, Field(ge=switch.within[0], le=switch.within[-1])]
+    return StrictBool if switch.kind is bool else switch.kind
+
+
 def _axis(switch: Switch) -> Any:
     """The type of the key that lists values of a field of the threat model, and its default."""
-    value = StrictBool if switch.kind is bool else switch.kind
-    axis = Annotated[tuple[value, ...], BeforeValidator(as_list), AfterValidator(without_duplicates)]
+    axis = Annotated[tuple[kind_of(switch), ...], BeforeValidator(as_list), AfterValidator(without_duplicates)]
     # Published configurations hold the key of every switch of their time.
     return (axis if switch.since < 2 else Annotated[axis, Since(switch.since)]), (switch.default,)
 

@@ -163,10 +163,8 @@ class Cost:
         lead, cell = group.blocks[0], group.blocks[0].cell
         if cell.borrows is not None:
             return
-        # Trained weights cost no more to attack than untrained ones, which are there at once.
-        bare = [
-            replace(b, cell=replace(b.cell, setting=replace(b.cell.setting, weights=Weights()))) for b in group.blocks
-        ]
+        # Trained weights cost no more to attack than untrained ones, which are there at once; nor do several releases.
+        bare = [_bare(block) for block in group.blocks]
         try:
             for block, own in zip(group.blocks, bare, strict=True):
                 if self._is_new("weights", block.cell.setting, block.cell.seed):
@@ -176,8 +174,8 @@ class Cost:
                 share = self._once(
                     key, lambda own=own, images=images: timeit(lambda: self.clients.release(own), number=1) / images
                 )
-                if self._is_new("client", own.client_key):
-                    self.shares += share * images
+                if self._is_new("client", own.client_key, block.cell.threat.releases):
+                    self.shares += share * images * block.cell.threat.releases
             defense, images = (cell.defense if cell.threat.defense_known else None), lead.stop - lead.start
             key = (bare[0].cell.setting, cell.attack, cell.threat, cell.schedule, defense, len(bare), images)
             seconds = self._once(key, lambda: self._attack(bare[0], len(bare)))
@@ -247,6 +245,13 @@ def readable(seconds: float) -> str:
     if seconds < 90:
         return "less than a second" if seconds < 1 else f"about {seconds:.0f} seconds"
     return f"about {seconds / 60:.0f} minutes" if seconds < 5400 else f"about {seconds / 3600:.1f} hours"
+
+
+def _bare(block: Block) -> Block:
+    """The block of untrained weights whose clients are seen once."""
+    cell = block.cell
+    setting, threat = replace(cell.setting, weights=Weights()), replace(cell.threat, releases=1)
+    return replace(block, cell=replace(cell, setting=setting, threat=threat))
 
 
 def _state(block: Block, plan: Plan, store: Store) -> str:

@@ -19,7 +19,7 @@ from bench.price.certificate_trials import POOL
 from bench.source_digests import closure, code_digest, digests, file, room
 from bench.store import tensors
 from bench.trial import clients as client_side
-from bench.trial import identification, metrics, trial, wrong_image
+from bench.trial import identification, metrics, releases, trial, wrong_image
 from defenses import chain
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from bench.trial.clients import Clients
 
 _NETWORKS = room(build) | room(chain) | file(dataset) | file(tensors) | file(seeds)
-CLIENT = _NETWORKS | file(client_side)
+CLIENT = _NETWORKS | file(client_side) | file(releases)
 """Code that decides what a client releases, beside its defense: images and the choices of a grid are digested apart."""
 SCORING = file(metrics) | file(identification) | file(trial) | file(dataset)
 """Code that turns reconstructions into metrics."""

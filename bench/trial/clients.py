@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ from bench.models.weights import LoadedWeights, check_weights, load_weights, tra
 from bench.registry.registry import Registry
 from bench.seeds import stream
 from bench.trial.black_box import OwnBlackBox
+from bench.trial.releases import MOST_HELD, Releases, generator_of, of_block, released
 from defenses.batch_norm import batch_statistics, in_mode
 from defenses.chain import Chain
 from defenses.none import NoDefense
@@ -69,7 +70,7 @@ class BlockRelease:
     params: Params
     """The attacked weights."""
     updates: Update
-    """The updates (t, ...) of each parameter, after the defense."""
+    """The updates (t, ...) of each parameter, after the defense: the mean of each client's releases."""
     truth: Tensor
     """The private images uint8 (t b c h w), in the order of the clients' batches."""
     labels: Tensor
@@ -77,11 +78,13 @@ class BlockRelease:
     image_ids: Tensor
     """Their numbers (t b) in the dataset."""
     digest: str
-    """SHA-256 of the updates."""
+    """SHA-256 of the updates, all releases of them."""
     weights: LoadedWeights
     """The attacked weights with their origin and accuracy."""
     defense: Simulation | None
     """The simulation of the defense, for attacks that know it; None where it has none."""
+    each: Update | None = None
+    """All releases (t, releases, ...) where they differ and the simulation looks at one; None elsewhere."""
 
     @property
     def norms(self) -> Tensor:
@@ -231,7 +234,8 @@ class Clients:
         """The client of a cell as its attacker can run it: undefended, of the schedule assumed, where less is known."""
         known = cell.threat.defense_known and seen.task is sent.task
         chain = self.chain(cell.defense) if known else Chain((NoDefense(),))
-        return OwnBlackBox(chain, seen.task, seen.params, cell.threat.batch_norm == "batch")
+        sends = cell.threat.batch_norm == "batch"
+        return OwnBlackBox(chain, seen.task, seen.params, sends, cell.threat.releases)
 
     def _lessons_of(self, cell: Cell) -> Lessons:
         key = str([cell.client_identity, cell.threat.identity, self.public_set(cell.setting).digest])
@@ -252,16 +256,17 @@ class Clients:
         params = {name: p.detach() for name, p in model.named_parameters()}
         image_ids = partition(block, dataset.name)
         truth, labels = torch.stack([dataset.pixels(ids) for ids in image_ids.tolist()]), dataset.labels[image_ids]
-        updates: list[Update] = []
+        simulation, count = blind.simulation(task), cell.threat.releases
+        looks, most = simulation is not None and simulation.looks, MOST_HELD // len(truth)
+        found: list[Releases] = []
         for pixels, own_labels in zip(truth, labels, strict=True):
-            batch = Batch(pixels.float() / 255, own_labels)
+            send = partial(chain.update, task, params, Batch(pixels.float() / 255, own_labels))
             # The stream holds the private images: who knows choices alone cannot rebuild the client's noise.
-            rng = Generator().manual_seed(stream("client", cell.seed, digest_of(pixels, own_labels)))
-            updates.append(chain.update(task, params, batch, rng))
-        sent = {name: torch.stack([u[name] for u in updates]) for name in params}
-        return BlockRelease(
-            task, params, sent, truth, labels, image_ids, _digest(sent), weights, blind.simulation(task)
-        )
+            rng = partial(generator_of, "client", cell.seed, digest_of(pixels, own_labels))
+            found.append(released(send, rng, count, looks, most))
+        own = of_block(found, count)
+        sent = own.mean, truth, labels, image_ids, own.digest
+        return BlockRelease(task, params, *sent, weights, simulation, own.each)
 
 
 def _training_set(dataset: Dataset, weights: Weights) -> Dataset:
@@ -292,12 +297,15 @@ def observe(
     labels = release.labels.sort(dim=1).values if threat.labels == "known" else None
     # A simulation of local steps gives their schedule away.
     known = release.defense if threat.defense_known and task is release.task else None
+    if known is not None:  # The mean of independent noise has less of it.
+        known = replace(known, noise_std=known.noise_std / threat.releases**0.5)
     sent = None
     if threat.batch_norm == "batch":
         sent = batch_statistics(release.task, release.params, release.truth.float() / 255)
     common = task, release.params, release.updates, labels, threat, scale, class_means
     held = public if threat.public else None
-    return Observation(*common, defense=known, batch_statistics=sent, public=held)
+    each = None if known is None else release.each
+    return Observation(*common, defense=known, batch_statistics=sent, public=held, each=each)
 
 
 def attack_seeds(block: Block) -> list[int]:
@@ -307,14 +315,6 @@ def attack_seeds(block: Block) -> list[int]:
     """
     trials = (block.stop - block.start) // block.cell.schedule.images
     return [stream("attack", block.cell.seed, block.start, trial) for trial in range(trials)]
-
-
-def _digest(updates: Update) -> str:
-    digest = hashlib.sha256()
-    for name, u in updates.items():
-        digest.update(name.encode())
-        digest.update(u.contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _remember(kept: OrderedDict[Any, Any], key: Any, most: int, make: Callable[[], Any]) -> Any:

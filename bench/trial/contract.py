@@ -55,6 +55,7 @@ def _only_lent(observation: Observation, method: str) -> Iterator[Observation]:
         params={name: copies[f"params[{name!r}]"] for name in observation.params},
         labels=copies.get("labels"),
         class_means=copies.get("class_means"),
+        each=observation.each and {name: copies[f"each[{name!r}]"] for name in observation.each},
         public=public and replace(public, images=copies["public.images"], labels=copies["public.labels"]),
     )
     for name, tensor in copies.items():
@@ -65,6 +66,7 @@ def _only_lent(observation: Observation, method: str) -> Iterator[Observation]:
 def _tensors(observation: Observation) -> dict[str, Tensor]:
     named = {f"updates[{name!r}]": tensor for name, tensor in observation.updates.items()}
     named |= {f"params[{name!r}]": tensor for name, tensor in observation.params.items()}
+    named |= {f"each[{name!r}]": tensor for name, tensor in (observation.each or {}).items()}
     optional = {"labels": observation.labels, "class_means": observation.class_means}
     if observation.public is not None:
         optional |= {"public.images": observation.public.images, "public.labels": observation.public.labels}

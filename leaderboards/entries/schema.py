@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, Strict
 
 from attacks.threat import Switch, switches
 from bench.columns import KEYS
+from bench.grid.sections import kind_of
 from bench.store.store import STATUSES
 
 FORMAT = 1
@@ -86,7 +87,7 @@ class Manifest(Strict):
 
 def _knowledge(switch: Switch) -> Any:
     """Type and default of a field of the threat model; what was added later may be missing in older entries."""
-    return StrictBool if switch.kind is bool else switch.kind, switch.default if switch.since else ...
+    return kind_of(switch), switch.default if switch.since else ...
 
 
 _Knowledge: Any = create_model("_Knowledge", __base__=Strict, **{s.name: _knowledge(s) for s in switches()})

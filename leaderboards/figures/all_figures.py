@@ -13,7 +13,7 @@ from attacks.threat import Switch, switches
 from bench.columns import SETTING
 from leaderboards.ranking.summary import records, settings, summarise
 from leaderboards.tables.labels import slug
-from leaderboards.tables.notes import extent
+from leaderboards.tables.notes import extent, known_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -98,4 +98,4 @@ def _granted(switch: Switch, value: Any) -> str:
         return ""
     if switch.subject:
         return f"{switch.short} {'known' if value else 'unknown'}"
-    return f"{switch.name} {value}"
+    return known_text(switch, value) if switch.within is not None else f"{switch.name} {value}"

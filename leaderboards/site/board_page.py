@@ -18,7 +18,7 @@ from leaderboards.site.results import Asked, Results
 from leaderboards.site.text import distinct_names, one_line
 from leaderboards.tables.formats import Table
 from leaderboards.tables.labels import slug
-from leaderboards.tables.notes import batch_norm_text
+from leaderboards.tables.notes import secrets_text
 from leaderboards.tables.prices import at_budgets
 
 LABEL_KNOWLEDGE = {"known": "labels known", "recovered": "labels recovered", "joint": "labels optimised with the image"}
@@ -114,7 +114,7 @@ def _question(
     question = results.standings[asked][0].question
     row, n = question.row, len(question.images)
     labels = LABEL_KNOWLEDGE.get(row["labels"], row["labels"])
-    facts = f"{row['dataset']}, {n} images, {labels}{batch_norm_text(row['batch_norm'])}"
+    facts = f"{row['dataset']}, {n} images, {labels}{secrets_text(row)}"
     pool = _pool(results, asked)
     return QuestionView(
         anchor=anchor,

@@ -208,7 +208,11 @@ def _cells(board: BoardView, pictures: Pictures) -> Pages:
                     own=own,
                     seeds=seeds,
                     granted=granted_text(*facts_of(vars(own))).removeprefix(", "),
-                    knows=[known_text(switch, getattr(own, switch.name)) for switch in switches()],
+                    knows=[
+                        known_text(switch, getattr(own, switch.name))
+                        for switch in switches()
+                        if switch.since < 2 or getattr(own, switch.name) != switch.default
+                    ],
                     view=cell_view(entry, cell, rows[entry.name, own.cell], summary, pictures),
                     question={"title": title, "anchor": anchor},
                     defense_page=f"{board.pages[own.defense]}#{anchor}-{anchor_of(own.defense)}",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from textwrap import shorten
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -66,23 +67,27 @@ def threat(rows: list[Row]) -> str:
         classes.setdefault(row["threat_class"], []).append(row["defense_name"])
     usual = max(classes, key=lambda letter: len(classes[letter]))
     others = [f"{c} under {', '.join(dict.fromkeys(names))}" for c, names in classes.items() if c != usual]
-    # Batch norm has words of its own; what was added later is worth a word only where it is not as it always was.
-    shown = [s for s in switches() if s.name != "batch_norm" and not (s.since and first[s.name] == s.default)]
-    told = ", ".join(known_text(switch, first[switch.name]) for switch in shown)
-    return f"{told}{batch_norm_text(first['batch_norm'])}; class {', '.join([usual, *others])}"
+    # What was added later is worth a word only where it is not as it always was.
+    facts = [s for s in switches() if s.subject and not (s.since and first[s.name] == s.default)]
+    told = ", ".join([f"labels {first['labels']}", *(known_text(fact, first[fact.name]) for fact in facts)])
+    return f"{told}{secrets_text(first)}; class {', '.join([usual, *others])}"
 
 
 def known_text(switch: Switch, value: object) -> str:
     """The server's knowledge of one thing, in words."""
     if switch.subject:
         return f"{switch.subject} {'known' if value else 'not known'}"
+    if switch.within is not None:
+        return f"{value} {switch.name}"
     return f"{switch.name.replace('_', ' ')} {value}"
 
 
-def batch_norm_text(granted: str) -> str:
-    """Words about the batch-norm statistics that the server is granted, behind those about its other knowledge."""
+def secrets_text(row: Mapping[str, Any]) -> str:
+    """Words about the secrets beside the labels, where they are not as usual, behind those about other knowledge."""
     # The running statistics are buffers of the model, which every server has: not worth a word.
-    return {"batch": ", batch statistics known", "unknown": ", batch norm's statistics not used"}.get(granted, "")
+    norm = {"batch": ", batch statistics known", "unknown": ", batch norm's statistics not used"}
+    later = (s for s in switches() if not s.subject and s.since > 1 and row[s.name] != s.default)
+    return norm.get(row["batch_norm"], "") + "".join(f", {known_text(switch, row[switch.name])}" for switch in later)
 
 
 def explanations(rows: list[Row]) -> list[str]:

@@ -17,7 +17,7 @@ from leaderboards.ranking.standing import Standing
 from leaderboards.ranking.verdicts import RankingRule, Verdict
 from leaderboards.tables.exports import standings_frame, verdict_words, with_budgets
 from leaderboards.tables.formats import Table, TableSection
-from leaderboards.tables.notes import batch_norm_text, marked, question_notes
+from leaderboards.tables.notes import marked, question_notes, secrets_text
 from leaderboards.tables.prices import at_budgets, bound_sign, is_priced, overview, rank_text, what_it_costs
 from leaderboards.tables.scores import ABSENT, FORMATS, laid_out, number
 
@@ -71,7 +71,7 @@ def _section(standings: list[Standing], affordable: list[Affordable], rule: Rank
     ranked = f"Nobody is ranked: {unranked}." if unranked else "Rank 1 leaks least."
     row = question.row
     asked = {"known": "labels known", "recovered": "labels recovered", "joint": "labels optimised"}[row["labels"]]
-    asked += batch_norm_text(row["batch_norm"])
+    asked += secrets_text(row)
     return TableSection(
         title=f"Leakage: {row['dataset']}, {row['model']}, {row['weights']} weights",
         facts=f"{len(question.images)} images, {asked}. {ranked}",

@@ -92,7 +92,7 @@ def test_no_list_of_columns_spells_a_field_of_the_threat_model():
 
 
 def test_the_order_of_exported_columns_stays():
-    assert QUESTION == ["dataset", "model", "weights", "labels", "batch_norm"]
+    assert QUESTION == ["dataset", "model", "weights", "labels", "batch_norm", "releases"]
     assert METHOD == [
         "attack", "attack_name", "attack_order", "control", "defense", "defense_name", "defense_order",
         "defense_parameters", "audited", "threat_class", "images_per_update", "local_steps",
