@@ -107,6 +107,11 @@ class ThreatModel:
         told = {switch: getattr(self, switch.name) for switch in switches()}
         return {switch.name: value for switch, value in told.items() if not switch.since or value != switch.default}
 
+    @property
+    def secrets(self) -> tuple[Any, ...]:
+        """The values of the secrets, which are part of the question; facts are not."""
+        return tuple(getattr(self, switch.name) for switch in switches() if not switch.subject)
+
     def sok_class(self, *, local_steps: bool) -> str:
         """The SoK's letter; the schedule is a detail only where the client takes local steps."""
         if self.batch_norm == "batch":

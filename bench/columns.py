@@ -85,6 +85,10 @@ QUESTION = [name for name in SETTING if name not in FACTS]
 """Columns that the defenses of one ranking share: the secrets that the server is granted are part of the question."""
 METHOD = [c.name for c in COLUMNS if c.role in ("attack", "defense", "claim", "schedule") and c.is_summarised]
 """Columns of a row of a summary beside its setting."""
+HELD_OUT_FIGURES = ["held_out_ssim", "held_out_psnr_db"]
+"""Figures of the control `same_class`: an attack's answers to held-out clients against those clients' own images.
+
+They joined after boards were published: results without that control have no such columns."""
 EARLIER = {c.name: c.default for c in COLUMNS if c.since}
 """Column -> its value in plans that are older than the column."""
 LATER = {c.name: c.default for c in COLUMNS if c.since > 1}

@@ -1,4 +1,7 @@
-"""Public images for the server: half of a training set, on which then no weights are trained, and no attacked image."""
+"""Public images: half of a training set, on which then no weights are trained, without any attacked image.
+
+The server holds most of them; the referee holds some back.
+"""
 
 from __future__ import annotations
 
@@ -12,37 +15,50 @@ from bench.errors import ConfigurationError
 
 NEAR = 0.98
 """Correlation, after centring, beyond which a public image counts as a copy of an attacked one."""
+HELD_OUT = 1000
+"""Public images that the referee holds back, at most: 100 attacked ones take 400, and of ten classes each has 100."""
 
 
 @dataclass(frozen=True)
 class PublicSplit:
-    """Public images of a training set: uint8 `pixels` (n c h w), `labels` (n,), and how many copies were left out."""
+    """Public images of a training set, none of them a copy of an attacked one.
+
+    `pixels` uint8 (n c h w) and `labels` (n,) are for the server; `left_out` counts the copies that are missing there.
+    `held_out_pixels` (m c h w) and `held_out_labels` (m,) are for the referee alone: no server is ever granted them.
+    """
 
     pixels: Tensor
     labels: Tensor
     left_out: int
+    held_out_pixels: Tensor
+    held_out_labels: Tensor
 
 
 def public_split(source: Dataset, count: int, attacked: Tensor, explicit: bool) -> PublicSplit | None:
-    """The first `count` images of the public half, without copies of `attacked` ones (k c h w); None without a half.
+    """The first `count` images of the public half, and its last ones for the referee; None without a half.
 
-    A copy in a set that was named explicitly raises ConfigurationError: it is no public set.
+    The referee's are `HELD_OUT`, or a fifth of a small half, whatever `count` is. Copies of `attacked` ones (k c h w)
+    are in neither. In a set that was named explicitly they raise ConfigurationError: it is no public set.
     """
     training = source.training()
     if training is None:
         return None
     pixels, labels = training
-    chosen = halves(len(labels))[0][:count]
-    images = pixels[chosen]
-    copies = copies_of(images, attacked)
+    half = halves(len(labels))[0]
+    referee = min(HELD_OUT, len(half) // 5)
+    granted, held_out = half[: min(count, len(half) - referee)], half[len(half) - referee :]
+    asked = torch.cat([granted, held_out])
+    copies = copies_of(pixels[asked], attacked)
     there = copies >= 0
     if explicit and there.any():
         first = int(there.int().argmax())
         raise ConfigurationError(
-            f"grid.public: training image {int(chosen[first])} of {source.name} is the attacked image "
+            f"grid.public: training image {int(asked[first])} of {source.name} is the attacked image "
             f"{int(copies[first])}, or a near copy of it; name a set without attacked images"
         )
-    return PublicSplit(images[~there], labels[chosen][~there], int(there.sum()))
+    shown, hidden = there[: len(granted)], there[len(granted) :]
+    granted, held_out = granted[~shown], held_out[~hidden]
+    return PublicSplit(pixels[granted], labels[granted], int(shown.sum()), pixels[held_out], labels[held_out])
 
 
 def without_public(source: Dataset) -> Dataset:

@@ -15,11 +15,20 @@ from attacks.attack import Attack, UnsupportedPair
 from attacks.engine.execution import Choice, Execution, executing, is_out_of_memory, listening
 from bench.devices import budget, compile_costs, trials_that_fit
 from bench.engines.work import Item, OnStart, Outcome, Tools, Watch, Work, first_line
-from bench.grid.cells import Block
+from bench.grid.cells import Block, Cell
 from bench.plan.groups import Group
+from bench.seeds import stream
 from bench.trial.clients import BlockRelease, attack_seeds
 from bench.trial.contract import Diverged
-from bench.trial.trial import BlockReconstruction, attack_in_chunks, rows_of, stored_arrays
+from bench.trial.held_out import HELD_OUT_CLIENTS
+from bench.trial.trial import (
+    BlockReconstruction,
+    answers_to_held_out,
+    attack_in_chunks,
+    rows_of,
+    rows_of_same_class,
+    stored_arrays,
+)
 
 
 class OutOfTime(Exception):
@@ -36,6 +45,41 @@ class BlockWork(Work):
     kind = "block"
     remedy = "set engine.chunk lower, then --retry crashed"
     statuses: ClassVar = {Diverged: "diverged", OutOfTime: "timeout", UnsupportedPair: "skipped", OutOfMemory: "oom"}
+
+    def answered(
+        self, run: AttackRun, tools: Tools, on_start: Callable[[Choice], None], watch: Watch
+    ) -> tuple[list[BlockReconstruction], dict[str, Any]]:
+        """The attack's reconstruction of every release, and what it cost; raises `OutOfTime` and `OutOfMemory`."""
+        started, settings = time.perf_counter(), tools.settings
+        limit = None if settings.timeout is None else settings.timeout * run.times
+
+        def on_iteration(done: int, total: int) -> None:
+            watch.progress(self, done, total)
+            if limit is not None and time.perf_counter() - started > limit:
+                raise OutOfTime(f"over engine.timeout = {settings.timeout:g} s at iteration {done} of {total}")
+
+        attack = tools.registry.build("attack", run.cell.attack)
+        execution = _execution(run.group, attack.restarts, tools)
+        with listening(on_iteration), executing(execution, on_start) as choices:
+            found, chunk = _in_fitting_chunks(run, attack, tools)
+        chosen = [asdict(choice) for choice in choices]
+        return found, {"chunk": chunk, "execution": chosen, "seconds": time.perf_counter() - started}
+
+
+@dataclass(frozen=True)
+class AttackRun:
+    """One call of an attack."""
+
+    cell: Cell
+    """A cell that says what the attack is, and what it is granted."""
+    group: Group
+    """The blocks that it is for, and how they were run before."""
+    releases: list[BlockRelease]
+    """The releases that are attacked."""
+    seeds: list[int]
+    """One number for each trial of them."""
+    times: int
+    """The time limit as a multiple of that of a block."""
 
 
 @dataclass(frozen=True)
@@ -78,27 +122,14 @@ class GroupWork(BlockWork):
             yield self.guarded(block, lambda alone=alone: alone._attacked(tools, start, watch)[0])
 
     def _attacked(self, tools: Tools, on_start: Callable[[Choice], None], watch: Watch) -> list[Outcome]:
-        blocks, settings = self.items, tools.settings
+        blocks = self.items
         # Neither training nor the clients' work counts as the attack's time.
         releases = [tools.clients.release(block, partial(watch.training, block)) for block in blocks]
-        started = time.perf_counter()
-        limit = None if settings.timeout is None else settings.timeout * len(blocks)
-
-        def on_iteration(done: int, total: int) -> None:
-            watch.progress(self, done, total)
-            if limit is not None and time.perf_counter() - started > limit:
-                raise OutOfTime(f"over engine.timeout = {settings.timeout:g} s at iteration {done} of {total}")
-
-        attack = tools.registry.build("attack", blocks[0].cell.attack)
-        execution = _execution(self.group, attack.restarts, tools)
-        with listening(on_iteration), executing(execution, on_start) as choices:
-            attacked, chunk = _in_fitting_chunks(blocks, attack, releases, tools)
-        cost = {
-            "chunk": chunk,
-            "execution": [asdict(choice) for choice in choices],
-            "group": [block.id for block in blocks] if len(blocks) > 1 else [],
-            "seconds": (time.perf_counter() - started) / len(blocks),
-        }
+        seeds = [seed for block in blocks for seed in attack_seeds(block)]
+        run = AttackRun(blocks[0].cell, self.group, releases, seeds, len(blocks))
+        attacked, spent = self.answered(run, tools, on_start, watch)
+        group = [block.id for block in blocks] if len(blocks) > 1 else []
+        cost = {**spent, "group": group, "seconds": spent["seconds"] / len(blocks)}
         return [
             _scored(block, sent, found, cost, tools)
             for block, sent, found in zip(blocks, releases, attacked, strict=True)
@@ -128,13 +159,44 @@ class WrongImageWork(BlockWork):
         return _scored(self.block, release, self.source, {"chunk": None, "seconds": 0.0}, tools)
 
 
+@dataclass(frozen=True)
+class SameClassWork(BlockWork):
+    """The work on a block of the control `same_class`: all held-out clients of its ones are attacked at once."""
+
+    group: Group
+    """The control's block alone."""
+
+    @property
+    def items(self) -> Sequence[Block]:
+        return self.group.blocks
+
+    def outcomes(self, tools: Tools, on_start: OnStart, watch: Watch) -> Iterator[Outcome]:
+        block = self.group.lead
+        yield self.guarded(block, lambda: self._repeated(block, tools, partial(on_start, self.group), watch))
+
+    def _repeated(self, block: Block, tools: Tools, on_start: Callable[[Choice], None], watch: Watch) -> Outcome:
+        cell = block.cell.repeats
+        assert cell is not None, "only this control repeats an attack"
+        training = partial(watch.training, block)
+        release, held_out = tools.clients.release(block, training), tools.clients.release_of_held_out(block, training)
+        seeds = [stream("attack", own, client) for own in attack_seeds(block) for client in range(HELD_OUT_CLIENTS)]
+        run = AttackRun(cell, self.group, [held_out], seeds, HELD_OUT_CLIENTS)
+        [found], cost = self.answered(run, tools, on_start, watch)
+        return _scored(block, release, answers_to_held_out(found), {**cost, "group": []}, tools)
+
+
 def scores(
     block: Block, release: BlockRelease, reconstruction: BlockReconstruction, seconds: float, tools: Tools
 ) -> dict[str, Any]:
     """The rows of the block's images, and what belongs to all of them."""
     cell = block.cell
-    attack = None if cell.borrows else tools.registry.build("attack", cell.attack)
-    rows, shared = rows_of(block, release, reconstruction, attack, tools.clients.dataset(cell.setting))
+    dataset = tools.clients.dataset(cell.setting)
+    if cell.repeats is None:
+        attack = None if cell.borrows else tools.registry.build("attack", cell.attack)
+        rows, shared = rows_of(block, release, reconstruction, attack, dataset)
+    else:
+        held_out = tools.clients.release_of_held_out(block)
+        rows, shared = rows_of_same_class(block, release, held_out, reconstruction, dataset)
     return {"images": [{**row, "seconds": seconds / len(rows)} for row in rows], **shared}
 
 
@@ -153,15 +215,12 @@ def _scored(
     return Outcome(block, result, stored_arrays(reconstruction))
 
 
-def _in_fitting_chunks(
-    blocks: Sequence[Block], attack: Attack, releases: list[BlockRelease], tools: Tools
-) -> tuple[list[BlockReconstruction], int]:
-    """The attack's reconstruction of every block, and the number of trials at a time: as many as memory holds."""
-    cell = blocks[0].cell
-    seen = tools.clients.observed(cell, attack, releases).to(tools.device)
+def _in_fitting_chunks(run: AttackRun, attack: Attack, tools: Tools) -> tuple[list[BlockReconstruction], int]:
+    """The attack's reconstruction of every release, and the number of trials at a time: as many as memory holds."""
+    releases, seeds = run.releases, run.seeds
+    seen = tools.clients.observed(run.cell, attack, releases).to(tools.device)
     truth = torch.cat([sent.truth for sent in releases])
     labels = torch.cat([sent.labels for sent in releases])
-    seeds = [seed for block in blocks for seed in attack_seeds(block)]
     chunk = len(seeds)
     if not attack.joint:  # The engine cuts the lanes of the others, all with one program.
         fits = trials_that_fit(releases[0].task, releases[0].params, attack.restarts, tools.device)

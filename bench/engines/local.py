@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from attacks.attack import UnsupportedPair
-from bench.engines.blocks import GroupWork, WrongImageWork, scores
+from bench.engines.blocks import GroupWork, SameClassWork, WrongImageWork, scores
 from bench.engines.jobs import JobWork
 from bench.engines.work import Item, Outcome, Tools, Watch, Work
 from bench.errors import ConfigurationError
@@ -135,7 +135,7 @@ class LocalEngine:
             return JobWork(unit, self.store.folder / "training", self.plan.fingerprints[unit.id])
         if unit.lead.cell.borrows is not None:
             return WrongImageWork(unit.lead, self._source_of(unit.lead))
-        return GroupWork(unit)
+        return GroupWork(unit) if unit.lead.cell.repeats is None else SameClassWork(unit)
 
     def _source_of(self, block: Block) -> BlockReconstruction | Exception:
         """The reconstructions of another client than the block's, or the reason for which there are none."""

@@ -111,6 +111,8 @@ class Cell:
     """The defense's place in the grid."""
     borrows: Cell | None = None
     """The cell whose reconstructions the control `wrong_image` scores again."""
+    repeats: Cell | None = None
+    """The cell whose attack the control `same_class` repeats on held-out public clients."""
     skip: str | None = None
     """The reason for which the cell cannot run."""
     audited: bool = True
@@ -125,7 +127,9 @@ class Cell:
     @cached_property
     def id(self) -> str:
         """16 hexadecimal digits of the choices; the number of images is not among them."""
-        granted = self.setting.public.identity if self.threat.public and self.setting.public is not None else None
+        # The control `same_class` is made of public images whether its attack holds any or not.
+        holds = self.threat.public or self.repeats is not None
+        granted = self.setting.public.identity if holds and self.setting.public is not None else None
         public = {} if granted is None else {"public_images": granted}
         own = {"attack": self.attack.canonical, "threat": self.threat.identity}
         return _digest({**self.client_identity, **own, **public})[:16]
@@ -138,6 +142,11 @@ class Cell:
             "defense": [part.canonical for part in self.defense],
             "seed": self.seed,
         }
+
+    @property
+    def attacked_by(self) -> MethodSpec:
+        """The attack, or the one that the control was made from."""
+        return (self.borrows or self.repeats or self).attack
 
     @property
     def title(self) -> str:

@@ -171,8 +171,9 @@ class Weights(GridSection):
 class Public(GridSection):
     """The server's public images where `threat.public` grants them: at most `count`, from the half of a training set.
 
-    `dataset` None is the grid's own; `root`, `download` and `size` are of `dataset`. Copies of attacked images are left
-    out, and refused in a `dataset` that is named. Weights are then trained on the other half of the same training set.
+    A thousand others of that half, or a fifth of a small one, are held out for the control `same_class`. `dataset` None
+    is the grid's own; `root`, `download` and `size` are of `dataset`. Copies of attacked images are left out, and
+    refused in a `dataset` that is named. Weights are then trained on the other half of the same training set.
     """
 
     count: Positive = 10_000

@@ -29,6 +29,7 @@ from bench.registry.registry import Registry
 from bench.registry.specs import chain_label
 from bench.store.store import FAILURES, Store
 from bench.trial.clients import Clients, attack_seeds
+from bench.trial.held_out import HELD_OUT_CLIENTS
 from defenses.batch_norm import in_mode
 from defenses.task import Params, Task
 
@@ -174,11 +175,18 @@ class Cost:
                 share = self._once(
                     key, lambda own=own, images=images: timeit(lambda: self.clients.release(own), number=1) / images
                 )
-                if self._is_new("client", own.client_key, block.cell.threat.releases):
-                    self.shares += share * images * block.cell.threat.releases
+                clients, releases = (1 if cell.repeats is None else HELD_OUT_CLIENTS), cell.threat.releases
+                if self._is_new("client", own.client_key, releases, clients):
+                    self.shares += share * images * releases * clients
+            first, blocks, times = bare[0], len(bare), 1
+            if cell.repeats is not None:
+                first = _bare(replace(lead, cell=cell.repeats))
+                # One call on all held-out clients costs more lanes where the attack has lanes, else as many calls.
+                joint = self.registry.cls("attack", cell.attacked_by.name).joint
+                blocks, times = (HELD_OUT_CLIENTS, 1) if joint else (1, HELD_OUT_CLIENTS)
             defense, images = (cell.defense if cell.threat.defense_known else None), lead.stop - lead.start
-            key = (bare[0].cell.setting, cell.attack, cell.threat, cell.schedule, defense, len(bare), images)
-            seconds = self._once(key, lambda: self._attack(bare[0], len(bare)))
+            key = (first.cell.setting, cell.attacked_by, cell.threat, cell.schedule, defense, blocks, images)
+            seconds = times * self._once(key, lambda: self._attack(first, blocks))
             self.attacks[cell.attack.label] = self.attacks.get(cell.attack.label, 0.0) + seconds
         except Exception as error:  # Whatever a plugin raises here will be a cell's status in the run.
             self.unknown[f"{cell.title}: {type(error).__name__}: {error}"] = None

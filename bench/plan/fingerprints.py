@@ -19,7 +19,7 @@ from bench.price.certificate_trials import POOL
 from bench.source_digests import closure, code_digest, digests, file, room
 from bench.store import tensors
 from bench.trial import clients as client_side
-from bench.trial import identification, metrics, releases, trial, wrong_image
+from bench.trial import held_out, identification, metrics, releases, trial, wrong_image
 from defenses import chain
 
 if TYPE_CHECKING:
@@ -51,20 +51,24 @@ def block_fingerprints(
     digest_of_images = cache(lambda setting, start, stop: clients.dataset(setting).digest(range(start, stop)))
     found: dict[str, str] = {}
     for cell in cells:
-        paths = [registry.sources("attack", (cell.borrows or cell).attack.name)]
+        paths = [registry.sources("attack", cell.attacked_by.name)]
         parts = [*cell.defense, *(part for own in cell.setting.preparers for part in own)]
         paths += [registry.sources("defense", part.name) for part in parts]
         code = CLIENT | file(wrong_image) if cell.borrows else CLIENT
+        code = code | file(held_out) if cell.repeats else code
         data = clients.data_digests(cell.setting)
         also = [data.task, data.trained, checkpoints[cell.setting] or ""]
         also += [str([part.canonical for own in cell.setting.preparers for part in own])]
-        if precision != "float32" and not (cell.borrows or cell).control:
+        if precision != "float32" and not (cell.borrows or cell.repeats or cell).control:
             also.append(precision)
-        source = registry.cls("attack", (cell.borrows or cell).attack.name)
+        source = registry.cls("attack", cell.attacked_by.name)
         if cell.threat.public and (source.needs_public or cell.attack.name == "class_mean"):
             also.append(cell.public.digest)
         elif cell.attack.name == "class_mean":
             also.append(clients.means_digest(cell.setting))
+        if cell.repeats:
+            referees = clients.held_out(cell.setting)
+            also.append("" if referees is None else referees.digest)
         for block in cell.blocks(images):
             seen = digest_of_images(cell.setting, block.start, block.stop)
             found[block.id] = fingerprint(digest_of_sources(tuple(paths), code), seen, *also)

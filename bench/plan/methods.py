@@ -32,6 +32,9 @@ class PlannedAttack:
     """Its place among the attacks on each defense."""
     wrong_image: int | None
     """The place of its control `wrong_image`; None where nothing is compared with controls, and for controls."""
+    same_class: int | None
+    """The place of its control `same_class`, which is there beside public images; None as above, and for attacks that
+    are after labels: no floor judges them."""
 
 
 @dataclass(frozen=True)
@@ -80,11 +83,12 @@ def planned_attacks(config: Config, registry: Registry) -> list[PlannedAttack]:
     methods: list[type[Attack]] = [registry.cls("attack", spec.name) for spec in specs]
     controlled = any(method.control for method in methods)
     following = itertools.count(len(specs))
-    planned: list[PlannedAttack] = []
-    for order, (spec, method) in enumerate(zip(specs, methods, strict=True)):
-        wrong_image = next(following) if controlled and not method.control else None
-        planned.append(PlannedAttack(spec, method, order, wrong_image))
-    return planned
+    place = lambda there: next(following) if controlled and there else None  # noqa: E731
+    wrong_images = [place(not method.control) for method in methods]
+    # Behind all others: without public images the places are what they always were.
+    same_classes = [place(not (method.control or method.recovers_labels)) for method in methods]
+    told = zip(specs, methods, range(len(specs)), wrong_images, same_classes, strict=True)
+    return [PlannedAttack(*each) for each in told]
 
 
 def planned_defenses(config: Config, clients: Clients) -> list[PlannedDefense]:

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from attacks.threat import ThreatModel
 from bench.errors import ConfigurationError
@@ -27,6 +28,7 @@ from bench.plan.settings import PlannedSetting, planned_settings
 from bench.registry.registry import Registry
 from bench.trial import wrong_image
 from bench.trial.clients import Clients
+from bench.trial.same_class import SAME_CLASS, same_class_control
 
 
 @dataclass(frozen=True)
@@ -80,12 +82,15 @@ def _cells_of(
 ) -> Iterator[Cell]:
     """The cells of one setting: threat models slowest, then seeds, then defenses."""
     disclosures = [disclosure(defense, planned.task) for defense in defenses]
+    setting, asking = planned.setting, _questions_with_public(attacks, config)
+    has_held_out = bool(asking) and clients.held_out(setting) is not None
     for threat in config.threats:
-        setting = planned.setting
         public = clients.public_set(setting) if threat.public else PublicSet()
         asked = [attack for attack in attacks if not _is_repetition(attack, threat, config.threats)]
         present = [attack for attack in asked if not _is_left_out(attack, setting, threat, clients)]
         row = [(attack, obstacle(attack, planned.task, threat, registry, public)) for attack in present]
+        if not (has_held_out and threat.secrets in asking):
+            row = [(replace(attack, same_class=None), skip) for attack, skip in row]
         for seed in config.grid.seeds:
             for defense, disclosed in zip(defenses, disclosures, strict=True):
                 yield from _row(setting, threat, seed, defense, disclosed, row, public)
@@ -100,7 +105,7 @@ def _row(
     attacks: list[tuple[PlannedAttack, str | None]],
     public: PublicSet,
 ) -> list[Cell]:
-    """All attacks on one defense, each with why it is skipped, then `wrong_image` for each that it is a control of."""
+    """All attacks on one defense, each with why it is skipped, then the controls that are made from each."""
     common = partial(
         Cell,
         setting=setting,
@@ -128,7 +133,21 @@ def _row(
         cells.append(cell)
         if attack.wrong_image is not None:
             controls.append(wrong_image.control(cell, attack.wrong_image))
+        if attack.same_class is not None:
+            controls.append(same_class_control(cell, attack.same_class))
     return cells + controls
+
+
+def _questions_with_public(attacks: Collection[PlannedAttack], config: Config) -> set[tuple[Any, ...]]:
+    """The secrets of the threat models under which an attack that is no floor holds public images.
+
+    Whatever one attack of a question knows, a floor may know, for all of its attacks.
+    """
+    return {
+        threat.secrets
+        for threat, attack in itertools.product(config.threats, attacks)
+        if threat.public and not attack.method.control and not _is_repetition(attack, threat, config.threats)
+    }
 
 
 def _is_left_out(attack: PlannedAttack, setting: Setting, threat: ThreatModel, clients: Clients) -> bool:
@@ -161,3 +180,5 @@ def _notes(
     choices = itertools.product(attacks, settings, config.threats)
     if any(_is_left_out(attack, setting, threat, clients) for attack, setting, threat in choices):
         yield "class_mean is left out where labels are not known or the dataset has no other images"
+    if _questions_with_public(attacks, config) and any(clients.held_out(setting) is None for setting in settings):
+        yield f"{SAME_CLASS} is left out: no public images are left to hold out"

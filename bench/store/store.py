@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from bench.columns import EARLIER
+from bench.columns import EARLIER, HELD_OUT_FIGURES
 from bench.errors import ConfigurationError, Unwritable
 from bench.store.block_marks import BlockMarks
 from bench.store.whole_files import damaged, finite, publish, read_arrays, read_json, sweep
@@ -73,7 +73,8 @@ def image_frame(store: Store) -> DataFrame:
                 rows.append({**identity, "status": status, "reason": "", **figures, **columns})
             continue
         rows.append({**identity, "status": status, "reason": store.reason(cell, block["id"], status)})
-    frame = typed(pd.DataFrame(rows), RESULT_FIGURES, RESULT_COUNTS)
+    found = pd.DataFrame(rows)
+    frame = typed(found, (*RESULT_FIGURES, *(name for name in HELD_OUT_FIGURES if name in found)), RESULT_COUNTS)
     return frame.assign(underpowered=underpowered(frame["objective_found"], frame["objective_truth"]))
 
 

@@ -27,6 +27,7 @@ from bench.models.weights import LoadedWeights, check_weights, load_weights, tra
 from bench.registry.registry import Registry
 from bench.seeds import stream
 from bench.trial.black_box import OwnBlackBox
+from bench.trial.held_out import HeldOutImages, counterparts
 from bench.trial.releases import MOST_HELD, Releases, generator_of, of_block, released
 from defenses.batch_norm import batch_statistics, in_mode
 from defenses.chain import Chain
@@ -61,6 +62,15 @@ def data_digests(dataset: Dataset, weights: Weights, training_set: Dataset | Non
     return DataDigests(task, "" if training is None else digest_of(*training), pool)
 
 
+@dataclass(frozen=True, eq=False)
+class _Public:
+    """The public images of a setting: the server's, the number of copies that are missing there, and the referee's."""
+
+    granted: PublicImages
+    left_out: int
+    held_out: HeldOutImages
+
+
 @dataclass(frozen=True)
 class BlockRelease:
     """The updates that the clients of one block sent, and, for the referee alone, the images behind them."""
@@ -76,7 +86,7 @@ class BlockRelease:
     labels: Tensor
     """Their labels (t b)."""
     image_ids: Tensor
-    """Their numbers (t b) in the dataset."""
+    """Their numbers (t b) in the dataset, or among the held-out images."""
     digest: str
     """SHA-256 of the updates, all releases of them."""
     weights: LoadedWeights
@@ -99,10 +109,11 @@ class Clients:
         self._registry = registry
         self._datasets: dict[Any, Dataset] = {}
         self._class_means: dict[Any, Tensor | None] = {}
-        self._public: dict[Any, tuple[PublicImages, int] | None] = {}
+        self._public: dict[Any, _Public | None] = {}
         self._data_digests: dict[Setting, DataDigests] = {}
         self._models: OrderedDict[Any, tuple[Classifier, LoadedWeights]] = OrderedDict()
         self._released: OrderedDict[str, BlockRelease] = OrderedDict()
+        self._held_out_released: OrderedDict[str, BlockRelease] = OrderedDict()
         self._lessons: OrderedDict[str, Lessons] = OrderedDict()
 
     def dataset(self, setting: Setting) -> Dataset:
@@ -142,14 +153,21 @@ class Clients:
         attacked image.
         """
         found = self._public_split(setting)
-        return None if found is None else found[0]
+        return None if found is None else found.granted
+
+    def held_out(self, setting: Setting) -> HeldOutImages | None:
+        """The public images of a setting that no server is granted; None where there are none."""
+        found = self._public_split(setting)
+        return found.held_out if found is not None and len(found.held_out.labels) else None
 
     def public_set(self, setting: Setting) -> PublicSet:
         """The public images of a setting in figures."""
         found = self._public_split(setting)
-        return PublicSet() if found is None else PublicSet(len(found[0]), found[1], found[0].digest)
+        if found is None:
+            return PublicSet()
+        return PublicSet(len(found.granted), found.left_out, found.granted.digest)
 
-    def _public_split(self, setting: Setting) -> tuple[PublicImages, int] | None:
+    def _public_split(self, setting: Setting) -> _Public | None:
         asked, key = setting.public, (setting.dataset, setting.public, setting.attacked)
         if asked is None:
             return None
@@ -166,8 +184,9 @@ class Clients:
             split = public_split(source, asked.count, attacked, explicit=asked.dataset is not None)
             found = None
             if split is not None:
-                digest = digest_of(split.pixels, split.labels)
-                found = PublicImages(split.pixels, split.labels, digest), split.left_out
+                granted, held_out = (split.pixels, split.labels), (split.held_out_pixels, split.held_out_labels)
+                images = HeldOutImages(*held_out, digest_of(*held_out))
+                found = _Public(PublicImages(*granted, digest_of(*granted)), split.left_out, images)
             self._public[key] = found
         return self._public[key]
 
@@ -219,6 +238,14 @@ class Clients:
         """Every client of the block sends its update, one after the other, on the CPU; `progress` is of training."""
         return _remember(self._released, block.client_key, 4, lambda: self._release(block, progress))
 
+    def release_of_held_out(self, block: Block, progress: Progress | None = None) -> BlockRelease:
+        """The held-out clients of the block's ones, four of the first and then of the next, send updates as those do.
+
+        Raises `UnsupportedPair` where there are none of a label.
+        """
+        kept = self._held_out_released
+        return _remember(kept, block.client_key, 1, lambda: self._release_of_held_out(block, progress))
+
     def observed(self, cell: Cell, attack: Attack, releases: Sequence[BlockRelease]) -> Observation:
         """The server's observation of all clients behind these releases, as the cell's attack is granted it."""
         means = self.class_means(cell.setting, cell.threat) if cell.control else None
@@ -248,14 +275,29 @@ class Clients:
         return in_mode(model, setting.mode), weights
 
     def _release(self, block: Block, progress: Progress | None) -> BlockRelease:
-        cell, dataset = block.cell, self.dataset(block.cell.setting)
+        dataset = self.dataset(block.cell.setting)
+        image_ids = partition(block, dataset.name)
+        truth = torch.stack([dataset.pixels(ids) for ids in image_ids.tolist()])
+        return self._sent(block.cell, truth, dataset.labels[image_ids], image_ids, progress)
+
+    def _release_of_held_out(self, block: Block, progress: Progress | None) -> BlockRelease:
+        cell, dataset, held_out = block.cell, self.dataset(block.cell.setting), self.held_out(block.cell.setting)
+        assert held_out is not None, "without held-out images there is no such control"
+        labels, before = dataset.labels[partition(block, dataset.name)], dataset.labels[: block.start]
+        rng = Generator().manual_seed(stream("held-out", dataset.name, cell.seed))
+        chosen = counterparts(labels, before, held_out.labels, rng).flatten(0, 1)
+        return self._sent(cell, held_out.pixels[chosen], held_out.labels[chosen], chosen, progress)
+
+    def _sent(
+        self, cell: Cell, truth: Tensor, labels: Tensor, image_ids: Tensor, progress: Progress | None
+    ) -> BlockRelease:
+        """The release of clients of these images (t b c h w) with labels (t b), under the defense of the cell."""
+        dataset = self.dataset(cell.setting)
         model, weights = self.model(cell.setting, cell.seed, progress)
         # The simulation comes from an object that sees no batch: what a plugin remembers must not reach the attacker.
         chain, blind = self.chain(cell.defense), self.chain(cell.defense)
         task = Task(model, dataset.classes, dataset.input_shape, chain.schedule(cell.setting.client))
         params = {name: p.detach() for name, p in model.named_parameters()}
-        image_ids = partition(block, dataset.name)
-        truth, labels = torch.stack([dataset.pixels(ids) for ids in image_ids.tolist()]), dataset.labels[image_ids]
         simulation, count = blind.simulation(task), cell.threat.releases
         looks, most = simulation is not None and simulation.looks, MOST_HELD // len(truth)
         found: list[Releases] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,11 +11,13 @@ from torch import Tensor
 
 from attacks.attack import Attack
 from attacks.observation import Observation
+from bench.columns import HELD_OUT_FIGURES
 from bench.data.dataset import Dataset
 from bench.grid.cells import Block
 from bench.trial import contract
 from bench.trial.clients import BlockRelease
-from bench.trial.metrics import assign, quantise, relative_error, score
+from bench.trial.held_out import HELD_OUT_CLIENTS
+from bench.trial.metrics import assign, from_uint8, psnr, quantise, relative_error, score, ssim
 
 
 @dataclass(frozen=True)
@@ -23,9 +25,9 @@ class BlockReconstruction:
     """One attack's reconstruction of a block, rounded as it is stored, with the attack's objective along the way."""
 
     images: Tensor
-    """The reconstructed images, rounded to uint8 (t b c h w)."""
+    """The reconstructed images, rounded to uint8 (t b c h w); of `same_class` (t k b c h w) for k held-out clients."""
     labels: Tensor
-    """The labels (t b) that the attack believes in."""
+    """The labels (t b) that the attack believes in; of `same_class` (t k b)."""
     start: Tensor | None
     """The objective (t,) where the attack starts; None without one."""
     found: Tensor | None
@@ -128,6 +130,52 @@ def rows_of(
         "trace": {str(i): value.tolist() for i, value in reconstruction.trace.items()},
     }
     return sorted(rows, key=lambda row: row["image"]), shared
+
+
+AVERAGED = ("mse", "psnr_db", "ssim", "lpips", "label_accuracy", "identified", "recovered")
+"""Metrics of the control `same_class`, each the mean over the held-out clients."""
+
+
+def answers_to_held_out(found: BlockReconstruction) -> BlockReconstruction:
+    """The reconstructions of t * k held-out clients as those of t attacked ones, without the attack's objective."""
+    images, labels = (own.unflatten(0, (-1, HELD_OUT_CLIENTS)) for own in (found.images, found.labels))
+    return BlockReconstruction(images, labels, None, None, None, {}, None)
+
+
+def rows_of_same_class(
+    block: Block,
+    release: BlockRelease,
+    held_out: BlockRelease,
+    found: BlockReconstruction,
+    dataset: Dataset,
+) -> Any:
+    """The same of the control `same_class`: every metric is the mean over the held-out clients of the image's client.
+
+    `release` is that of the attacked clients, to whose images the answers are matched, `held_out` that of the held-out
+    ones. `held_out_ssim` and `held_out_psnr_db` are the same answers against the images that they are answers to.
+    """
+    of_clients = [
+        rows_of(block, release, replace(found, images=found.images[:, i], labels=found.labels[:, i]), None, dataset)
+        for i in range(HELD_OUT_CLIENTS)
+    ]
+    own = _against_their_own(held_out.truth.unflatten(0, (-1, HELD_OUT_CLIENTS)), found.images)
+    places = {int(image): place for place, image in enumerate(release.image_ids.flatten())}
+    rows: list[dict[str, Any]] = []
+    for answers in zip(*(told for told, _ in of_clients), strict=True):
+        row = {**answers[0], "position": [answers[0]["position"][0], [each["position"][1] for each in answers]]}
+        row |= {metric: float(np.mean([each[metric] for each in answers])) for metric in AVERAGED}
+        row |= {metric: float(values[places[row["image"]]]) for metric, values in own.items()}
+        rows.append(row)
+    return rows, of_clients[0][1]
+
+
+def _against_their_own(truth: Tensor, found: Tensor) -> dict[str, Tensor]:
+    """The scores (t * b,) of answers (t k b c h w) against their own clients' images, means over the k clients."""
+    order = assign(found.flatten(0, 1), truth.flatten(0, 1))
+    matched = torch.stack([images[places] for images, places in zip(found.flatten(0, 1), order, strict=True)])
+    guess, exact = from_uint8(matched.flatten(0, 1)), from_uint8(truth.flatten(0, 2))
+    each = dict(zip(HELD_OUT_FIGURES, (ssim(guess, exact), psnr(guess, exact)), strict=True))
+    return {metric: values.view(*truth.shape[:3]).mean(1).flatten() for metric, values in each.items()}
 
 
 def stored_arrays(reconstruction: BlockReconstruction) -> dict[str, np.ndarray]:

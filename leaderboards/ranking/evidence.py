@@ -12,7 +12,7 @@ import pandas as pd
 
 from bench.columns import FACTS, QUESTION, facts_of, granted_text
 from bench.grid.cells import PRIOR_SETTINGS
-from bench.trial import wrong_image
+from bench.trial import same_class, wrong_image
 from leaderboards.ranking.comparison import independent
 from leaderboards.ranking.statistics import Summary, summarise_units
 from leaderboards.ranking.summary import Row, records
@@ -352,12 +352,12 @@ def _reason(record: Record) -> str:
 
 
 def _is_floor_of(attack: Row, control: Row) -> bool:
-    """True if a control belongs to this attack: `wrong_image` and `prior_only` if they were made from it, any other.
+    """True if a control belongs to this attack: those made from an attack, and `prior_only`, to that one, any other.
 
     So an attack that joins a grid brings its own floors and raises nobody else's: it can only add leakage.
     """
-    if control["attack_name"] == wrong_image.NAME:
-        return control["attack"] == wrong_image.label(attack["attack"])
+    if label := same_class.LABELS_OF_CONTROLS.get(control["attack_name"]):
+        return control["attack"] == label(attack["attack"])
     if control["attack_name"] == "prior_only":
         mine, its = (json.loads(row["attack_parameters"]) for row in (attack, control))
         return all(key in mine and mine[key] == its[key] for key in PRIOR_SETTINGS)

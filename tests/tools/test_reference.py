@@ -20,6 +20,7 @@ models = [{ name = "mlp", hidden = [16] }]
 images = 2
 attacks = ["linear_layer"]
 defenses = ["none", "dp_sgd"]
+threat = { public = true }
 [utility]
 rounds = 2
 clients = 2

@@ -41,10 +41,48 @@ def test_public_images_are_the_first_of_their_half_and_weights_see_the_other(dig
     assert len(own_labels) == len(labels) - len(labels) // 2
 
 
-def test_more_than_there_are_gives_all(digits):
+def test_more_than_there_are_gives_all_that_the_referee_does_not_hold_back(digits):
     count = len(digits.training()[1]) // 2
     split = public_split(digits, 10**6, digits.pixels(range(3)), explicit=False)
-    assert len(split.labels) + split.left_out == count
+    assert len(split.labels) + split.left_out == count - count // 5
+
+
+def test_held_out_images_are_a_thousand_or_a_fifth_of_a_small_half(digits):
+    nothing = torch.zeros(0, 1, 8, 8, dtype=torch.uint8)
+    sizes = {}
+    for count in (8, 100, 11_000):
+        whole = torch.zeros(count, 1, 1, 1, dtype=torch.uint8), torch.zeros(count, dtype=torch.long)
+        split = public_split(replace(digits, read_training=lambda whole=whole: whole), 10_000, nothing, explicit=False)
+        sizes[count] = len(split.labels), len(split.held_out_labels)
+    assert sizes == {8: (4, 0), 100: (40, 10), 11_000: (4500, 1000)}
+
+
+@pytest.mark.parametrize("count", [10, 10**6])
+def test_held_out_images_are_of_the_public_half_and_never_among_the_granted(digits, count):
+    pixels, labels = digits.training()
+    half = halves(len(labels))[0]
+    places = torch.arange(len(labels))
+    source = replace(digits, read_training=lambda: (pixels, places))  # Labels that tell images apart.
+    split = public_split(source, count, torch.zeros(0, 1, 8, 8, dtype=torch.uint8), explicit=False)
+    assert len(split.held_out_labels) == len(half) // 5
+    assert set(split.held_out_labels.tolist()) <= set(half.tolist())
+    assert not set(split.held_out_labels.tolist()) & set(split.labels.tolist())
+    # Who is held out does not follow from how many are granted.
+    assert torch.equal(split.held_out_labels, half[-(len(half) // 5) :])
+
+
+def test_no_held_out_image_is_a_copy_of_an_attacked_one(digits):
+    pixels, labels = digits.training()
+    attacked, last = digits.pixels(range(4)), halves(len(labels))[0][-1]
+    pixels = pixels.clone()
+    pixels[last] = attacked[2]
+    source = replace(digits, read_training=lambda: (pixels, labels))
+    split = public_split(source, 30, attacked, explicit=False)
+    assert len(split.held_out_labels) == len(labels) // 2 // 5 - 1
+    assert (copies_of(split.held_out_pixels, attacked) == -1).all()
+    assert split.left_out == 0
+    with pytest.raises(ConfigurationError, match=f"training image {int(last)} of digits is the attacked image 2"):
+        public_split(source, 30, attacked, explicit=True)
 
 
 @pytest.mark.parametrize("change", [lambda x: x, lambda x: (x.float() * 0.5 + 20).to(torch.uint8)])

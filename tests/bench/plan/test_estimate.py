@@ -75,6 +75,32 @@ def test_a_plan_names_everything_and_states_the_hours(grid_file, tmp_path, monke
     assert not (tmp_path / "run").exists()
 
 
+def test_the_attacks_on_held_out_clients_count_four_times(grid_file, tmp_path, monkeypatch):
+    asked, lanes = [], []
+
+    def an_hour(attack, seen, seeds):
+        asked.append(type(attack).__name__)
+        lanes.append(seen.trials)
+        return len(seeds) * 900.0 if not attack.control else 0.0
+
+    monkeypatch.setattr(estimate, "estimate_seconds", an_hour)
+    monkeypatch.setattr(estimate, "timeit", lambda *_, **__: 36.0)
+    attacks = 'grid.attacks=["posterior_mean(held_out=5)", "inverting_gradients(iterations=4)"]'
+    one = 'grid.defenses=["none"]'
+    lines = described(grid_file, tmp_path, attacks, one, "grid.threat.public=[true]", "grid.images=4")
+    assert [line for line in lines if ": about" in line] == [
+        "  attack    posterior_mean(held_out=5): about 60 minutes",
+        "  attack    inverting_gradients(iterations=4): about 60 minutes",
+        "  control   same_class(of='posterior_mean(held_out=5)'): about 4.0 hours",
+        "  control   same_class(of='inverting_gradients(iterations=4)'): about 4.0 hours",
+    ]
+    # The lanes of one attack on all held-out clients, or an attack that was measured before, so often.
+    assert (asked.count("InvertingGradients"), asked.count("PosteriorMean")) == (2, 1)
+    assert max(lanes) == 16
+    # 36 seconds for the clients of the block, and four times that for the held-out ones.
+    assert "10.1 hours" in lines[-1]
+
+
 def test_training_enters_the_hours_once_a_seed_and_is_not_done(grid_file, tmp_path, monkeypatch):
     monkeypatch.setattr(Clients, "training_seconds", lambda self, setting, seed: 1800.0)
     monkeypatch.setattr("bench.models.weights.train", None)

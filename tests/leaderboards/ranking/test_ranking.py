@@ -446,6 +446,25 @@ def test_all_attacks_of_a_question_are_judged_by_the_floors_of_one_that_holds_pu
     assert "class_mean" in question.defenses[1].attempts[0].controls
 
 
+def test_the_answers_to_held_out_clients_are_a_floor_of_their_own_attack() -> None:
+    frame = with_public(board({"a": 0.3}), 0.2)
+    answers = {
+        attack: [
+            cell(f"same_class(of={attack!r})", d, np.full(N, ssim), order=i, control=True).assign(public=public)
+            for i, d in enumerate(("none", "a"))
+        ]
+        for attack, ssim, public in (("cosine", 0.28, False), ("posterior_mean", 0.28, True), ("other", 0.9, False))
+    }
+
+    def gains(*attacks: str) -> dict[str, float]:
+        joined = pd.concat([frame, *(rows for attack in attacks for rows in answers[attack])], ignore_index=True)
+        (question,) = questions(joined)
+        return {a.variant[0]: a.gain(LEAKAGE_METRICS[0]).mean() for a in question.defenses[1].attempts}
+
+    assert gains("cosine") == pytest.approx({"cosine": 0.12, "posterior_mean": 0.12}, abs=0.02)
+    assert gains(*answers) == pytest.approx({"cosine": 0.12, "posterior_mean": 0.04}, abs=0.02)
+
+
 def test_a_floor_of_public_images_judges_nobody_where_no_attack_holds_any() -> None:
     frame = with_public(board({"a": 0.3}), 0.35, attack=None)
     assert of(frame, "a")["ssim_gain"] == of(board({"a": 0.3}), "a")["ssim_gain"]
