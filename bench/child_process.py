@@ -36,11 +36,12 @@ def start_python(
     environment: Mapping[str, str] | None = None,
     stdout: int | None = None,
     stderr: int | IO[bytes] | None = None,
+    pass_fds: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
     """Start a Python process that calls a function, "module:name", and is killed when this process is gone.
 
-    The function finds the arguments in `sys.argv`. With a process group of its own the child hears no key pressed in
-    the terminal, and what it starts ends with it.
+    The function finds the arguments in `sys.argv`, and the files of `pass_fds` open under the same numbers. With a
+    process group of its own the child hears no key pressed in the terminal, and what it starts ends with it.
     """
     # -P: a folder of the user's that is called "bench" must not be imported instead of ours.
     command = [sys.executable, "-P", "-m", "bench.child_process", str(os.getpid()), function, *arguments]
@@ -51,6 +52,7 @@ def start_python(
         stdout=stdout,
         stderr=stderr,
         start_new_session=own_group,
+        pass_fds=pass_fds,
     )
 
 

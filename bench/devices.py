@@ -57,6 +57,8 @@ SHARE = 0.4
 """Part of the memory that the lanes of an attack may fill; the rest is for what operations need inside."""
 COPIES = 8
 """Tensors of the size of each activation that an attack with a loop of its own is taken to hold; a cautious guess."""
+_TOGETHER = 2**26
+"""Numbers that the updates, and the activations, of the clients computed at once may fill."""
 
 
 def budget(device: torch.device) -> int:
@@ -82,6 +84,14 @@ def trials_that_fit(task: Task, params: Params, restarts: int, device: torch.dev
     weights = sum(p.numel() for p in params.values())
     floats = COPIES * activations(task, params) * task.schedule.images
     return max(1, int(budget(device) / (4 * task.schedule.steps * (floats + 4 * weights) * restarts)))
+
+
+def clients_at_once(task: Task, params: Params) -> int:
+    """Clients whose updates are computed together, so that neither these nor their activations fill the memory."""
+    # An example's gradient is as large as an update, and DP-SGD holds those of all examples.
+    updates = sum(p.numel() for p in params.values()) * task.schedule.images
+    work = COPIES * activations(task, params) * task.schedule.images
+    return max(1, _TOGETHER // max(updates, work))
 
 
 def activations(task: Task, params: Params) -> int:

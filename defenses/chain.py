@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -101,6 +102,22 @@ class Chain:
                 updates = _checked(part, part.transform_many(task, updates, rngs), expected)
         return updates
 
+    def disagreement(self, task: Task, params: Params, batches: Batch, rngs: Sequence[Generator]) -> str | None:
+        """The name of a parameter of which clients at once send another value than each alone, beyond rounding.
+
+        None where they agree. Arguments and faults are those of `updates`.
+        """
+        states = [rng.get_state() for rng in rngs]
+        together = self.updates(task, params, batches, rngs)
+        for i, state in enumerate(states):
+            one = Batch(batches.images[i], batches.labels[i])
+            alone = self.update(task, params, one, Generator().set_state(state))
+            largest = max(float(u.abs().max()) for u in alone.values())
+            for name, mine in alone.items():
+                if _differ(mine, together[name][i], largest):
+                    return name
+        return None
+
     def simulation(self, task: Task) -> Simulation | None:
         """The simulation of an attacker who knows all parts; None where a part, or this order of parts, has none."""
         computing = next(self._with_role("share"), NoDefense())
@@ -148,6 +165,19 @@ def _own_copy(model: Classifier) -> Classifier:
     copy = deepcopy(model).eval().requires_grad_(True)
     copy.zero_grad(set_to_none=True)
     return copy
+
+
+def _differ(mine: Tensor, theirs: Tensor, largest: float) -> bool:
+    """True if two tensors differ by more than rounding; `largest` is the largest entry of their update."""
+    other = (mine - theirs).abs() > 1e-4 * mine.abs().max() + 1e-6 * largest
+    # Rounding may swap the last entry that is kept with the first that is pruned, both as small as any kept one: as
+    # many come as go. Or a level of a quantiser flips, but not in a small tensor, where it would be all that is there.
+    kept = torch.minimum(*(u.abs().where(u != 0, math.inf).min() for u in (mine, theirs)))
+    small = other & (torch.maximum(mine.abs(), theirs.abs()) <= kept * 1.001)
+    come, gone = int((small & (mine == 0)).sum()), int((small & (theirs == 0)).sum())
+    few = max(1, mine.numel() // 1000)
+    swapped = 2 * come if come == gone <= few else 0
+    return int(other.sum()) - swapped > mine.numel() // 1000
 
 
 @contextmanager

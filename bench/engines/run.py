@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -97,7 +98,7 @@ def run(
     pending = engine.pending(retry, retry_since)
     if not pending:
         say(f"nothing left to run in {store.folder}")
-    with Watcher(len(pending), shown=progress) as watcher:
+    with closing(clients), Watcher(len(pending), shown=progress) as watcher:
         for unit in engine.units(pending):
             for finished in engine.run(unit, watcher):
                 watcher.finished(*finished)

@@ -14,14 +14,14 @@ import torch
 from attacks.attack import Attack
 from attacks.engine.execution import Execution, executing, listening
 from attacks.observation import Observation, joined
-from bench.devices import budget, choose_device, default_threads, trials_that_fit
+from bench.devices import budget, choose_device, clients_at_once, default_threads, trials_that_fit
 from bench.grid.cells import Block
 from bench.grid.jobs import Job
 from bench.grid.sections import Utility, Weights
 from bench.plan.groups import Group, Groups
 from bench.plan.plan import Plan
 from bench.price.certificate_trials import Pool, measure
-from bench.price.federated import clients_at_once, first_clients
+from bench.price.federated import first_clients
 from bench.price.jobs import UNUSED_DELTA
 from bench.price.utility import rounds_of
 from bench.provenance import device_name

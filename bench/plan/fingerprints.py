@@ -18,8 +18,17 @@ from bench.price import jobs as job_results
 from bench.price.certificate_trials import POOL
 from bench.source_digests import closure, code_digest, digests, file, room
 from bench.store import tensors
+from bench.trial import (
+    black_box,
+    forked_clients,
+    held_out,
+    identification,
+    metrics,
+    releases,
+    trial,
+    wrong_image,
+)
 from bench.trial import clients as client_side
-from bench.trial import held_out, identification, metrics, releases, trial, wrong_image
 from defenses import chain
 
 if TYPE_CHECKING:
@@ -31,6 +40,8 @@ if TYPE_CHECKING:
 _NETWORKS = room(build) | room(chain) | file(dataset) | file(tensors) | file(seeds)
 CLIENT = _NETWORKS | file(client_side) | file(releases)
 """Code that decides what a client releases, beside its defense: images and the choices of a grid are digested apart."""
+_BLACK_BOX = file(black_box) | file(forked_clients)
+"""Code of the clients, beside that, wherever anybody holds public images."""
 SCORING = file(metrics) | file(identification) | file(trial) | file(dataset)
 """Code that turns reconstructions into metrics."""
 TRAINING = _NETWORKS | file(job_results) | file(federated) | file(utility) | file(devices)
@@ -56,6 +67,7 @@ def block_fingerprints(
         paths += [registry.sources("defense", part.name) for part in parts]
         code = CLIENT | file(wrong_image) if cell.borrows else CLIENT
         code = code | file(held_out) if cell.repeats else code
+        code = code | _BLACK_BOX if cell.setting.public is not None else code
         data = clients.data_digests(cell.setting)
         also = [data.task, data.trained, checkpoints[cell.setting] or ""]
         also += [str([part.canonical for own in cell.setting.preparers for part in own])]

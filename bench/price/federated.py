@@ -12,7 +12,7 @@ import torch
 from torch import Generator, Tensor
 
 from bench.data.dataset import digest_of
-from bench.devices import COPIES, activations
+from bench.devices import clients_at_once
 from bench.models.training import Progress
 from bench.seeds import stream
 from bench.store.tensors import keep_training, resume_training
@@ -23,8 +23,6 @@ KEEP_SECONDS = 60.0
 """Seconds between two times that the state of a training is kept: a kill costs no more than that."""
 PROBED = 4
 """Clients of the first round that also compute their update alone: the slow way is the oracle of the fast one."""
-_FLOATS = 2**26
-"""Numbers that the updates, and the activations, of the clients computed at once may fill."""
 
 
 class TrainingDiverged(RuntimeError):
@@ -151,30 +149,12 @@ def first_clients(data: tuple[Tensor, Tensor], rounds: Rounds, seed: int, most: 
 
 def probe(task: Task, params: Params, chain: Chain, batches: Batch, rngs: list[Generator]) -> None:
     """Raise `DefenseFault` unless clients computed at once send what each of them sends alone."""
-    states = [rng.get_state() for rng in rngs]
-    together = chain.updates(task, params, batches, rngs)
-    for i, state in enumerate(states):
-        alone = chain.update(task, params, Batch(batches.images[i], batches.labels[i]), Generator().set_state(state))
-        largest = max(float(u.abs().max()) for u in alone.values())
-        for name, mine in alone.items():
-            if _differ(mine, together[name][i], largest):
-                raise DefenseFault(
-                    f"many clients at once send another {name!r} than each alone: what is attacked would not be what "
-                    "is trained; mend share_many or transform_many, or remove it"
-                )
-
-
-def _differ(mine: Tensor, theirs: Tensor, largest: float) -> bool:
-    """True if two tensors differ by more than rounding; `largest` is the largest entry of their update."""
-    other = (mine - theirs).abs() > 1e-4 * mine.abs().max() + 1e-6 * largest
-    # Rounding may swap the last entry that is kept with the first that is pruned, both as small as any kept one: as
-    # many come as go. Or a level of a quantiser flips, but not in a small tensor, where it would be all that is there.
-    kept = torch.minimum(*(u.abs().where(u != 0, math.inf).min() for u in (mine, theirs)))
-    small = other & (torch.maximum(mine.abs(), theirs.abs()) <= kept * 1.001)
-    come, gone = int((small & (mine == 0)).sum()), int((small & (theirs == 0)).sum())
-    few = max(1, mine.numel() // 1000)
-    swapped = 2 * come if come == gone <= few else 0
-    return int(other.sum()) - swapped > mine.numel() // 1000
+    name = chain.disagreement(task, params, batches, rngs)
+    if name is not None:
+        raise DefenseFault(
+            f"many clients at once send another {name!r} than each alone: what is attacked would not be what "
+            "is trained; mend share_many or transform_many, or remove it"
+        )
 
 
 def _dealt(data: tuple[Tensor, Tensor], seed: int) -> Tensor:
@@ -191,11 +171,3 @@ def _clients(
     digests = [digest_of(own, own_labels) for own, own_labels in zip(pixels, labels, strict=True)]
     rngs = [Generator().manual_seed(stream("client", seed, digest, number)) for digest in digests]
     return Batch(pixels.float() / 255, labels), rngs
-
-
-def clients_at_once(task: Task, params: Params) -> int:
-    """Clients whose updates are computed together, so that neither these nor their activations fill the memory."""
-    # An example's gradient is as large as an update, and DP-SGD holds those of all examples.
-    updates = sum(p.numel() for p in params.values()) * task.schedule.images
-    work = COPIES * activations(task, params) * task.schedule.images
-    return max(1, _FLOATS // max(updates, work))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -26,9 +26,10 @@ from bench.models.training import Progress
 from bench.models.weights import LoadedWeights, check_weights, load_weights, training_seconds
 from bench.registry.registry import Registry
 from bench.seeds import stream
-from bench.trial.black_box import OwnBlackBox
+from bench.trial.black_box import ForkedBlackBox, OwnBlackBox, most_together
+from bench.trial.forked_clients import ForkedClients, PristineProcess
 from bench.trial.held_out import HeldOutImages, counterparts
-from bench.trial.releases import MOST_HELD, Releases, generator_of, of_block, released
+from bench.trial.releases import released, seed_of
 from defenses.batch_norm import batch_statistics, in_mode
 from defenses.chain import Chain
 from defenses.none import NoDefense
@@ -115,6 +116,12 @@ class Clients:
         self._released: OrderedDict[str, BlockRelease] = OrderedDict()
         self._held_out_released: OrderedDict[str, BlockRelease] = OrderedDict()
         self._lessons: OrderedDict[str, Lessons] = OrderedDict()
+        self._together: OrderedDict[Any, int] = OrderedDict()
+        self._pristine = PristineProcess(registry.plugins)
+
+    def close(self) -> None:
+        """End the process in which plugins compute their clients."""
+        self._pristine.close()
 
     def dataset(self, setting: Setting) -> Dataset:
         spec = setting.dataset
@@ -260,9 +267,23 @@ class Clients:
     def _black_box(self, cell: Cell, sent: BlockRelease, seen: Observation) -> BlackBox:
         """The client of a cell as its attacker can run it: undefended, of the schedule assumed, where less is known."""
         known = cell.threat.defense_known and seen.task is sent.task
+        sends = cell.threat.batch_norm == "batch", cell.threat.releases
+        if known and (forked := self._forked(cell, sent.task, sent.params)) is not None:
+            return ForkedBlackBox(forked, *sends)
         chain = self.chain(cell.defense) if known else Chain((NoDefense(),))
-        sends = cell.threat.batch_norm == "batch"
-        return OwnBlackBox(chain, seen.task, seen.params, sends, cell.threat.releases)
+        key = sent.digest, known, str(seen.task.schedule)
+        decide = partial(most_together, chain, seen.task, sent.params, sent.truth, sent.labels)
+        return OwnBlackBox(chain, seen.task, sent.params, *sends, _remember(self._together, key, 4, decide))
+
+    def _forked(self, cell: Cell, task: Task, params: Params) -> ForkedClients | None:
+        """The clients of a cell whose defense is a plugin, where anybody may run it; None elsewhere.
+
+        Without public images there is no black box from which a private client would have to be kept apart.
+        """
+        public = self.public(cell.setting)
+        if public is None or not self._registry.foreign("defense", [part.name for part in cell.defense]):
+            return None
+        return ForkedClients(self._pristine, cell.defense, task, params, public)
 
     def _lessons_of(self, cell: Cell) -> Lessons:
         key = str([cell.client_identity, cell.threat.identity, self.public_set(cell.setting).digest])
@@ -299,14 +320,23 @@ class Clients:
         task = Task(model, dataset.classes, dataset.input_shape, chain.schedule(cell.setting.client))
         params = {name: p.detach() for name, p in model.named_parameters()}
         simulation, count = blind.simulation(task), cell.threat.releases
-        looks, most = simulation is not None and simulation.looks, MOST_HELD // len(truth)
-        found: list[Releases] = []
-        for pixels, own_labels in zip(truth, labels, strict=True):
-            send = partial(chain.update, task, params, Batch(pixels.float() / 255, own_labels))
-            # The stream holds the private images: who knows choices alone cannot rebuild the client's noise.
-            rng = partial(generator_of, "client", cell.seed, digest_of(pixels, own_labels))
-            found.append(released(send, rng, count, looks, most))
-        own = of_block(found, count)
+        pairs = list(zip(truth, labels, strict=True))
+        forked = self._forked(cell, task, params)
+
+        def turns() -> Iterator[Update]:
+            for turn in range(count):
+                # The stream holds the private images: who knows choices alone cannot rebuild the client's noise.
+                seeds = [seed_of("client", cell.seed, digest_of(*pair), turn=turn) for pair in pairs]
+                if forked is not None:
+                    yield forked.updates(truth, labels, seeds)
+                    continue
+                updates: list[Update] = []
+                for (pixels, own_labels), seed in zip(pairs, seeds, strict=True):
+                    batch = Batch(pixels.float() / 255, own_labels)
+                    updates.append(chain.update(task, params, batch, Generator().manual_seed(seed)))
+                yield {name: torch.stack([u[name] for u in updates]) for name in params}
+
+        own = released(turns(), count, simulation is not None and simulation.looks)
         sent = own.mean, truth, labels, image_ids, own.digest
         return BlockRelease(task, params, *sent, weights, simulation, own.each)
 

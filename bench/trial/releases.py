@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 
 from attacks.attack import UnsupportedPair
-from attacks.observation import as_often
 from bench.seeds import stream
 from defenses.task import Update
 
@@ -18,9 +17,14 @@ MOST_HELD = 2**28
 """Entries of all releases of one block that are held together where each counts: a gigabyte."""
 
 
+def seed_of(role: str, *parts: str | int, turn: int) -> int:
+    """The seed of a client's release number `turn`; that of the first is the one of a client that is seen once."""
+    return stream(role, *parts, "release", turn) if turn else stream(role, *parts)
+
+
 def generator_of(role: str, *parts: str | int, turn: int) -> Generator:
-    """The generator of a client's release number `turn`; that of the first is the one of a client that is seen once."""
-    return Generator().manual_seed(stream(role, *parts, "release", turn) if turn else stream(role, *parts))
+    """The generator of `seed_of`."""
+    return Generator().manual_seed(seed_of(role, *parts, turn=turn))
 
 
 class RunningMean:
@@ -55,54 +59,44 @@ class RunningMean:
 
 @dataclass(frozen=True)
 class Releases:
-    """The releases of one client, or, with t in front of every shape, of the clients of a block."""
+    """The releases of the clients of a block."""
 
     mean: Update
-    """Their mean (*shape)."""
+    """Their mean (t, *shape)."""
     each: Update | None
-    """All of them (releases, *shape) where that was asked for and they differ; None elsewhere."""
+    """All of them (t, releases, *shape) where that was asked for and they differ; None elsewhere."""
     digest: str
     """SHA-256 of all of them."""
 
 
-def released(
-    send: Callable[[Generator], Update], rng: Callable[..., Generator], count: int, each: bool, most: int = MOST_HELD
-) -> Releases:
-    """So many releases of a client, `send(rng(turn=...))`; with `each` all are kept where they differ.
+def released(turns: Iterator[Update], count: int, each: bool, most: int = MOST_HELD) -> Releases:
+    """So many releases of t clients, given the updates (t, *shape) of every turn; with `each` all are kept that differ.
 
-    Raises `UnsupportedPair` where that would be more than `most` entries.
+    Raises `UnsupportedPair` where these would be more than `most` entries.
     """
-    first = send(rng(turn=0))
-    mean, digest, kept = RunningMean(), hashlib.sha256(), list[Update]()
+    first = next(turns)
+    clients = range(len(next(iter(first.values()))))
+    mean, kept, digests = RunningMean(), list[Update](), [hashlib.sha256() for _ in clients]
     entries = count * sum(u.numel() for u in first.values())
     for turn in range(count):
-        update = send(rng(turn=turn)) if turn else first
-        mean.add(update)
-        digest.update(digest_of_update(update).encode())
+        updates = next(turns) if turn else first
+        mean.add(updates)
+        for i, digest in enumerate(digests):
+            digest.update(digest_of_update({name: u[i] for name, u in updates.items()}).encode())
         if kept:
-            kept.append(update)
-        elif each and any(not torch.equal(u, first[name]) for name, u in update.items()):
+            kept.append(updates)
+        elif each and any(not torch.equal(u, first[name]) for name, u in updates.items()):
             if entries > most:
                 raise UnsupportedPair(
                     f"the surrogate of this defense looks at each of {count} releases, which differ, and {entries:,} "
-                    f"entries of a client are more than the {most:,} that are held; lower threat.releases"
+                    f"entries of {len(clients)} clients are more than the {most:,} that are held; lower threat.releases"
                 )
-            kept = [first] * turn + [update]  # Equal ones take no memory of their own.
-    together = {name: torch.stack([own[name] for own in kept]) for name in first} if kept else None
-    return Releases(mean.value, together, digest.hexdigest())
-
-
-def of_block(clients: list[Releases], count: int) -> Releases:
-    """The releases of a block's clients as one, `count` of each."""
-    mean = {name: torch.stack([own.mean[name] for own in clients]) for name in clients[0].mean}
-    digest = digest_of_update(mean)
-    if count > 1:
-        digest = hashlib.sha256("".join(own.digest for own in clients).encode()).hexdigest()
-    if all(own.each is None for own in clients):
-        return Releases(mean, None, digest)
-    every = as_often(mean, count)
-    every = [own.each or {name: u[i] for name, u in every.items()} for i, own in enumerate(clients)]
-    return Releases(mean, {name: torch.stack([own[name] for own in every]) for name in mean}, digest)
+            kept = [first] * turn + [updates]  # Equal ones take no memory of their own.
+    together = {name: torch.stack([own[name] for own in kept], 1) for name in first} if kept else None
+    if count == 1:
+        return Releases(mean.value, together, digest_of_update(mean.value))
+    of_all = hashlib.sha256("".join(digest.hexdigest() for digest in digests).encode())
+    return Releases(mean.value, together, of_all.hexdigest())
 
 
 def digest_of_update(update: Update) -> str:

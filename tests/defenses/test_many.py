@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from defenses import chain as chains
 from defenses.aggregation.local_epochs import LocalEpochs
 from defenses.chain import Chain
 from defenses.compression.gradient_pruning import GradientPruning
@@ -79,3 +80,11 @@ def test_many_clients_leave_the_global_generator_and_the_weights_as_they_were(ma
     Chain((DpSgd(),)).updates(task, params, batches, [torch.Generator().manual_seed(i) for i in range(2)])
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(p, before[name]) for name, p in params.items())
+
+
+def test_rounding_that_swaps_the_last_entry_kept_is_no_difference():
+    mine = torch.tensor([0.0, 1.0, 0.5, 0.0, 0.25])
+    theirs = torch.tensor([0.0, 1.0, 0.5, 0.2500001, 0.0])
+    assert not chains._differ(mine, theirs, 1.0)
+    assert chains._differ(mine, torch.tensor([0.0, 1.0, 0.0, 0.0, 0.25]), 1.0)
+    assert chains._differ(mine, torch.tensor([0.0, 1.0, 0.5, 0.0, 0.0]), 1.0)  # one gone, none come

@@ -121,17 +121,18 @@ def test_an_observation_cut_joined_and_moved_keeps_all_its_releases(sent):
 def test_more_releases_than_memory_holds_are_refused_before_they_are_made():
     turns = []
 
-    def send(rng):
-        turns.append(0)
-        return {"w": torch.rand(10, generator=rng)}
+    def updates():
+        while True:
+            rng = generator_of("client", turn=len(turns))
+            turns.append(0)
+            yield {"w": torch.rand(1, 10, generator=rng)}
 
-    rng = lambda turn: generator_of("client", turn=turn)
     with pytest.raises(
         UnsupportedPair, match=r"at each of 100 releases, which differ, and 1,000 entries .* lower threat"
     ):
-        released(send, rng, 100, each=True, most=999)
+        released(updates(), 100, each=True, most=999)
     assert len(turns) == 2
-    assert released(send, rng, 100, each=False, most=0).each is None
+    assert released(updates(), 100, each=False, most=0).each is None
 
 
 def test_a_running_mean_of_one_update_is_that_update():
