@@ -40,7 +40,10 @@ def show(name: Annotated[str, typer.Argument(metavar="BOARD", help="A name of `l
     """Print a board's file: data, networks, threat models, required attacks, rules of ranking."""
     from leaderboards.entries.board import load_board
 
-    typer.echo(load_board(name).text, nl=False)
+    board = load_board(name)
+    typer.echo(board.text, nl=False)
+    if board.notice:
+        say(board.notice)
 
 
 @submit_commands.command("pack")

@@ -15,13 +15,18 @@ from pydantic import ValidationError
 
 from bench.errors import ConfigurationError, suggest
 from bench.grid.reading import GridSource, GridText, list_mistakes, presets
-from bench.grid.sections import BoardRules
+from bench.grid.sections import BoardRules, as_list
 from leaderboards.ranking.verdicts import RankingRule
 
 PREFIX = "board:"
 """`board:NAME` is the grid of a board."""
 BOARDS = "LEAKBOARD_BOARDS"
 """The environment variable that names a folder of more boards."""
+NO_PUBLIC_IMAGES = (
+    "The attacks of this board hold no public images, such as others of the same dataset. "
+    "An attacker who holds some recovers more than these ranks say."
+)
+"""The notice of boards from before attacks could hold public images."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +47,17 @@ class Board:
         return hashlib.sha256(self.text.encode()).hexdigest()
 
     @property
+    def notice(self) -> str:
+        """A sentence or two for whoever reads its ranks; "" where there is nothing to say."""
+        public = as_list(self.grid.get("grid", {}).get("threat", {}).get("public", False))
+        return NO_PUBLIC_IMAGES if self.rules.rules == 1 and not any(public) else ""
+
+    @property
     def rule(self) -> RankingRule:
         """The rule that its rankings follow."""
-        rules = self.rules
-        return RankingRule(rules.required, rules.margin, rules.minimum_images, alpha=rules.alpha, rules=rules.rules)
+        own = self.rules
+        limits = {"margin": own.margin, "minimum_images": own.minimum_images, "alpha": own.alpha}
+        return RankingRule(own.required, **limits, rules=own.rules, notice=self.notice)
 
 
 def boards() -> dict[str, str]:
@@ -92,7 +104,7 @@ def load_board(name: str) -> Board:
         table = tomllib.loads(known[name])
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"board {name} is not valid TOML: {error}") from error
-    grid = {key: value for key, value in table.items() if key != "board"}
+    grid = _without_rules(table)
     if not isinstance(table.get("board"), dict) or not {"dataset", "images"} <= grid.get("grid", {}).keys():
         raise ConfigurationError(f"board {name} needs a table [board], and a [grid] with dataset and images")
     return Board(name, known[name], _rules(name, table["board"]), grid)
@@ -104,7 +116,13 @@ def rule_of_run(folder: Path) -> RankingRule | None:
         table = tomllib.loads((folder / "run.toml").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return Board(folder.name, "", _rules(str(folder), table["board"]), {}).rule if "board" in table else None
+    if "board" not in table:
+        return None
+    return Board(folder.name, "", _rules(str(folder), table["board"]), _without_rules(table)).rule
+
+
+def _without_rules(table: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in table.items() if key != "board"}
 
 
 def _rules(name: str, table: dict[str, Any]) -> BoardRules:

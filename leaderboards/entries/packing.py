@@ -19,6 +19,7 @@ from bench.errors import ConfigurationError, suggest
 from bench.registry.specs import MethodSpec
 from bench.store.store import Store
 from bench.trial import wrong_image
+from bench.trial.same_class import SAME_CLASS
 from leaderboards.entries.board import boards, load_board
 from leaderboards.entries.entry import sheet_of
 from leaderboards.entries.schema import FORMAT, LENT, Manifest
@@ -61,7 +62,15 @@ class Files:
 def cell_file(
     store: Store, cell: dict[str, Any], cells: list[dict[str, Any]], folder: Files, made: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """The content of a cell's file; adds its sheet to the folder and its provenance to `made`."""
+    """The content of a cell's file; adds its sheet to the folder and its provenance to `made`.
+
+    Raises ConfigurationError for the control `same_class`, which has several reconstructions of an image.
+    """
+    if cell["attack_name"] == SAME_CLASS:
+        raise ConfigurationError(
+            f"{cell['attack']} / {cell['defense']} has several reconstructions of an image, and an entry holds one: "
+            "runs of boards that grant public images cannot be packed"
+        )
     parameters = {key: json.loads(cell[key]) for key in JSON}
     identity = {key: value for key, value in as_published(cell).items() if key not in NOT_IN_IDENTITY} | parameters
     status, reason = _status(store, cell)

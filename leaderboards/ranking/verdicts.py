@@ -44,6 +44,8 @@ class RankingRule:
     """Level of all comparisons of a question together."""
     rules: int = 1
     """The rules of floors, verdicts and ranks: a board is judged by those of its time."""
+    notice: str = ""
+    """A sentence or two for whoever reads the ranks; "" where there is nothing to say."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.margin < 1:

@@ -69,6 +69,7 @@ def _section(standings: list[Standing], affordable: list[Affordable], rule: Rank
     if priced:
         tables += [what_it_costs(standings, reasons), *at_budgets(affordable, reasons)]
     ranked = f"Nobody is ranked: {unranked}." if unranked else "Rank 1 leaks least."
+    ranked += f" {rule.notice}" if rule.notice else ""
     row = question.row
     asked = {"known": "labels known", "recovered": "labels recovered", "joint": "labels optimised"}[row["labels"]]
     asked += secrets_text(row)

@@ -18,6 +18,7 @@ from PIL import Image
 from bench.engines import supervisor
 from bench.store import whole_files
 from leaderboards.cli.main import main
+from leaderboards.entries.board import NO_PUBLIC_IMAGES, boards
 
 GRID = (Path(__file__).parents[2] / "small.toml").read_text()
 PLUGIN = '''
@@ -171,6 +172,12 @@ def test_a_file_that_is_no_grid_is_a_message(leakboard, tmp_path, kind):
     code, _, err = leakboard("run", "grid.toml")
     assert code == 2
     assert re.search(message, err), err
+
+
+def test_a_board_is_shown_to_the_letter_and_beside_it_the_notice_about_its_attacks(leakboard):
+    code, out, err = leakboard("board", "show", "fashion-mnist-v1")
+    assert (code, out) == (0, boards()["fashion-mnist-v1"])
+    assert err == f"leakboard: {NO_PUBLIC_IMAGES}\n"
 
 
 def test_a_byte_order_mark_does_no_harm(leakboard, tmp_path):

@@ -31,6 +31,24 @@ def test_a_board_s_file_says_in_a_comment_and_in_a_sentence_what_it_is(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_board_of_the_first_rules_says_that_its_attacks_hold_no_public_images(name):
+    own = load_board(name)
+    assert own.rules.rules == 1
+    assert "hold no public images" in own.notice
+    assert own.rule.notice == own.notice
+
+
+def test_a_board_whose_attacks_hold_public_images_needs_no_such_notice(tmp_path, monkeypatch):
+    text = load_board("cifar10-samples-v1").text
+    for name, granted in (("one", "true"), ("both", "[false, true]"), ("neither", "[false]")):
+        (tmp_path / f"{name}.toml").write_text(text.replace("threat = {", f"threat = {{ public = {granted},"))
+    monkeypatch.setenv(BOARDS, str(tmp_path))
+    assert {name: bool(load_board(name).notice) for name in ("one", "both", "neither")} == {
+        "one": False, "both": False, "neither": True,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_board_with_entries_is_frozen(name):
     for entry in published(name, PUBLISHED).entries:
         assert entry.manifest.board_sha256 == load_board(name).digest, f"make {name}'s next version instead"

@@ -20,7 +20,7 @@ from bench.registry.registry import Registry
 from bench.store.store import Store
 from leaderboards.entries.board import BOARDS, grid_source, load_board, rule_of_run
 from leaderboards.entries.entry import _place
-from leaderboards.entries.packing import Author, write_entry
+from leaderboards.entries.packing import Author, Files, cell_file, write_entry
 from leaderboards.entries.published import published
 from leaderboards.entries.reviews import Review, write_review
 from leaderboards.figures.gallery import StoredImages
@@ -161,6 +161,12 @@ def test_a_run_in_which_everything_failed_and_a_name_that_is_none_are_not_packed
     with pytest.raises(ConfigurationError, match="submitter: String should have at least 1 character"):
         write_entry(tiny.parent / PICTURES, tmp_path, "mine", Author(""), ["dp_sgd"])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_answers_to_held_out_clients_are_not_packed_as_an_entry_holds_one_reconstruction_of_an_image(tiny):
+    cell = {"attack": "same_class(of='linear_layer')", "attack_name": "same_class", "defense": "none"}
+    with pytest.raises(ConfigurationError, match=r"same_class\(of='linear_layer'\) / none has several reconstructions"):
+        cell_file(Store.existing(tiny.parent / PICTURES), cell, [], Files(), [])
 
 
 def test_a_run_of_a_board_is_ranked_by_its_rule(tiny):

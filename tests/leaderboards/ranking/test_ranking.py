@@ -446,6 +446,15 @@ def test_all_attacks_of_a_question_are_judged_by_the_floors_of_one_that_holds_pu
     assert "class_mean" in question.defenses[1].attempts[0].controls
 
 
+def test_the_notice_of_a_board_stands_above_its_ranks_in_tables_alone() -> None:
+    rule = RankingRule(minimum_images=1, notice="Take care.")
+    frame = board({"a": 0.3})
+    assert "Rank 1 leaks least. Take care." in render_standings(frame, "text", rule)
+    assert "Take care" not in render_standings(frame, "text", ANY)
+    for format in ("csv", "json"):
+        assert render_standings(frame, format, rule) == render_standings(frame, format, ANY)
+
+
 def test_the_answers_to_held_out_clients_are_a_floor_of_their_own_attack() -> None:
     frame = with_public(board({"a": 0.3}), 0.2)
     answers = {

@@ -20,6 +20,7 @@ from made_entries import NONE, board_of, make_entry, make_published
 
 from bench.errors import ConfigurationError
 from leaderboards.cli.site import server
+from leaderboards.entries.board import NO_PUBLIC_IMAGES
 from leaderboards.entries.published import published
 from leaderboards.site.build import MARK, write_site
 from leaderboards.site.results import results
@@ -109,6 +110,14 @@ def test_every_kind_of_page_is_there(pages):
     assert {"", "made-up/", "cifar10-samples-v1/", "made-up/defenses/", "made-up/cells/"} <= kinds.keys()
     assert kinds["made-up/defenses/"] == 4
     assert kinds["made-up/cells/"] == 6 * 2 * 12
+
+
+def test_the_page_of_a_board_says_that_its_attacks_hold_no_public_images(pages):
+    page = board_page(pages)
+    assert "".join(page.text).count(NO_PUBLIC_IMAGES) == 1
+    # Whoever only looks at the head of the page sees it: it stands before the first question.
+    tags = [(tag, given.get("class") or "") for tag, given in page.elements]
+    assert tags.index(("p", "notice")) < tags.index(("section", "question"))
 
 
 def test_every_link_leads_to_a_file_and_a_place_of_the_site_and_every_page_is_linked(site, pages):
