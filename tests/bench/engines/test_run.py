@@ -11,6 +11,7 @@ from attacks.floors.grey_image import GreyImage
 from bench.engines import blocks, local
 from bench.engines.run import prepare
 from bench.errors import ConfigurationError
+from bench.trial.clients import Clients
 from bench.trial.trial import attack_in_chunks
 
 SHORT = 'grid.attacks=["linear_layer","prior_only(iterations=4)"]'  # without a grid's word the control runs for long
@@ -45,6 +46,14 @@ def test_a_grid_runs_to_a_frame_with_controls(grid_file, tmp_path):
     assert (exact["identified"] == 1).all()
     assert exact["ssim"].isna().all()  # 8 x 8 pixels are under the window
     assert (frame.loc[frame["attack_name"] == "grey_image", "objective_found"].isna()).all()
+
+
+def test_a_run_ends_the_process_in_which_its_plugins_compute_clients(grid_file, tmp_path, monkeypatch):
+    closed = []
+    monkeypatch.setattr(Clients, "close", lambda self: closed.append(self))
+    monkeypatch.setattr(local.LocalEngine, "pending", lambda *_: [])
+    leakboard.run(grid_file, output=tmp_path / "run")
+    assert len(closed) == 1
 
 
 def test_the_same_command_again_computes_nothing(grid_file, tmp_path):

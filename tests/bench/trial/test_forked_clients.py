@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -28,6 +29,10 @@ IMPORTED_BY = os.getpid()
 
 def filled(update, value):
     return {name: torch.full_like(u, float(value)) for name, u in update.items()}
+
+class Doubling(torch.nn.Module):
+    def forward(self, values):
+        return 2 * values
 
 @dataclass(frozen=True)
 class Noisy(Defense):
@@ -180,6 +185,14 @@ def test_a_plugin_that_fails_or_takes_too_long_is_said_with_its_line_and_harms_n
         first_entries(clients(f"faulty(how='{how}')"), 1, 2)
     monkeypatch.setattr(forked_clients, "LEAST_SECONDS", 30)
     assert first_entries(clients("counting"), 1, 2).isfinite().all()
+
+
+def test_a_layer_of_the_plugin_s_own_reaches_its_clients(clients):
+    forked = clients("noisy(std=0.0)")
+    before = first_entries(forked, 1, 1)
+    forked = clients("noisy(std=0.0)")
+    forked.task.model.network.append(sys.modules["leakboard_plugin_mine"].Doubling())
+    assert not torch.equal(first_entries(forked, 1, 1), before)
 
 
 def test_a_network_that_cannot_be_sent_is_said(clients):
