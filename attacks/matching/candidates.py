@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from functools import partial
 
 import torch
@@ -11,6 +12,7 @@ from torch.func import grad, vmap
 from attacks.attack import UnsupportedPair
 from attacks.matching.simulation import GradientRule, simulated_update
 from attacks.observation import Observation
+from defenses.surrogate import Simulation
 from defenses.task import Batch, Update
 
 _ENTRIES, _LANES = 2**22, 1024
@@ -40,22 +42,51 @@ def most_likely(observation: Observation, candidates: Tensor, labels: Tensor, ot
     over_candidates = vmap(partial(_score, observation), in_dims=(None, 0, 0, None), chunk_size=lanes)
     batches = vmap(over_candidates, chunk_size=max(1, lanes // candidates.shape[1]))
     other_lanes = (others.images, others.labels)
-    scores = batches(observation.updates, candidates, labels, other_lanes)
+    scores = batches(observation.each or observation.updates, candidates, labels, other_lanes)
     # What is undefined explains nothing; argmin gives the first of equal ones.
     return scores.nan_to_num(nan=float("inf")).argmin(1)
+
+
+def candidate_updates(observation: Observation, candidates: Batch) -> Iterator[Update]:
+    """The update that each of n candidates (n c h w) would make alone, before what the defense does to a whole one."""
+    for image, label in zip(candidates.images, candidates.labels, strict=True):
+        yield _simulated(observation, image[None], label[None])
+
+
+def mismatches(observation: Observation, updates: Iterable[Update]) -> Tensor:
+    """The distance (t n) between every trial's release and what would have been one of each of n `updates`.
+
+    Float64, lower is more likely, as in `most_likely`; inf where it is undefined. One update at a time is looked at.
+    """
+    observed = observation.each or observation.updates
+    each = [vmap(partial(_mismatch, observation, update))(observed) for update in updates]
+    return torch.stack(each, 1).nan_to_num(nan=float("inf"))
 
 
 def _score(
     observation: Observation, observed: Update, image: Tensor, label: Tensor, others: tuple[Tensor, Tensor]
 ) -> Tensor:
     """The distance between a release and that of a candidate (c h w) with its label (): lower is more likely."""
-    known, task = observation.defense, observation.task
     images = torch.cat([image[None], others[0]])
     labels = torch.cat([label[None], others[1]])
+    return _mismatch(observation, _simulated(observation, images, labels), observed)
+
+
+def _simulated(observation: Observation, images: Tensor, labels: Tensor) -> Update:
+    known, task = observation.defense, observation.task
     rule: GradientRule = grad(task.loss)
     if known is not None and known.gradient is not None:
         rule = partial(known.gradient, task.loss)
-    update = simulated_update(task, observation.params, images, labels, rule)
+    return simulated_update(task, observation.params, images, labels, rule)
+
+
+def _mismatch(observation: Observation, update: Update, observed: Update) -> Tensor:
+    """The distance between an update's release and the observed one, or the mean over all (releases, *shape)."""
+    distance = partial(_distance, observation.defense, update)
+    return distance(observed) if observation.each is None else vmap(distance)(observed).mean()
+
+
+def _distance(known: Simulation | None, update: Update, observed: Update) -> Tensor:
     if known is not None:
         update = known.predict(update, observed)
     # In float64: a release under strong noise is thousands of times as long as what tells two candidates apart.

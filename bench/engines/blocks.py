@@ -25,6 +25,7 @@ from bench.trial.trial import (
     BlockReconstruction,
     answers_to_held_out,
     attack_in_chunks,
+    identified_by_likelihood,
     rows_of,
     rows_of_same_class,
     stored_arrays,
@@ -193,7 +194,10 @@ def scores(
     dataset = tools.clients.dataset(cell.setting)
     if cell.repeats is None:
         attack = None if cell.borrows else tools.registry.build("attack", cell.attack)
-        rows, shared = rows_of(block, release, reconstruction, attack, dataset)
+        # A fact of client and server; runs without public images have rows as they were before it was measured.
+        measured = cell.threat.public and not cell.control
+        likely = identified_by_likelihood(tools.clients, block, release) if measured else None
+        rows, shared = rows_of(block, release, reconstruction, attack, dataset, likely)
     else:
         held_out = tools.clients.release_of_held_out(block)
         rows, shared = rows_of_same_class(block, release, held_out, reconstruction, dataset)

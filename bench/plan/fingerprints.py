@@ -23,6 +23,7 @@ from bench.trial import (
     forked_clients,
     held_out,
     identification,
+    likelihood,
     metrics,
     releases,
     trial,
@@ -42,7 +43,7 @@ CLIENT = _NETWORKS | file(client_side) | file(releases)
 """Code that decides what a client releases, beside its defense: images and the choices of a grid are digested apart."""
 _BLACK_BOX = file(black_box) | file(forked_clients)
 """Code of the clients, beside that, wherever anybody holds public images."""
-SCORING = file(metrics) | file(identification) | file(trial) | file(dataset)
+SCORING = file(metrics) | file(identification) | file(likelihood) | file(candidates) | file(trial) | file(dataset)
 """Code that turns reconstructions into metrics."""
 TRAINING = _NETWORKS | file(job_results) | file(federated) | file(utility) | file(devices)
 CERTIFYING = CLIENT | file(job_results) | file(certificates) | file(certificate_trials)

@@ -43,7 +43,8 @@ def record_columns(record: dict[str, Any]) -> dict[str, Any]:
 
 RESULT_FIGURES = (
     "update_norm", "identification_chance", "mse", "psnr_db", "ssim", "lpips", "label_accuracy", "identified",
-    "recovered", "feature_error", "objective_start", "objective_found", "objective_truth", "seconds",
+    "identified_by_likelihood", "recovered", "feature_error", "objective_start", "objective_found", "objective_truth",
+    "seconds",
 )  # fmt: skip
 """Columns of numbers, null where not measured."""
 RESULT_COUNTS = ("image", "trial", "true_label", "identification_pool", "chunk")

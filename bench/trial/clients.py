@@ -29,6 +29,7 @@ from bench.seeds import stream
 from bench.trial.black_box import ForkedBlackBox, OwnBlackBox, most_together
 from bench.trial.forked_clients import ForkedClients, PristineProcess
 from bench.trial.held_out import HeldOutImages, counterparts
+from bench.trial.likelihood import PoolLikelihood
 from bench.trial.releases import released, seed_of
 from defenses.batch_norm import batch_statistics, in_mode
 from defenses.chain import Chain
@@ -118,6 +119,7 @@ class Clients:
         self._lessons: OrderedDict[str, Lessons] = OrderedDict()
         self._together: OrderedDict[Any, int] = OrderedDict()
         self._pristine = PristineProcess(registry.plugins)
+        self.pool = PoolLikelihood()
 
     def close(self) -> None:
         """End the process in which plugins compute their clients."""

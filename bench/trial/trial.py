@@ -15,8 +15,9 @@ from bench.columns import HELD_OUT_FIGURES
 from bench.data.dataset import Dataset
 from bench.grid.cells import Block
 from bench.trial import contract
-from bench.trial.clients import BlockRelease
+from bench.trial.clients import BlockRelease, Clients, observe
 from bench.trial.held_out import HELD_OUT_CLIENTS
+from bench.trial.likelihood import LikelihoodIdentification
 from bench.trial.metrics import assign, from_uint8, psnr, quantise, relative_error, score, ssim
 
 
@@ -86,10 +87,26 @@ def attack_in_chunks(
     )
 
 
+def identified_by_likelihood(clients: Clients, block: Block, release: BlockRelease) -> LikelihoodIdentification:
+    """The images of a block that the server picks out of the pool by the release: the same for all its attacks."""
+    cell, private = block.cell, (release.truth, release.labels, release.image_ids)
+    seen, client = observe(release, cell.threat), str(cell.client_identity)
+    key = str([block.client_key, cell.threat.identity])
+    return clients.pool.identified(seen, clients.dataset(cell.setting), *private, client, key)
+
+
 def rows_of(
-    block: Block, release: BlockRelease, reconstruction: BlockReconstruction, attack: Attack | None, dataset: Dataset
+    block: Block,
+    release: BlockRelease,
+    reconstruction: BlockReconstruction,
+    attack: Attack | None,
+    dataset: Dataset,
+    likely: LikelihoodIdentification | None = None,
 ) -> Any:
-    """The block's scores, one dict per image in the order of image numbers, and what belongs to all of them."""
+    """The block's scores, one dict per image in the order of image numbers, and what belongs to all of them.
+
+    `likely` is what the release alone identifies; rows have that column where it is given.
+    """
     pool = dataset.pool()
     place = {image: i for i, image in enumerate(pool)}
     own = torch.tensor([[place.get(image, -1) for image in ids] for ids in release.image_ids.tolist()])
@@ -98,6 +115,8 @@ def rows_of(
     if block.cell.threat.labels == "known" and not (attack is not None and attack.recovers_labels):
         scores["label_accuracy"].fill(np.nan)
         scores["nulls"]["label_accuracy"] = "the labels were given"
+    if likely is not None and likely.found is None:
+        scores["nulls"]["identified_by_likelihood"] = likely.reason
     error = None
     if reconstruction.features is not None and attack is not None:
         error = _feature_error(release, reconstruction.features, attack)
@@ -117,6 +136,8 @@ def rows_of(
             }
             for metric in ("mse", "psnr_db", "ssim", "lpips", "label_accuracy", "identified", "recovered"):
                 row[metric] = float(scores[metric][trial, slot])
+            if likely is not None:
+                row["identified_by_likelihood"] = None if likely.found is None else float(likely.found[trial])
             row["feature_error"] = None if error is None else float(error[trial, slot])
             for name, values in (
                 ("objective_start", reconstruction.start),

@@ -203,7 +203,7 @@ def consistency_faults(submission: Submission) -> Iterator[str]:
         weights = own.model, own.weights, own.seed
         if accuracies.setdefault(weights, cell.weights_accuracy) != cell.weights_accuracy:
             yield f"{place}: its {own.weights} weights have another accuracy than in other cells"
-        first = seen.setdefault((own.defense, *weights), cell)
+        first = seen.setdefault((own.defense, own.releases, *weights), cell)
         assert first.columns is not None, "it was entered with columns"
         if cell.updates != first.updates or columns.update_norm != first.columns.update_norm:
             yield f"{place}: it attacked another update than {first.identity.attack} did"

@@ -52,6 +52,7 @@ PSNR = ComparedFigure("mean PSNR in dB of {}", CELL, 0.5, " dB")
 SSIM = ComparedFigure("mean SSIM of {}", CELL, 0.02)
 SSIM_BY_IMAGE = ComparedFigure("distance of SSIM by image of {}", CELL, 0.05)
 IDENTIFIED = ComparedFigure("images identified in % by {}", CELL, 5.0, " points")
+LIKELY = ComparedFigure("images identified by likelihood in % under {}", "an attack with public images", 5.0, " points")
 LABELS_FOUND = ComparedFigure("labels found in % by {}", "an attack on labels", 5.0, " points")
 UPDATE_NORM = ComparedFigure("norm of the update in % for {}", "an attack", 10.0, "%")
 OBJECTIVE_FOUND = ComparedFigure("objective found in % of the start of {}", ATTACK, 5.0, " points")
@@ -61,8 +62,8 @@ ACCURACY = ComparedFigure("accuracy in % of {}", "a training", 1.5, " points")
 UPDATE_BYTES = ComparedFigure("bytes of an update in % of {}", "a training", 5.0, "%")
 SUCCESSES = ComparedFigure("private images identified in % of {}", "a certificate", 5.0, " points")
 COMPARED_FIGURES = (
-    PSNR, SSIM, SSIM_BY_IMAGE, IDENTIFIED, LABELS_FOUND, UPDATE_NORM, OBJECTIVE_FOUND, OBJECTIVE_TRUTH, UNDERPOWERED,
-    ACCURACY, UPDATE_BYTES, SUCCESSES,
+    PSNR, SSIM, SSIM_BY_IMAGE, IDENTIFIED, LIKELY, LABELS_FOUND, UPDATE_NORM, OBJECTIVE_FOUND, OBJECTIVE_TRUTH,
+    UNDERPOWERED, ACCURACY, UPDATE_BYTES, SUCCESSES,
 )  # fmt: skip
 """All that is compared."""
 
@@ -91,6 +92,7 @@ def compared(cell: CellFile, rows: DataFrame) -> Iterator[Rerun]:
         yield from _means(IDENTIFIED, place, pair("identified"), 100)
     if cell.identity.control:
         return
+    yield from _means(LIKELY, place, pair("identified_by_likelihood"), 100)
     norm, again = pair("update_norm")
     yield from _means(UPDATE_NORM, place, (norm, again), _percent(norm))
     start, start_again = pair("objective_start")

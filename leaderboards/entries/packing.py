@@ -91,6 +91,9 @@ def cell_file(
     made += [record["provenance"] for record in records]
     columns = {key: [row[key] for row in rows] for key in ("image", "trial", "true_label")} | {"found_label": labels}
     columns |= {key: _numbers([row[key] for row in rows]) for key in PACKED_FIGURES}
+    # It joined after entries were published, which do not have it.
+    by_likelihood = _numbers([row.get("identified_by_likelihood") for row in rows])
+    columns |= {} if by_likelihood is None else {"identified_by_likelihood": by_likelihood}
     return found | {
         "sheet": None if found["of"] else folder.add_sheet(np.stack(images)),
         "nulls": records[0]["nulls"],

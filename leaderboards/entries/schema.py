@@ -136,6 +136,7 @@ class Columns(Strict):
     lpips: Positives
     label_accuracy: Shares
     identified: Shares
+    identified_by_likelihood: Shares = None
     recovered: Shares
     feature_error: Positives
     objective_start: Numbers

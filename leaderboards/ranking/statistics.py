@@ -13,7 +13,7 @@ from scipy import stats
 
 RESAMPLES = 4_999
 """Bootstrap resamples of an interval."""
-RATES = ("identified", "recovered", "underpowered")
+RATES = ("identified", "identified_by_likelihood", "recovered", "underpowered")
 """Metrics that are 0 or 1 for an image: a bootstrap of twenty successes would call them certain."""
 LEAST_UNITS = 5
 """Resamples of fewer independent units say nothing of the spread: two batches gave intervals of a tenth of their SD."""

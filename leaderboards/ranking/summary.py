@@ -17,6 +17,7 @@ SUMMARY_METRICS = (
     "mse",
     "lpips",
     "identified",
+    "identified_by_likelihood",
     "recovered",
     "label_accuracy",
     "feature_error",

@@ -101,6 +101,11 @@ def explanations(rows: list[Row]) -> list[str]:
     if chances:
         guessing = " or ".join(f"{chance:.1%}" for chance in chances)
         notes.append(f"Identified @n: the private image is the nearest of n to its reconstruction; chance {guessing}.")
+    if any(scored(row) and not np.isnan(row["identified_by_likelihood_mean"]) for row in rows):
+        notes.append(
+            "By likelihood: of the same n the private image explains the release best, whatever the attack found; "
+            "labels rule nobody out."
+        )
     if any(scored(row) and not row["control"] and row["underpowered_mean"] > 0 for row in rows):
         notes.append(
             "Underpowered: reconstructions whose objective is worse than at the private image; a better optimiser "

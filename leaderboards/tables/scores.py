@@ -109,10 +109,10 @@ def _detail(defenses: dict[str, dict[str, Row]], attacks: list[str], notes: Foot
         "underpowered": lambda row: number(row["underpowered_mean"], ".0%"),
         "update norm": lambda row: number(row["update_norm"], ".3g"),
     }
-    extras = {"LPIPS": "lpips_mean", "feature error": "feature_error_mean"}
-    for title, column in extras.items():
+    likely = "by likelihood", "identified_by_likelihood_mean", ".0%"
+    for title, column, how in (likely, ("LPIPS", "lpips_mean", ".3g"), ("feature error", "feature_error_mean", ".3g")):
         if any(scored(r) and not np.isnan(r[column]) for cells in defenses.values() for r in cells.values()):
-            figures[title] = lambda row, column=column: number(row[column], ".3g")
+            figures[title] = lambda row, column=column, how=how: number(row[column], how)
     # The first table's headings give the parameters; here the name does where it says which attack is meant.
     names = [attack.partition("(")[0] for attack in attacks]
     short = {a: name if names.count(name) == 1 else a for a, name in zip(attacks, names, strict=True)}
