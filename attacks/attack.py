@@ -18,7 +18,8 @@ class Reconstruction:
     `images` (t b c h w) in [0, 1]; `labels` (t b) as believed by the attacker. `objective` (t,) is the value at
     the images found, `start` (t,) the one at the starting point of the chosen restart, None where the attack
     has no objective. `trace` maps an iteration to its objective (t,). `features` (t b d) is what an analytic attack
-    recovered of a layer's input; then `recovered` is "features".
+    recovered of a layer's input; then `recovered` is "features". `choices` are figures that a learned attack chose on
+    held-out public images; no attacked image may change them.
     """
 
     images: Tensor
@@ -28,6 +29,7 @@ class Reconstruction:
     trace: dict[int, Tensor] = field(default_factory=dict)
     features: Tensor | None = None
     recovered: Literal["images", "features"] = "images"
+    choices: dict[str, float] = field(default_factory=dict)
 
 
 class UnsupportedPair(ValueError):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -80,6 +82,12 @@ class Observation:
     @property
     def device(self) -> torch.device:
         return next(iter(self.params.values())).device
+
+    def learn(self, key: Any, make: Callable[[], Any]) -> Any:
+        """The result of public images alone that is kept under this key; made where nothing is kept."""
+        if self.lessons is None:
+            return make()
+        return self.lessons.learn((key, str(self.device), next(iter(self.params.values())).dtype), make)
 
     def __getitem__(self, trials: slice | Tensor) -> Observation:
         """The same observation of some of the trials."""

@@ -1,17 +1,18 @@
 """The posterior mean under public images: known answers at both ends of the noise, and what has no say in it."""
 
-import math
 from dataclasses import replace
 
 import pytest
 import torch
-from torch.distributions import MultivariateNormal
+from torch import nn
 
 from attacks.attack import UnsupportedPair
-from attacks.learned.posterior_mean import Cloud, Kernel, Posterior, PosteriorMean
+from attacks.learned.posterior_mean import PosteriorMean
 from attacks.observation import PublicImages
+from attacks.public.clouds import Kernel
 from attacks.threat import ThreatModel
 from bench.data.load import load_dataset
+from defenses.aggregation.larger_batch import LargerBatch
 from defenses.aggregation.local_epochs import LocalEpochs
 from defenses.compression.gradient_pruning import GradientPruning
 from defenses.defense import Defense
@@ -20,6 +21,7 @@ from defenses.noise.gaussian_noise import GaussianNoise
 from defenses.none import NoDefense
 from defenses.schedule import Schedule
 from defenses.surrogate import Surrogate
+from defenses.task import Classifier, Normalise, Task
 
 KNOWN = ThreatModel(defense_known=True)
 ATTACKED = 3
@@ -60,49 +62,17 @@ def seen(case):
 )
 def test_without_noise_an_image_that_has_copies_among_the_public_ones_is_the_answer(seen, defense):
     own, observation = seen(defense, public=copies_of_the_attacked(8))
-    found = PosteriorMean(held_out=40).reconstruct(observation, [0] * ATTACKED)
+    found = PosteriorMean().reconstruct(observation, [0] * ATTACKED)
     assert torch.allclose(found.images, own.images, atol=1e-6)
     assert torch.equal(found.labels, own.labels)
 
 
 def test_under_boundless_noise_the_answer_is_the_class_mean(seen):
     _, observation = seen(DpSgd(noise_multiplier=1e6), public=public_digits(200))
-    posterior = Posterior.of(observation, 20)
-    found = posterior.answer().images
-    for image, label in zip(found[:, 0], observation.labels[:, 0], strict=True):
-        [cloud] = [cloud for cloud in posterior.clouds if bool((cloud.labels == label).all())]
-        assert torch.allclose(image.flatten(), cloud.middle, atol=1e-3)
-
-
-def test_both_ends_of_the_noise_are_known_of_one_cloud():
-    draw = torch.Generator().manual_seed(0)
-    pixels = torch.rand(9, 4, generator=draw, dtype=torch.float64)
-    points = torch.randn(9, 3, generator=draw, dtype=torch.float64)
-    cloud = Cloud.around(pixels, torch.zeros(9, dtype=torch.long), points - points.mean(0))
-    assert torch.allclose(cloud.mean(cloud.points, Kernel(0.0, 0.0))[0], pixels)
-    for smoothing in (0.0, 0.7):
-        far = cloud.mean(cloud.points, Kernel(smoothing, 1e12))[0]
-        assert torch.allclose(far, pixels.mean(0).expand(9, -1), atol=1e-9)
-
-
-def test_the_mean_of_a_cloud_is_bayes_rule_over_its_kernels():
-    draw = torch.Generator().manual_seed(1)
-    mixing = torch.randn(4, 3, generator=draw, dtype=torch.float64)
-    pixels = torch.randn(40, 4, generator=draw, dtype=torch.float64)
-    points = (pixels - pixels.mean(0)) @ mixing
-    # Principal coordinates: of uncorrelated entries.
-    points = points @ torch.linalg.eigh(points.T @ points)[1]
-    cloud, choice = Cloud.around(pixels, torch.zeros(40, dtype=torch.long), points), Kernel(0.4, 0.3)
-    release = torch.randn(3, generator=draw, dtype=torch.float64)
-    covariance = torch.diag(0.3 + 0.4 * cloud.variances)
-    answers, evidence = [], []
-    for image, point in zip(cloud.pixels, cloud.points, strict=True):
-        centre = math.sqrt(0.6) * point
-        evidence.append(MultivariateNormal(centre, covariance).log_prob(release))
-        gain = 0.4 * cloud.covariances.T @ torch.linalg.inv(covariance)
-        answers.append(cloud.middle + math.sqrt(0.6) * image + gain @ (release - centre))
-    expected = torch.stack(evidence).softmax(0) @ torch.stack(answers)
-    assert torch.allclose(cloud.mean(release[None], choice)[0][0], expected)
+    posterior = PosteriorMean().posterior(observation)
+    found, labels = posterior.answer(observation)
+    for image, label in zip(found[:, 0], labels[:, 0].tolist(), strict=True):
+        assert torch.allclose(image.flatten(), posterior.clouds[label][0].middle, atol=1e-3)
 
 
 @pytest.mark.parametrize("defense", [NoDefense(), GaussianNoise(0.1), GradientPruning(0.9)], ids=repr)
@@ -111,32 +81,31 @@ def test_other_attacked_images_change_no_temperature(seen, defense):
     others = {name: u.flip(0) * 3 for name, u in observation.updates.items()}
     assert observation.labels is not None
     swapped = replace(observation, updates=others, labels=(observation.labels + 1) % 10)
-    own, other = Posterior.of(observation, 20).choice(), Posterior.of(swapped, 20).choice()
-    assert own.smoothing == other.smoothing
+    own, other = (PosteriorMean().posterior(seen).choices for seen in (observation, swapped))
     # The same sums to rounding: where a tensor lies in memory decides the order of additions.
-    assert own.variance == pytest.approx(other.variance, rel=1e-9)
+    assert own == pytest.approx(other, rel=1e-9)
 
 
 def test_a_trial_attacked_alone_equals_it_in_a_batch(seen):
     _, observation = seen(DpSgd(noise_multiplier=0.01), public=public_digits(200))
-    together = PosteriorMean(held_out=20).reconstruct(observation, [1, 2, 3]).images
+    together = PosteriorMean().reconstruct(observation, [1, 2, 3]).images
     for trial in range(ATTACKED):
-        alone = PosteriorMean(held_out=20).reconstruct(observation[trial : trial + 1], [trial + 1]).images
+        alone = PosteriorMean().reconstruct(observation[trial : trial + 1], [trial + 1]).images
         assert torch.allclose(alone[0], together[trial], rtol=1e-8, atol=1e-8)
 
 
 def test_public_images_get_more_than_the_class_mean_gets(seen):
     own, observation = seen(DpSgd(noise_multiplier=0.01), public=public_digits(1000))
-    posterior = Posterior.of(observation, 50)
-    blind = replace(posterior, noise=1e12)
-    near, far = ((found.answer().images - own.images).square().mean() for found in (posterior, blind))
+    posterior = PosteriorMean().posterior(observation)
+    blind = replace(posterior, kernel=Kernel(0.0, 1e12))
+    near, far = ((found.answer(observation)[0] - own.images).square().mean() for found in (posterior, blind))
     assert near < 0.5 * far
 
 
 def test_labels_that_are_not_known_are_those_of_the_likely_images(seen):
     threat = ThreatModel(labels="recovered", defense_known=True)
     own, observation = seen(NoDefense(), public=public_digits(500), threat=threat)
-    found = PosteriorMean(held_out=50).reconstruct(observation, [0] * ATTACKED)
+    found = PosteriorMean().reconstruct(observation, [0] * ATTACKED)
     assert observation.labels is None
     assert torch.equal(found.labels, own.labels)
 
@@ -145,7 +114,7 @@ def test_a_class_without_public_images_is_answered_from_all_of_them(seen):
     own, observation = seen(NoDefense(), public=public_digits(100))
     kept = observation.public.labels != int(own.labels[0])
     public = PublicImages(observation.public.images[kept], observation.public.labels[kept], "fewer")
-    found = PosteriorMean(held_out=20).reconstruct(replace(observation, public=public), [0] * ATTACKED)
+    found = PosteriorMean().reconstruct(replace(observation, public=public), [0] * ATTACKED)
     assert torch.equal(found.labels, own.labels)
     assert torch.isfinite(found.images).all()
 
@@ -156,9 +125,22 @@ def test_without_public_images_it_says_why_it_does_not_apply(seen):
         PosteriorMean().reconstruct(observation, [0] * ATTACKED)
 
 
-def test_clients_of_several_images_are_refused(case):
-    task = case("lenet-zhu", "digits", 1, schedule=Schedule(images=2)).task
-    with pytest.raises(UnsupportedPair, match="one image"):
+def test_images_of_a_batch_are_told_by_the_rows_of_their_labels(case):
+    batches = LargerBatch(examples=3)
+    own = case("lenet-zhu", "digits", 2, defense=(batches,), threat=KNOWN, dtype=torch.float64)
+    observation = replace(own.observation, public=public_digits(1500))
+    posterior = PosteriorMean().posterior(observation)
+    blind = replace(posterior, kernel=Kernel(0.0, 1e12))
+    order = own.labels.argsort(dim=1, stable=True)
+    truth = own.images.gather(1, order[..., None, None, None].expand_as(own.images))
+    near, far = ((found.answer(observation)[0] - truth).square().mean() for found in (posterior, blind))
+    assert near < 0.7 * far
+
+
+def test_a_network_without_a_row_for_each_label_is_refused_for_batches():
+    network = Classifier(Normalise((0.5,), (0.5,)), nn.Sequential(nn.Flatten(), nn.Linear(64, 7)))
+    task = Task(network, 10, (1, 8, 8), Schedule(images=2))
+    with pytest.raises(UnsupportedPair, match="one row per class"):
         PosteriorMean().check(task, "known")
 
 
@@ -176,8 +158,3 @@ def test_a_surrogate_that_simulates_no_release_is_refused(seen):
     _, observation = seen(KeepsAlone(), public=public_digits(100))
     with pytest.raises(UnsupportedPair, match="predict"):
         PosteriorMean().reconstruct(observation, [0] * ATTACKED)
-
-
-def test_no_held_out_image_is_refused():
-    with pytest.raises(ValueError, match="held_out"):
-        PosteriorMean(held_out=0)

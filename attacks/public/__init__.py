@@ -1,0 +1,1 @@
+"""The parts that attacks with public images share: releases of public clients, and the prior that images make."""
