@@ -57,3 +57,7 @@ class Lessons:
         if key not in self._kept:
             self._kept[key] = make()
         return self._kept[key]
+
+    def __deepcopy__(self, _: Any) -> Lessons:
+        """The same lessons: nobody changes what is kept."""
+        return self

@@ -75,12 +75,13 @@ class InformedMatching(Attack):
         choices = {f"start_{name}": value for name, value in start.choices.items()} | {"blend": blend}
         if not blend:
             return Reconstruction(images, labels, choices=choices)
-        found, descent = _Search.around(observation, images, labels).run(self._adam)
+        search = _Search.around(observation, images, labels)
+        found, descent = search.run(self._adam)
         answer = images + blend * (found - images)
-        return Reconstruction(answer, labels, descent.objective, descent.start, descent.trace, choices=choices)
+        return Reconstruction(answer, labels, search.at(answer), descent.start, descent.trace, choices=choices)
 
     def objective(self, observation: Observation, images: Tensor, labels: Tensor) -> Tensor | None:
-        if is_drawn(observation.task) or not self._blend(observation):
+        if not self._blend(observation):
             return None
         return _Search.around(observation, *self._start(observation).answer(observation)).at(images, labels)
 
@@ -152,10 +153,15 @@ class _Search:
         images = vmap(self.prior.image)(found.variables, around)[:, slots(self._task).argsort().to(self.start.device)]
         return images.unflatten(2, self._task.input_shape).clamp(0, 1), found
 
-    def at(self, images: Tensor, labels: Tensor) -> Tensor:
-        """The objective (t,) at images (t b c h w) in [0, 1] of labels (t b)."""
+    def at(self, images: Tensor, labels: Tensor | None = None) -> Tensor | None:
+        """The objective (t,) at images (t b c h w) in [0, 1] of labels (t b), those of the search unless told.
+
+        None where several local batches were drawn in an order that nobody knows: then no order is the truth's.
+        """
+        if is_drawn(self._task):
+            return None
         around = self.prior.evidence(self.start, self.labels)
-        evidence = self.problem.evidence(1) | around | {"labels": labels}
+        evidence = self.problem.evidence(1) | around | ({} if labels is None else {"labels": labels})
         return vmap(self.objective, chunk_size=known_chunk())(
             self.prior.coordinates(images.flatten(2), around), evidence
         )

@@ -75,6 +75,7 @@ class PublicClients:
             updates=moved(sent.updates),
             labels=None if observation.labels is None else labels.to(like.device),
             batch_statistics=moved(sent.batch_statistics),
+            each=None,
         )
         return seen, images.to(like) / 255
 

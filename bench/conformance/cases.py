@@ -17,6 +17,7 @@ from torch import Generator, Tensor
 from torch.nn.functional import interpolate
 
 from attacks.attack import Attack, Reconstruction, UnsupportedPair
+from attacks.black_box import Lessons
 from attacks.observation import Observation, PublicImages
 from attacks.threat import ThreatModel
 from bench.conformance.findings import NotApplicable
@@ -24,8 +25,11 @@ from bench.data.dataset import digest_of
 from bench.engines.run import prepare
 from bench.grid.config import from_toml
 from bench.registry.registry import Registry
+from bench.trial.black_box import OwnBlackBox
 from bench.trial.clients import BlockRelease, observe
+from defenses.chain import Chain
 from defenses.defense import Defense
+from defenses.none import NoDefense
 from defenses.schedule import Schedule
 from defenses.task import Batch, Params, Task
 
@@ -114,20 +118,31 @@ class AttackCase:
 
 
 @cache
-def release(setting: str, defense: str) -> tuple[BlockRelease, Tensor | None]:
-    """The updates of two clients of two images, or four of one, under a defense, and the class means."""
+def release(setting: str, defense: str) -> tuple[BlockRelease, Tensor | None, Chain]:
+    """The updates of two clients of two images, or four of one, under a defense, the class means, and the defense."""
     dataset, model = SETTINGS[setting]
     config = from_toml(_GRID.format(dataset=dataset, model=model, defense=defense))
     _, _, clients, plan = prepare(config)
     [block] = plan.cells[0].blocks(4)
-    return clients.release(block), clients.class_means(block.cell.setting)
+    cell = block.cell
+    return clients.release(block), clients.class_means(cell.setting), clients.chain(cell.defense)
 
 
 def observation(setting: str, defense: str = "none", **threat: Any) -> tuple[Observation, list[int]]:
     """A server's observation of a setting's clients, in float64, and one seed per trial."""
-    released, means = release(setting, defense)
+    released, means, chain = release(setting, defense)
     seen = observe(released, ThreatModel(**threat), means, public_images(released.task))
+    if seen.public is not None:
+        known = seen.threat.defense_known and seen.task is released.task
+        box = OwnBlackBox(chain if known else Chain((NoDefense(),)), seen.task, seen.params)
+        seen = replace(seen, black_box=box, lessons=_lessons(setting, defense, seen.threat))
     return seen.to("cpu", torch.float64), [11 + trial for trial in range(seen.trials)]
+
+
+@cache
+def _lessons(setting: str, defense: str, threat: ThreatModel) -> Lessons:
+    """The lessons of all attacks on these clients: what public images teach is the same in every rule."""
+    return Lessons()
 
 
 def public_images(task: Task) -> PublicImages:
