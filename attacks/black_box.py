@@ -53,7 +53,7 @@ class Lessons:
         self._kept: dict[Any, Any] = {}
 
     def learn(self, key: Any, make: Callable[[], Any]) -> Any:
-        """What is kept under the key, made now where it is not there yet."""
+        """The result that is kept under the key, made now where nothing is kept."""
         if key not in self._kept:
             self._kept[key] = make()
         return self._kept[key]

@@ -21,7 +21,7 @@ from attacks.matching.distances import cosine_distance, gaussian_likelihood
 from attacks.matching.problem import MatchingProblem
 from attacks.matching.simulation import is_drawn, slots
 from attacks.observation import Observation
-from attacks.public.clients import HELD_OUT, public_clients
+from attacks.public.clients import CHOSEN_ON, public_clients
 from attacks.public.posterior import Posterior, likeness
 from attacks.public.prior import Neighbourhoods, energy
 from defenses.task import Task
@@ -205,5 +205,5 @@ class _Search:
 def _neighbourhoods(observation: Observation) -> Neighbourhoods:
     """The neighbourhoods of the public images on which nothing is tried."""
     clients, like = public_clients(observation), next(iter(observation.params.values()))
-    tried = min(HELD_OUT, len(clients) // 4)
+    tried = min(CHOSEN_ON, len(clients) // 4)
     return Neighbourhoods.of(clients.images[tried:].flatten(1).to(like) / 255, clients.labels[tried:])

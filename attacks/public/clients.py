@@ -19,7 +19,7 @@ from defenses.task import Task, Update
 
 Source = Literal["surrogate", "black box"]
 """The origin of public clients' releases: a surrogate predicts them, before noise, or the client's code sends them."""
-HELD_OUT = 500
+CHOSEN_ON = 500
 """The first public images, on which choices are made and by which nothing is learned."""
 MOST_ENTRIES = 2**28
 """Numbers in the releases that are held at once, 1 GiB of them: with larger networks fewer are held."""

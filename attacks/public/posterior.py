@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from attacks.observation import Observation
-from attacks.public.clients import HELD_OUT, MOST_ENTRIES, PublicClients, PublicReleases, attacked_parts
+from attacks.public.clients import CHOSEN_ON, MOST_ENTRIES, PublicClients, PublicReleases, attacked_parts
 from attacks.public.clouds import DIRECTIONS, FITTED, Cloud, Directions, Kernel, cloud_of
 
 SMOOTHINGS = (0.0, 0.2, 0.4, 0.7, 0.9, 1.0)
@@ -104,7 +104,7 @@ def learned_posterior(releases: PublicReleases, classes: int, labels_known: bool
 
 def held_out(clients: PublicClients, size: int) -> int:
     """The number of images on which choices are made, of clients whose parts have so many numbers."""
-    count = min(HELD_OUT, len(clients) // 4, max(1, MOST_ENTRIES // size))
+    count = min(CHOSEN_ON, len(clients) // 4, max(1, MOST_ENTRIES // size))
     return max(1, count // clients.behind) * clients.behind
 
 

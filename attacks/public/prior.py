@@ -9,11 +9,11 @@ from torch import Tensor
 
 from attacks.engine.lanes import Lanes
 
-NEAR = 200
+NEIGHBOURS = 200
 """Public images of the label, nearest to the image, that make mean and covariance of the prior."""
-OF_LABEL, OF_ALL = 0.3, 0.05
+PART_OF_LABEL, PART_OF_ALL = 0.3, 0.05
 """Parts of the covariance that are those of all images of the label, and of all images around their labels' means."""
-FLOOR = 1e-3
+PIXEL_VARIANCE = 1e-3
 """Variance of every pixel beside the covariances."""
 RANK = 200
 """Principal components of the label's and of all images that are kept; of small images the rest is below the floor."""
@@ -44,7 +44,7 @@ class Neighbourhoods:
 
         A label without public images gets those of all labels.
         """
-        near = min(NEAR, *(len(own) for own in self.images.values()))
+        near = min(NEIGHBOURS, *(len(own) for own in self.images.values()))
         means: list[Tensor] = []
         roots: list[Tensor] = []
         own_roots: list[Tensor] = []
@@ -54,8 +54,8 @@ class Neighbourhoods:
                 pool = torch.cat(list(self.images.values()))
             nearest = pool[(pool - image).square().sum(1).topk(near, largest=False).indices]
             means.append(nearest.mean(0))
-            roots.append((1 - OF_LABEL - OF_ALL) ** 0.5 * _square_root(nearest - nearest.mean(0)))
-            own_roots.append(OF_LABEL**0.5 * self.roots.get(label, self.common))
+            roots.append((1 - PART_OF_LABEL - PART_OF_ALL) ** 0.5 * _square_root(nearest - nearest.mean(0)))
+            own_roots.append(PART_OF_LABEL**0.5 * self.roots.get(label, self.common))
         rank = max(root.shape[1] for root in own_roots)
         padded = [torch.nn.functional.pad(root, (0, rank - root.shape[1])) for root in own_roots]
         lead = images.shape[:2]
@@ -70,7 +70,8 @@ class Neighbourhoods:
         along = lambda root, z: (root @ z[..., None])[..., 0]  # noqa: E731
         image = evidence["mean"] + along(evidence["near"], coordinates["near"])
         image = image + along(evidence["own"], coordinates["own"])
-        return image + OF_ALL**0.5 * along(self.common, coordinates["common"]) + FLOOR**0.5 * coordinates["rest"]
+        image = image + PART_OF_ALL**0.5 * along(self.common, coordinates["common"])
+        return image + PIXEL_VARIANCE**0.5 * coordinates["rest"]
 
     def coordinates(self, images: Tensor, evidence: Lanes) -> Lanes:
         """The most probable coordinates of images (t b p).
@@ -78,16 +79,16 @@ class Neighbourhoods:
         With the roots side by side as B and the floor f they are B^T C^-1 (x - mean) and sqrt(f) C^-1 (x - mean) for
         C = B B^T + f; C is inverted in the columns of B (Woodbury), of which there are fewer than pixels.
         """
-        common = (OF_ALL**0.5 * self.common).expand(*images.shape[:-1], *self.common.shape)
+        common = (PART_OF_ALL**0.5 * self.common).expand(*images.shape[:-1], *self.common.shape)
         parts = {"near": evidence["near"], "own": evidence["own"], "common": common}
         root = torch.cat(list(parts.values()), -1).double()
         offset = (images - evidence["mean"]).double()[..., None]
-        inner = root.mT @ root + FLOOR * torch.eye(root.shape[-1], dtype=torch.float64, device=images.device)
-        solved = (offset - root @ torch.linalg.solve(inner, root.mT @ offset)) / FLOOR
+        inner = root.mT @ root + PIXEL_VARIANCE * torch.eye(root.shape[-1], dtype=torch.float64, device=images.device)
+        solved = (offset - root @ torch.linalg.solve(inner, root.mT @ offset)) / PIXEL_VARIANCE
         found = dict(
             zip(parts, (root.mT @ solved)[..., 0].split([p.shape[-1] for p in parts.values()], -1), strict=True)
         )
-        found["rest"] = FLOOR**0.5 * solved[..., 0]
+        found["rest"] = PIXEL_VARIANCE**0.5 * solved[..., 0]
         return {name: z.to(images.dtype) for name, z in found.items()}
 
 

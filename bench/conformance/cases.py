@@ -171,7 +171,7 @@ def in_float64(subject: Subject) -> Iterator[DefenseCase]:
 
 def defense_case(defense: Defense, dtype: torch.dtype) -> DefenseCase:
     """A client of two images of `mnist-samples` that trains a LeNet."""
-    own, _ = release("lenet", PAIRS)
+    own, *_ = release("lenet", PAIRS)
     task = replace(own.task, model=deepcopy(own.task.model).to(dtype), schedule=Schedule(images=2))
     params = {name: p.to(dtype) for name, p in own.params.items()}
     return DefenseCase(defense, task, params, Batch(own.truth[0].to(dtype) / 255, own.labels[0]))

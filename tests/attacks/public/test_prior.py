@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal
 
-from attacks.public.prior import FLOOR, OF_ALL, Neighbourhoods, energy
+from attacks.public.prior import PART_OF_ALL, PIXEL_VARIANCE, Neighbourhoods, energy
 
 
 @pytest.fixture
@@ -16,7 +16,8 @@ def around():
     images = torch.rand(1, 2, 6, generator=draw, dtype=torch.float64)
     evidence = prior.evidence(images, torch.tensor([[0, 2]]))
     covariance = evidence["near"] @ evidence["near"].mT + evidence["own"] @ evidence["own"].mT
-    covariance = covariance + OF_ALL * prior.common @ prior.common.T + FLOOR * torch.eye(6, dtype=torch.float64)
+    covariance = covariance + PART_OF_ALL * prior.common @ prior.common.T
+    covariance = covariance + PIXEL_VARIANCE * torch.eye(6, dtype=torch.float64)
     return prior, images, evidence, covariance
 
 
@@ -39,13 +40,13 @@ def test_no_other_coordinates_of_an_image_have_less_energy(around):
     best = prior.coordinates(images, evidence)
     # Moves along the coordinates that leave the image where it is.
     other = {name: z + 0.1 for name, z in best.items()}
-    other["rest"] = other["rest"] + (images - prior.image(other, evidence)) / FLOOR**0.5
+    other["rest"] = other["rest"] + (images - prior.image(other, evidence)) / PIXEL_VARIANCE**0.5
     assert torch.allclose(prior.image(other, evidence), images)
     assert energy(other) > energy(best)
 
 
 def test_the_mean_is_that_of_the_nearest_images_of_the_label(monkeypatch):
-    monkeypatch.setattr("attacks.public.prior.NEAR", 2)
+    monkeypatch.setattr("attacks.public.prior.NEIGHBOURS", 2)
     pixels = torch.tensor([[0.0, 0.0], [0.2, 0.0], [0.9, 0.9], [0.0, 0.1], [0.5, 0.4], [0.1, 0.9]])
     prior = Neighbourhoods.of(pixels, torch.tensor([0, 0, 0, 1, 1, 1]))
     found = prior.evidence(torch.tensor([[[0.1, 0.0]]]), torch.tensor([[0]]))
