@@ -85,13 +85,13 @@ def test_the_attacks_on_held_out_clients_count_four_times(grid_file, tmp_path, m
 
     monkeypatch.setattr(estimate, "estimate_seconds", an_hour)
     monkeypatch.setattr(estimate, "timeit", lambda *_, **__: 36.0)
-    attacks = 'grid.attacks=["posterior_mean(held_out=5)", "inverting_gradients(iterations=4)"]'
+    attacks = 'grid.attacks=["posterior_mean", "inverting_gradients(iterations=4)"]'
     one = 'grid.defenses=["none"]'
     lines = described(grid_file, tmp_path, attacks, one, "grid.threat.public=[true]", "grid.images=4")
     assert [line for line in lines if ": about" in line] == [
-        "  attack    posterior_mean(held_out=5): about 60 minutes",
+        "  attack    posterior_mean: about 60 minutes",
         "  attack    inverting_gradients(iterations=4): about 60 minutes",
-        "  control   same_class(of='posterior_mean(held_out=5)'): about 4.0 hours",
+        "  control   same_class(of='posterior_mean'): about 4.0 hours",
         "  control   same_class(of='inverting_gradients(iterations=4)'): about 4.0 hours",
     ]
     # The lanes of one attack on all held-out clients, or an attack that was measured before, so often.

@@ -41,12 +41,12 @@ defense_known = [true]
 threads = 1
 execution = "eager"
 """
-FAST = '["linear_layer", "posterior_mean(held_out=5)", "prior_only(iterations=1)"]'
+FAST = '["linear_layer", "posterior_mean", "prior_only(iterations=1)"]'
 WATCH = SimpleNamespace(training=lambda *_: None, progress=lambda *_: None)
 
 
 def config(public="[false, true]", threat="", more="", **changes):
-    told = {"dataset": "digits", "attacks": '["posterior_mean(held_out=5)", "linear_layer"]', "defenses": '["none"]'}
+    told = {"dataset": "digits", "attacks": '["posterior_mean", "linear_layer"]', "defenses": '["none"]'}
     return from_toml(GRID.format(**{**told, **changes}, public=public, threat=threat, more=more), Registry())
 
 
@@ -63,8 +63,8 @@ def controls(plan):
 def test_every_attack_of_a_question_has_its_own_where_one_of_them_holds_public_images():
     _, plan = planned()
     assert {(cell.attack.label, cell.threat.public, cell.skip is None) for cell in controls(plan)} == {
-        (same_class_label("posterior_mean(held_out=5)"), True, True),
-        (same_class_label("posterior_mean(held_out=5)"), False, False),
+        (same_class_label("posterior_mean"), True, True),
+        (same_class_label("posterior_mean"), False, False),
         (same_class_label("linear_layer"), False, True),
     }
     assert all(cell.control and cell.repeats.threat == cell.threat for cell in controls(plan))
@@ -79,7 +79,7 @@ def test_no_attack_has_one_where_none_of_its_question_holds_public_images():
 
 
 def test_an_attack_on_labels_has_none_as_no_floor_judges_it():
-    _, plan = planned(attacks='["posterior_mean(held_out=5)", "label_rule"]')
+    _, plan = planned(attacks='["posterior_mean", "label_rule"]')
     assert {cell.attacked_by.name for cell in controls(plan)} == {"posterior_mean"}
 
 
