@@ -212,6 +212,8 @@ def _scored(
         "status": "ok",
         "reason": None,
         **scores(block, release, reconstruction, cost["seconds"], tools),
+        # Scored again, a block keeps them; other attacks' records stay as they always were.
+        **({"choices": reconstruction.choices} if reconstruction.choices else {}),
         "update_sha256": release.digest,
         "weights": {"accuracy": release.weights.accuracy, "recipe": release.weights.recipe_digest},
         "cost": {**cost, "scoring_seconds": time.perf_counter() - started},

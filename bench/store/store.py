@@ -32,12 +32,15 @@ CHOSEN = ("execution", "gradient", "precision", "lanes", "milliseconds", "compil
 def record_columns(record: dict[str, Any]) -> dict[str, Any]:
     """The columns of all rows of a record; those of the engine are None where no engine ran, as for grey images.
 
-    `chunk` counts trials where the attack ran by itself, else the lanes of one program.
+    `chunk` counts trials where the attack ran by itself, else the lanes of one program. `choices` is there only where
+    an attack chose anything on held-out public images: a JSON object.
     """
     cost = record["cost"]
     choice = next(iter(cost.get("execution", ())), {})
     columns = {f"engine_{name}": choice.get(name) for name in CHOSEN}
     columns["weights_accuracy"] = record.get("weights", {}).get("accuracy")
+    if "choices" in record:
+        columns["choices"] = json.dumps(record["choices"])
     return {"device": record["provenance"]["device"], "chunk": choice.get("chunk", cost["chunk"]), **columns}
 
 
@@ -75,6 +78,8 @@ def image_frame(store: Store) -> DataFrame:
             continue
         rows.append({**identity, "status": status, "reason": store.reason(cell, block["id"], status)})
     found = pd.DataFrame(rows)
+    if "choices" in found:
+        found["choices"] = found["choices"].astype(object).where(found["choices"].notna(), None)
     frame = typed(found, (*RESULT_FIGURES, *(name for name in HELD_OUT_FIGURES if name in found)), RESULT_COUNTS)
     return frame.assign(underpowered=underpowered(frame["objective_found"], frame["objective_truth"]))
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -41,6 +43,17 @@ def objective(attack: Attack, observation: Observation, images: Tensor, labels: 
         values = attack.objective(seen, images, labels)
     _check_values("objective", values, observation)
     return values
+
+
+def check_choices(choices: Sequence[dict[str, float]]) -> None:
+    """Raise `AttackFault` unless the same was chosen for all trials: no attacked image may have a say in it."""
+    for name in dict.fromkeys(chain(*choices)):
+        first, *others = dict.fromkeys(own.get(name) for own in choices)
+        if others:
+            raise AttackFault(
+                f"choices[{name!r}] is {first} for some trials and {others[0]} for others; choose on public images "
+                "alone, and keep what was chosen with observation.learn"
+            )
 
 
 @contextmanager
@@ -86,6 +99,9 @@ def _check(found: Reconstruction, seen: Observation) -> None:
     _check_values("start", found.start, seen)
     for iteration, values in found.trace.items():
         _check_values(f"trace[{iteration}]", values, seen)
+    for name, value in found.choices.items():
+        if not isinstance(value, float | int) or not math.isfinite(value):
+            raise AttackFault(f"choices[{name!r}] is {value!r}; give a finite number")
     bad = (~torch.isfinite(found.images)).flatten(1).any(1)
     if bad.any():
         raise Diverged(f"{int(bad.sum())} of {len(bad)} trials ended in infinite or undefined pixels")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,8 @@ class BlockReconstruction:
     """Iteration -> the objective (t,) there."""
     features: Tensor | None
     """The recovered features (t b d), as in `attacks.attack.Reconstruction`."""
+    choices: dict[str, float] = field(default_factory=dict)
+    """Figures that a learned attack chose on held-out public images: the same for all trials."""
 
     def at(self, trials: slice) -> BlockReconstruction:
         """Everything that was found for these trials."""
@@ -51,6 +53,7 @@ class BlockReconstruction:
             cut(self.at_truth),
             {i: value[trials] for i, value in self.trace.items()},
             cut(self.features),
+            self.choices,
         )
 
 
@@ -74,8 +77,10 @@ def attack_in_chunks(
                 at_truth=_values(at_truth),
                 trace={i: value.detach().cpu() for i, value in found.trace.items()},
                 features=_values(found.features),
+                choices=found.choices,
             )
         )
+    contract.check_choices([part.choices for part in parts])
     return BlockReconstruction(
         images=torch.cat([p.images for p in parts]),
         labels=torch.cat([p.labels for p in parts]),
@@ -84,6 +89,7 @@ def attack_in_chunks(
         at_truth=_joined([p.at_truth for p in parts]),
         trace={i: torch.cat([p.trace[i] for p in parts]) for i in parts[0].trace if all(i in p.trace for p in parts)},
         features=_joined([p.features for p in parts]),
+        choices=parts[0].choices,
     )
 
 
@@ -160,7 +166,7 @@ AVERAGED = ("mse", "psnr_db", "ssim", "lpips", "label_accuracy", "identified", "
 def answers_to_held_out(found: BlockReconstruction) -> BlockReconstruction:
     """The reconstructions of t * k held-out clients as those of t attacked ones, without the attack's objective."""
     images, labels = (own.unflatten(0, (-1, HELD_OUT_CLIENTS)) for own in (found.images, found.labels))
-    return BlockReconstruction(images, labels, None, None, None, {}, None)
+    return BlockReconstruction(images, labels, None, None, None, {}, None, found.choices)
 
 
 def rows_of_same_class(
@@ -212,13 +218,11 @@ def stored_arrays(reconstruction: BlockReconstruction) -> dict[str, np.ndarray]:
 
 
 def from_arrays(arrays: dict[str, np.ndarray]) -> BlockReconstruction:
-    """The inverse of `stored_arrays`."""
+    """The inverse of `stored_arrays`; what a block chose stands in its record alone."""
     tensors = {name: torch.from_numpy(value) for name, value in arrays.items()}
     trace = {int(name.split(".")[1]): value for name, value in tensors.items() if name.startswith("trace.")}
-    names = ("start", "found", "at_truth", "features")
-    return BlockReconstruction(
-        tensors["images"], tensors["labels"], trace=trace, **{name: tensors.get(name) for name in names}
-    )  # pyright: ignore[reportArgumentType]
+    start, found, at_truth, features = (tensors.get(name) for name in ("start", "found", "at_truth", "features"))
+    return BlockReconstruction(tensors["images"], tensors["labels"], start, found, at_truth, trace, features)
 
 
 def _feature_error(release: BlockRelease, features: Tensor, attack: Attack) -> Tensor:

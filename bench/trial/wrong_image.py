@@ -51,7 +51,8 @@ def reconstructions(block: Block, found: BlockReconstruction) -> BlockReconstruc
     """The reconstructions of the `source` of a control's block, each moved on to the next trial."""
     trials = (block.stop - block.start) // block.cell.schedule.images
     images, labels = (own.roll(1, 0)[:trials] for own in (found.images, found.labels))
-    return replace(found, images=images, labels=labels, start=None, found=None, at_truth=None, trace={}, features=None)
+    bare = {"start": None, "found": None, "at_truth": None, "trace": {}, "features": None, "choices": {}}
+    return replace(found, images=images, labels=labels, **bare)
 
 
 def _spec(attack: str) -> MethodSpec:

@@ -18,8 +18,9 @@ JOBS = """
 dataset = "digits"
 models = [{ name = "mlp", hidden = [16] }]
 images = 2
-attacks = ["linear_layer"]
+attacks = ["posterior_mean", "linear_layer"]
 defenses = ["none", "dp_sgd"]
+public = 40
 threat = { public = true }
 [utility]
 rounds = 2

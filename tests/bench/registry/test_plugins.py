@@ -206,6 +206,7 @@ ATTACKS = {
     "short": ("return Reconstruction(images[:1], labels)", "return None", "returned images"),
     "trace": ("return Reconstruction(images, labels, trace={0: images})", "return None", "trace[0] has shape"),
     "too_bright": ("return Reconstruction(images + 2, labels)", "return None", "clamp them to [0, 1]"),
+    "choices": (FINE[:-1] + ", choices={'penalty': float('nan')})", "return None", "is nan; give a finite"),
     "raises": ("raise RuntimeError('out of luck')", "return None", "out of luck"),
 }  # fmt: skip
 
