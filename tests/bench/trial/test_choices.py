@@ -66,7 +66,8 @@ def test_what_a_learned_attack_chose_is_equal_when_the_attacked_images_are_swapp
     for place, block in blocks.items():
         one, other = store.record(block["id"]), swapped.record(same[place]["id"])
         assert one["status"] == other["status"] == "ok", (place, one["reason"])
-        assert one.get("choices") == other.get("choices"), place
+        # Where a tensor lies in memory decides the order of additions, and with it the last digits.
+        assert one.get("choices", {}) == pytest.approx(other.get("choices", {}), rel=1e-6), place
 
 
 def test_a_block_s_record_and_the_export_hold_what_was_chosen_and_other_records_have_no_such_key(first):
