@@ -14,10 +14,10 @@ from bench.registry.registry import Registry
 from bench.registry.specs import chain_label
 from leaderboards.checks.expected import Choices, chain_of, planned
 from leaderboards.entries.published import PUBLISHED, Published, published
+from leaderboards.evidence.question import questions
 from leaderboards.ranking.costs import costs_of
-from leaderboards.ranking.evidence import questions
 from leaderboards.ranking.ranking import ranking
-from leaderboards.ranking.summary import records
+from leaderboards.statistics.summary import records
 from leaderboards.tables.exports import standings_frame
 
 TABLE = Path(__file__).resolve().parents[1] / "tests" / "leaderboards" / "frozen.json"

@@ -12,10 +12,10 @@ import pandas as pd
 
 from bench.store.store import Store
 from leaderboards.entries.published import Published, published
+from leaderboards.evidence.question import questions
 from leaderboards.figures.privacy_accuracy import pareto_plot
 from leaderboards.figures.style import save, style
 from leaderboards.ranking.costs import costs_of
-from leaderboards.ranking.evidence import questions
 from leaderboards.ranking.ranking import ranking
 from leaderboards.ranking.standing import Standing
 from leaderboards.tables.prices import bound_sign, epsilon_text, rank_text

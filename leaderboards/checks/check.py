@@ -16,8 +16,8 @@ from leaderboards.checks.submission import Submission
 from leaderboards.entries.entry import Entry, image_rows, job_rows, read_entry
 from leaderboards.entries.published import PUBLISHED, Published, published
 from leaderboards.entries.reviews import EntryState, Rerun, Review, write_review
+from leaderboards.evidence.question import questions
 from leaderboards.ranking.costs import costs_of
-from leaderboards.ranking.evidence import questions
 from leaderboards.ranking.ranking import ranking
 from leaderboards.tables.prices import rank_text
 from leaderboards.untrusted.refusals import shown

@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from bench.columns import facts_of
+from bench.columns import facts_of, granted_text
 from bench.errors import ConfigurationError
 from bench.store.store import underpowered
 from leaderboards.checks.expected import Expected
 from leaderboards.entries.entry import Entry
 from leaderboards.entries.reviews import Rerun
 from leaderboards.entries.schema import LENT, CellFile, JobRow
-from leaderboards.ranking.evidence import granted_text
 from leaderboards.untrusted.refusals import shown
 
 if TYPE_CHECKING:

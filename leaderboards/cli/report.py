@@ -78,7 +78,7 @@ def _missed(store: Store, costs: RunCosts) -> list[str]:
     found = costs.alarms()
     expected = store.plan()["expect"]
     if expected is not None:
-        from leaderboards.ranking.summary import expectation
+        from leaderboards.statistics.summary import expectation
 
         missed = expectation(store.frame(), expected["attack"], expected["gain_db"])
         found += [missed] if missed else []

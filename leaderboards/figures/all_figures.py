@@ -11,7 +11,7 @@ import pandas as pd
 
 from attacks.threat import Switch, switches
 from bench.columns import SETTING
-from leaderboards.ranking.summary import records, settings, summarise
+from leaderboards.statistics.summary import records, settings, summarise
 from leaderboards.tables.labels import slug
 from leaderboards.tables.notes import extent, known_text
 
@@ -57,12 +57,12 @@ def write_plots(frame: pd.DataFrame, images: Images, folder: Path, jobs: pd.Data
 
 def _of_questions(frame: pd.DataFrame, folder: Path, jobs: pd.DataFrame | None) -> list[Path]:
     """The figures of the strongest attack: one set for all that a server may know of schedule and defense."""
+    from leaderboards.evidence.question import questions
     from leaderboards.figures.effort import effort_curves
     from leaderboards.figures.leakage import leakage_curves
     from leaderboards.figures.privacy_accuracy import pareto_plot
     from leaderboards.figures.style import save, style
     from leaderboards.ranking.costs import costs_of
-    from leaderboards.ranking.evidence import questions
 
     written: list[Path] = []
     priced = partial(pareto_plot, costs=costs_of(jobs))

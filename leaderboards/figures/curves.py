@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from leaderboards.figures.style import FIGURE_WIDTH, empty_figure
 from leaderboards.ranking.families import Family, families
-from leaderboards.ranking.summary import Row, scored
+from leaderboards.statistics.summary import Row, scored
 from leaderboards.tables.labels import label_lines
 
 ATTACK_MARKERS = "osD^vP*X"

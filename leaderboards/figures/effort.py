@@ -12,9 +12,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from bench.columns import granted_text
+from leaderboards.evidence.attempt import Attempt
+from leaderboards.evidence.evidence import Evidence
+from leaderboards.evidence.question import Question
+from leaderboards.evidence.record import HEADLINE, Variant
 from leaderboards.figures.curves import PANELS_ACROSS
 from leaderboards.figures.style import FIGURE_WIDTH, empty_figure
-from leaderboards.ranking.evidence import HEADLINE, Attempt, Evidence, Question, Variant, granted_text
 from leaderboards.tables.labels import label_lines
 
 EffortGroup = tuple[str, *tuple[bool, ...]]

@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 
 from bench.store.store import Store
 from leaderboards.figures.style import FIGURE_WIDTH, HATCH, LARGE, NORMAL, SMALL, empty_figure
-from leaderboards.ranking.summary import Row, records
+from leaderboards.statistics.summary import Row, records
 from leaderboards.tables.labels import label_lines
 
 MOST_COLUMNS = 9

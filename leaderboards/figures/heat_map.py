@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from leaderboards.figures.style import FIGURE_WIDTH, HATCH, NORMAL, SMALL, empty_figure
-from leaderboards.ranking.summary import Row, scored, status_text
+from leaderboards.statistics.summary import Row, scored, status_text
 from leaderboards.tables.labels import label_lines
 
 FLOOR = "strongest floor"

@@ -12,12 +12,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from leaderboards.evidence.evidence import Evidence
+from leaderboards.evidence.question import Question
+from leaderboards.evidence.record import HEADLINE
 from leaderboards.figures.curves import PANELS_ACROSS, name_family, name_single
 from leaderboards.figures.style import FIGURE_WIDTH, empty_figure
-from leaderboards.ranking.evidence import HEADLINE, Evidence, Question
 from leaderboards.ranking.families import families
-from leaderboards.ranking.statistics import Summary
 from leaderboards.ranking.verdicts import RankingRule, missing
+from leaderboards.statistics.intervals import Summary
 
 GREEN, RED = sns.color_palette("colorblind", 4).as_hex()[2:]
 LINES = {False: ("not adapting", GREEN, "o", "--"), True: ("adapting to the defense", RED, "s", "-")}

@@ -13,10 +13,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.transforms import Bbox
 
+from leaderboards.evidence.question import Question
 from leaderboards.figures.style import FIGURE_WIDTH, SMALL, empty_figure
 from leaderboards.ranking.budgets import BUDGETS
 from leaderboards.ranking.costs import RunCosts
-from leaderboards.ranking.evidence import Question
 from leaderboards.ranking.families import families
 from leaderboards.ranking.pareto import LINEAR_LOSS, Point, pareto_front, points_of
 from leaderboards.tables.prices import epsilon_text

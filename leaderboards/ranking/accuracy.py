@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from leaderboards.ranking.summary import Row, records
+from leaderboards.statistics.summary import Row, records
 
 Trained = tuple[str, str, str]
 """Dataset, model and defense of a test accuracy, which all weights and threat models share."""

@@ -8,9 +8,11 @@ from enum import Enum, auto
 
 import numpy as np
 
+from leaderboards.evidence.evidence import Evidence
+from leaderboards.evidence.question import Question
+from leaderboards.evidence.record import HEADLINE
 from leaderboards.ranking.accuracy import LostAccuracy
 from leaderboards.ranking.costs import RunCosts
-from leaderboards.ranking.evidence import HEADLINE, Evidence, Question
 from leaderboards.ranking.families import families
 from leaderboards.ranking.ranking import ranking
 from leaderboards.ranking.standing import Standing

@@ -10,7 +10,7 @@ import pandas as pd
 
 from bench.price.certificates import is_broken
 from leaderboards.ranking.accuracy import Estimate, LostAccuracy, Trained, Training, trainings
-from leaderboards.ranking.summary import Row, records
+from leaderboards.statistics.summary import Row, records
 
 Certified = tuple[str, str, str, str]
 """Dataset, model, weights and defense of the attack that tests a certificate."""

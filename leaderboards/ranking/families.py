@@ -8,7 +8,7 @@ from itertools import pairwise
 from math import log10
 from typing import Any
 
-from leaderboards.ranking.summary import Row
+from leaderboards.statistics.summary import Row
 
 
 @dataclass(frozen=True)

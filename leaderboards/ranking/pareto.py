@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from leaderboards.evidence.question import Question
+from leaderboards.evidence.record import HEADLINE
 from leaderboards.ranking.accuracy import LEAST_SEEDS, Estimate
 from leaderboards.ranking.costs import RunCosts
-from leaderboards.ranking.evidence import HEADLINE, Question
-from leaderboards.ranking.statistics import Summary
 from leaderboards.ranking.verdicts import RankingRule, missing, sound
+from leaderboards.statistics.intervals import Summary
 
 LINEAR_LOSS = 5.0
 """Points of accuracy lost up to which an axis is linear, then logarithmic: updates of zeros or noise lose fifty."""

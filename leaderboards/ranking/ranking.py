@@ -7,12 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from leaderboards.ranking.comparison import ratio, shared_units, significantly_lower
+from leaderboards.evidence.evidence import Evidence
+from leaderboards.evidence.question import Question
+from leaderboards.evidence.record import HEADLINE, LEAKAGE_METRICS
 from leaderboards.ranking.costs import RunCosts
-from leaderboards.ranking.evidence import HEADLINE, LEAKAGE_METRICS, Evidence, Question
 from leaderboards.ranking.standing import UNKNOWN, Rank, Standing
-from leaderboards.ranking.statistics import LEAST_UNITS
 from leaderboards.ranking.verdicts import RankingRule, Verdict, audited, missing, problems, sound
+from leaderboards.statistics.comparison import ratio, shared_units, significantly_lower
+from leaderboards.statistics.intervals import LEAST_UNITS
 
 
 def ranking(questions: Sequence[Question], rule: RankingRule, costs: RunCosts) -> list[Standing]:

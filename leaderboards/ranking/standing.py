@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from leaderboards.evidence.evidence import Evidence
+from leaderboards.evidence.question import Question
+from leaderboards.evidence.record import HEADLINE, Variant
 from leaderboards.ranking.costs import Price
-from leaderboards.ranking.evidence import HEADLINE, Evidence, Question, Variant
-from leaderboards.ranking.statistics import Summary
 from leaderboards.ranking.verdicts import Verdict
+from leaderboards.statistics.intervals import Summary
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,11 @@ from enum import Enum, auto
 
 import numpy as np
 
+from leaderboards.evidence.attempt import Attempt
+from leaderboards.evidence.evidence import Evidence
+from leaderboards.evidence.question import Question
+from leaderboards.evidence.record import HEADLINE, Variant
 from leaderboards.ranking.costs import RunCosts
-from leaderboards.ranking.evidence import HEADLINE, Attempt, Evidence, Question, Variant
 
 
 class Verdict(Enum):

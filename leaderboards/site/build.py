@@ -17,12 +17,11 @@ import pandas as pd
 import tomli_w
 
 from attacks.threat import switches
-from bench.columns import facts_of
+from bench.columns import facts_of, granted_text
 from bench.errors import ConfigurationError, Unwritable
 from leaderboards.entries.board import Board, all_boards
 from leaderboards.entries.entry import Entry
 from leaderboards.entries.published import PUBLISHED, published
-from leaderboards.ranking.evidence import granted_text
 from leaderboards.site.board_page import BoardView, board_view
 from leaderboards.site.cell_page import METRIC_NAMES, cell_view
 from leaderboards.site.defense_page import ATTACK_COLUMNS, FLOOR_COLUMNS, part, strengths_of

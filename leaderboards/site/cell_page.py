@@ -10,10 +10,10 @@ import numpy as np
 
 from leaderboards.entries.entry import Entry
 from leaderboards.entries.schema import CellFile, Columns
-from leaderboards.ranking.statistics import Summary, summarise_metric
-from leaderboards.ranking.summary import SUMMARY_METRICS, Row
 from leaderboards.site.pictures import Picture, Pictures
 from leaderboards.site.text import DASH, PERCENT, span
+from leaderboards.statistics.intervals import Summary, summarise_metric
+from leaderboards.statistics.summary import SUMMARY_METRICS, Row
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -8,17 +8,20 @@ from math import ceil
 
 import numpy as np
 
+from bench.columns import granted_text
 from leaderboards.entries.entry import Entry
-from leaderboards.ranking.evidence import HEADLINE, Attempt, Evidence, granted_text
+from leaderboards.evidence.attempt import Attempt
+from leaderboards.evidence.evidence import Evidence
+from leaderboards.evidence.record import HEADLINE
 from leaderboards.ranking.families import Family, families
 from leaderboards.ranking.standing import Standing
-from leaderboards.ranking.summary import Row, status_text
 from leaderboards.site.axes import Tick, coordinate, linear_scale, round_ticks
 from leaderboards.site.heat import cell_page
 from leaderboards.site.lines import LeaderboardLine, anchor_of, why_no_rank
 from leaderboards.site.pictures import GalleryRow, ImageChoice, Pictures, gallery_rows
 from leaderboards.site.results import Asked, Faced, Results
 from leaderboards.site.text import DASH, PERCENT, Figure, number_figure, page_name, significant, span
+from leaderboards.statistics.summary import Row, status_text
 from leaderboards.tables.prices import bound_sign
 
 CURVE_WIDTH, CURVE_HEIGHT = 620.0, 300.0

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.columns import facts_of
+from bench.columns import facts_of, granted_text
 from leaderboards.entries.entry import Entry
 from leaderboards.entries.schema import CellFile
-from leaderboards.ranking.evidence import Variant, granted_text
-from leaderboards.ranking.summary import Row, status_text
+from leaderboards.evidence.record import Variant
 from leaderboards.site.lines import anchor_of
 from leaderboards.site.results import Asked, Faced, Results
 from leaderboards.site.text import DASH
+from leaderboards.statistics.summary import Row, status_text
 
 SHADES = 10
 """Grounds of a cell, from that of no similarity to that of 1; the style sheet has as many."""

@@ -10,11 +10,11 @@ import numpy as np
 from leaderboards.ranking.accuracy import LEAST_SEEDS
 from leaderboards.ranking.costs import Price
 from leaderboards.ranking.standing import Rank, Standing
-from leaderboards.ranking.statistics import Summary
-from leaderboards.ranking.summary import Row
 from leaderboards.ranking.verdicts import Verdict
 from leaderboards.site.results import Asked, Results
 from leaderboards.site.text import DASH, PERCENT, POINTS, Figure, number_figure, short_hash, significant, span
+from leaderboards.statistics.intervals import Summary
+from leaderboards.statistics.summary import Row
 from leaderboards.tables.exports import verdict_words
 from leaderboards.tables.prices import bound_sign, epsilon_text, rank_text
 

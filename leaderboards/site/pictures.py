@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from bench.columns import facts_of
+from bench.columns import facts_of, granted_text
 from leaderboards.entries.entry import Entry, sheet_shape
 from leaderboards.entries.schema import CellFile
-from leaderboards.ranking.evidence import HEADLINE, Evidence, Variant, granted_text, variant_text
+from leaderboards.evidence.evidence import Evidence
+from leaderboards.evidence.record import HEADLINE, Variant, variant_text
 from leaderboards.ranking.standing import Standing
 from leaderboards.site.heat import cell_page
 from leaderboards.site.results import Asked, Results

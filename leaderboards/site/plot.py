@@ -10,11 +10,11 @@ import numpy as np
 from leaderboards.ranking.budgets import BUDGETS
 from leaderboards.ranking.families import families
 from leaderboards.ranking.pareto import Point, pareto_front, points_of
-from leaderboards.ranking.summary import Row
 from leaderboards.site.axes import Box, Label, Tick, coordinate, labels_beside, linear_scale, lost_scale, round_ticks
 from leaderboards.site.lines import anchor_of
 from leaderboards.site.results import Asked, Results
 from leaderboards.site.text import span
+from leaderboards.statistics.summary import Row
 from leaderboards.tables.prices import bound_sign, epsilon_text
 
 LOOKS = 8

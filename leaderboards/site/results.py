@@ -12,13 +12,13 @@ from bench.columns import QUESTION, facts_of
 from leaderboards.entries.entry import Entry
 from leaderboards.entries.published import Published
 from leaderboards.entries.schema import CellFile
+from leaderboards.evidence.question import Question, questions
 from leaderboards.ranking.budgets import Affordable, ranking_at_budgets
 from leaderboards.ranking.costs import RunCosts, costs_of
-from leaderboards.ranking.evidence import Question, questions
 from leaderboards.ranking.ranking import ranking
 from leaderboards.ranking.standing import Standing
-from leaderboards.ranking.summary import Row, records, summarise
 from leaderboards.ranking.verdicts import RankingRule
+from leaderboards.statistics.summary import Row, records, summarise
 from leaderboards.untrusted.folder import Refused
 
 if TYPE_CHECKING:

@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 
 from bench.columns import OF_ONE_GRID, QUESTION, column_names
+from leaderboards.evidence.record import HEADLINE, LEAKAGE_METRICS, variant_text
 from leaderboards.ranking.budgets import BUDGETS, Affordable
 from leaderboards.ranking.costs import PRICE_COLUMNS, Price, RunCosts
-from leaderboards.ranking.evidence import HEADLINE, LEAKAGE_METRICS, variant_text
 from leaderboards.ranking.standing import Standing
-from leaderboards.ranking.statistics import Summary
-from leaderboards.ranking.summary import Row, records
 from leaderboards.ranking.verdicts import Verdict
+from leaderboards.statistics.intervals import Summary
+from leaderboards.statistics.summary import Row, records
 
 VERDICTS = {
     Verdict.INCOMPLETE: "incomplete",

@@ -14,7 +14,7 @@ from leaderboards.ranking.accuracy import LEAST_SEEDS
 from leaderboards.ranking.budgets import Absence, Affordable
 from leaderboards.ranking.costs import Price
 from leaderboards.ranking.standing import Standing
-from leaderboards.ranking.summary import Row, scored, status_text
+from leaderboards.statistics.summary import Row, scored, status_text
 
 ABSENCES = {
     Absence.TOO_COSTLY: "too costly",

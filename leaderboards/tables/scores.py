@@ -10,7 +10,7 @@ from rich.console import Console
 
 from bench.errors import ConfigurationError, suggest
 from leaderboards.ranking.costs import costs_of
-from leaderboards.ranking.summary import Row, records, scored, settings, summarise
+from leaderboards.statistics.summary import Row, records, scored, settings, summarise
 from leaderboards.tables.exports import priced
 from leaderboards.tables.formats import Table, TableSection, to_latex, to_markdown
 from leaderboards.tables.notes import Footnotes, explanations, extent, threat

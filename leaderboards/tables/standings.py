@@ -9,9 +9,9 @@ import pandas as pd
 from rich.console import Console
 
 from bench.errors import ConfigurationError, suggest
+from leaderboards.evidence.question import questions
 from leaderboards.ranking.budgets import Affordable, ranking_at_budgets
 from leaderboards.ranking.costs import costs_of
-from leaderboards.ranking.evidence import questions
 from leaderboards.ranking.ranking import ranking
 from leaderboards.ranking.standing import Standing
 from leaderboards.ranking.verdicts import RankingRule, Verdict

@@ -15,7 +15,7 @@ FILES = [path for room in ("attacks", "bench", "leaderboards", "tools") for path
 ACTING = {
     "leaderboards/entries/board.py",
     "leaderboards/figures/gallery.py",
-    "leaderboards/ranking/evidence.py",
+    "leaderboards/evidence/attempt.py",
     "leaderboards/tables/notes.py",
 }
 """Files that say what a fact means, beside those that ask a `ThreatModel` for it."""
@@ -35,7 +35,7 @@ sys.modules["attacks.threat"] = module
 exec(compile(text.replace(mark, field + mark), "attacks/threat.py", "exec"), module.__dict__)
 
 import leakboard
-from leaderboards.ranking.evidence import questions
+from leaderboards.evidence.question import questions
 from leaderboards.tables.scores import render_scores
 
 frame = leakboard.run(sys.argv[1], output=sys.argv[2]).frame()

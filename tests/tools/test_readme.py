@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from leaderboards.entries.published import published
+from leaderboards.evidence.question import questions
 from leaderboards.ranking.budgets import ranking_at_budgets
 from leaderboards.ranking.costs import costs_of
-from leaderboards.ranking.evidence import questions
 from leaderboards.ranking.ranking import ranking
 from tools.readme import board_table
 

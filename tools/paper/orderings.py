@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from leaderboards.ranking.comparison import common_units, unit_means
-from leaderboards.ranking.statistics import interval
+from leaderboards.statistics.comparison import common_units, unit_means
+from leaderboards.statistics.intervals import interval
 
 Answer = Literal["holds", "does not hold", "not decided", "not run"]
 LEVEL = 0.05

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from leaderboards.ranking.statistics import summarise_metric
+from leaderboards.statistics.intervals import summarise_metric
 from tools.paper.archive import Result, read
 from tools.paper.claims import ATTACKS, NETWORKS, PROTOCOL, Claim, ClaimVariant, Held, PaperLine
 from tools.paper.orderings import Answer, Judgement, Ordering, judge

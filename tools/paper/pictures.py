@@ -14,7 +14,7 @@ from PIL import Image
 
 from leaderboards.figures.gallery import StoredImages
 from leaderboards.figures.style import NORMAL, SMALL, empty_figure, style
-from leaderboards.ranking.statistics import summarise_metric
+from leaderboards.statistics.intervals import summarise_metric
 from tools.paper.claims import ClaimVariant, PaperLine
 
 PICTURE_DPI = 110

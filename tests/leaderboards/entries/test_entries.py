@@ -23,9 +23,9 @@ from leaderboards.entries.entry import _place
 from leaderboards.entries.packing import Author, Files, cell_file, write_entry
 from leaderboards.entries.published import published
 from leaderboards.entries.reviews import Review, write_review
+from leaderboards.evidence.question import questions
 from leaderboards.figures.gallery import StoredImages
 from leaderboards.ranking.costs import costs_of
-from leaderboards.ranking.evidence import questions
 from leaderboards.ranking.ranking import ranking
 from leaderboards.tables.exports import standings_frame
 

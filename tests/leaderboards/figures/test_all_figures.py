@@ -15,7 +15,7 @@ from leaderboards.figures.curves import strength_curves
 from leaderboards.figures.gallery import gallery
 from leaderboards.figures.heat_map import heat_map
 from leaderboards.ranking.families import families
-from leaderboards.ranking.summary import records, summarise
+from leaderboards.statistics.summary import records, summarise
 
 Make = Callable[..., pd.DataFrame]
 COSINE = "inverting_gradients(iterations=600)"

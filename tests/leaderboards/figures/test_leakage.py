@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from leaderboards.evidence.question import questions
 from leaderboards.figures.effort import effort_curves
 from leaderboards.figures.leakage import leakage_curves
-from leaderboards.ranking.evidence import questions
 
 Make = Callable[..., pd.DataFrame]
 COSINE = "inverting_gradients(iterations=600)"

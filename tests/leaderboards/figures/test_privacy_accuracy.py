@@ -12,10 +12,10 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from leaderboards.evidence.question import questions
 from leaderboards.figures.all_figures import write_plots
 from leaderboards.figures.privacy_accuracy import pareto_plot
 from leaderboards.ranking.costs import costs_of
-from leaderboards.ranking.evidence import questions
 from leaderboards.ranking.pareto import pareto_front, points_of
 
 Make = Callable[..., pd.DataFrame]

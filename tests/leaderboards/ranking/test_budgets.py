@@ -13,11 +13,11 @@ import pytest
 from scipy import stats
 
 from attacks.threat import ThreatModel
+from leaderboards.evidence.question import questions
 from leaderboards.ranking.budgets import BUDGETS, Absence, Affordable, FamilyStrength, ranking_at_budgets, split
 from leaderboards.ranking.costs import costs_of
-from leaderboards.ranking.evidence import questions
-from leaderboards.ranking.summary import Row
 from leaderboards.ranking.verdicts import RankingRule
+from leaderboards.statistics.summary import Row
 
 ANY = RankingRule(minimum_images=1)
 LOST = {

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import leakboard
+from leaderboards.evidence.question import questions
 from leaderboards.ranking.costs import RunCosts
-from leaderboards.ranking.evidence import questions
 from leaderboards.ranking.ranking import ranking
 from leaderboards.ranking.verdicts import RankingRule
 

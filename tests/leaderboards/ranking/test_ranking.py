@@ -16,11 +16,12 @@ from hypothesis import settings as sizes
 from hypothesis import strategies as st
 
 from attacks.threat import ThreatModel
+from leaderboards.evidence.question import questions
+from leaderboards.evidence.record import LEAKAGE_METRICS
 from leaderboards.ranking.costs import RunCosts
-from leaderboards.ranking.evidence import LEAKAGE_METRICS, questions
 from leaderboards.ranking.ranking import ranking
-from leaderboards.ranking.summary import records
 from leaderboards.ranking.verdicts import RankingRule
+from leaderboards.statistics.summary import records
 from leaderboards.tables.exports import standings_frame
 from leaderboards.tables.standings import render_standings
 

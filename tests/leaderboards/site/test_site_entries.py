@@ -18,7 +18,7 @@ from leaderboards.cli.site import site_commands
 from leaderboards.entries.entry import read_entry
 from leaderboards.entries.published import published
 from leaderboards.entries.reviews import Review, write_review
-from leaderboards.ranking.evidence import questions
+from leaderboards.evidence.question import questions
 from leaderboards.site.board_page import board_view
 from leaderboards.site.build import command_of, write, write_site
 from leaderboards.site.defense_page import curves

@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from leaderboards.evidence.question import questions
 from leaderboards.ranking.costs import PRICE_COLUMNS, CertificateResult, RunCosts, costs_of
-from leaderboards.ranking.evidence import questions
 from leaderboards.ranking.ranking import ranking
-from leaderboards.ranking.summary import Row, records
 from leaderboards.ranking.verdicts import RankingRule
+from leaderboards.statistics.summary import Row, records
 from leaderboards.tables import scores, standings
 from leaderboards.tables.exports import standings_frame
 from leaderboards.tables.prices import epsilon_text

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from bench.errors import ConfigurationError
-from leaderboards.ranking.summary import expectation
+from leaderboards.statistics.summary import expectation
 from leaderboards.tables.labels import label_lines, slug
 from leaderboards.tables.scores import render_scores, summarise
 

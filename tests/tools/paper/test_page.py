@@ -11,7 +11,7 @@ import pytest
 
 from bench.engines.run import run
 from bench.grid.config import load_config, to_toml
-from leaderboards.ranking.statistics import interval
+from leaderboards.statistics.intervals import interval
 from tools.paper.archive import Result, command, in_one_line, read, write_archive
 from tools.paper.claims import TABLE1, Claim, ClaimVariant, Held, PaperFigure, PaperLine
 from tools.paper.orderings import LEAST_PAIRED_UNITS, Cells, Ordering, decide, judge

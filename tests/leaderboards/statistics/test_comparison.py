@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from leaderboards.ranking.comparison import common_units, holm, lower_p_values, ratio, significantly_lower, unit_means
+from leaderboards.statistics.comparison import (
+    common_units,
+    holm,
+    lower_p_values,
+    ratio,
+    significantly_lower,
+    unit_means,
+)
 
 ALONE = np.arange(100)
 

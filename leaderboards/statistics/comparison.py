@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from leaderboards.ranking.statistics import LEAST_UNITS, summarise_units
+from leaderboards.statistics.intervals import LEAST_UNITS, summarise_units
 
 LEAST_RESAMPLES = 9_999
 """Bootstrap resamples. Many comparisons need more, so that the smallest p-value can pass Holm's first step."""
@@ -133,20 +133,20 @@ def _one_sided(differences: np.ndarray, resamples: int) -> tuple[np.ndarray, np.
     if units < LEAST_UNITS:
         return np.ones(len(differences)), np.ones(len(differences))
     mean = differences.mean(axis=1)
-    observed = _studentised(mean, differences.std(axis=1))
+    observed = studentised(mean, differences.std(axis=1))
     below, above = np.ones(len(differences)), np.ones(len(differences))
     for start in range(0, resamples, BATCH):
         drawn = resampled(units, min(BATCH, resamples - start), seed=start)
         means = drawn @ differences.T / units
         spread = np.sqrt(np.maximum(drawn @ np.square(differences).T / units - np.square(means), 0))
-        shifted = _studentised(means - mean, spread)
+        shifted = studentised(means - mean, spread)
         below += (shifted <= observed).sum(axis=0)
         above += (shifted >= observed).sum(axis=0)
     least = 0.5**units
     return np.maximum(below / (resamples + 1), least), np.maximum(above / (resamples + 1), least)
 
 
-def _studentised(mean: np.ndarray, spread: np.ndarray) -> np.ndarray:
+def studentised(mean: np.ndarray, spread: np.ndarray) -> np.ndarray:
     """Mean over spread; without any spread 0 or infinite."""
     # Differences of equal figures leave rounding behind: what is below it is nothing.
     mean = np.where(np.abs(mean) < 1e-12, 0.0, mean)

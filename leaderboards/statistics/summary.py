@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bench.columns import METHOD, SETTING
-from leaderboards.ranking.statistics import summarise_metric
+from leaderboards.statistics.intervals import summarise_metric
 
 SUMMARY_METRICS = (
     "psnr_db",

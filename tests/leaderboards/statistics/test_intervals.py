@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from bench.store.store import underpowered
-from leaderboards.ranking.statistics import interval, summarise_metric
+from leaderboards.statistics.intervals import interval, summarise_metric
 
 
 def rows(values: np.ndarray, images_per_update: int = 1, metric: str = "psnr_db") -> pd.DataFrame:

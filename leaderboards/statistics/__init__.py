@@ -1,0 +1,1 @@
+"""Means over images and seeds with intervals, and their comparison; knows nothing of floors, verdicts and ranks."""
