@@ -11,6 +11,12 @@ from torch import Tensor
 
 DIRECTIONS = 400
 """Principal directions of a cloud of releases in which they are compared."""
+NEIGHBOURS = 10
+"""Nearest members of a cloud half-way to which lies another one. On 500 held-out images of Fashion-MNIST (untrained
+LeNet, `dp_sgd(noise_multiplier=0.1)`) none, 3, 10 and 30 gave an SSIM of .4845, .4920, .4946 and .4927; at two releases
+.5408, .5451, .5465 and .5471. Images that were shifted or mirrored instead gave less, .463 and .468."""
+_TOGETHER = 64
+"""Releases whose weights are computed at once: of ten thousand images they take 100 MB."""
 FITTED = 1000
 """Releases by which the directions are found; finding them takes time that grows with the square."""
 
@@ -28,7 +34,9 @@ class Cloud:
     """Public images of one kind, and the coordinates of their releases in principal directions.
 
     `pixels` (n p), centred around `middle` (p,), and `labels` (n,); `points` (n k), centred, of `variances` (k,) and
-    of `covariances` (k p) with the pixels.
+    of `covariances` (k p) with the pixels. `near` (n j) are the nearest members of each by their points: half-way
+    between two near members lies another one, in pixels and, as releases are nearly linear over so short a way, in
+    points.
     """
 
     middle: Tensor
@@ -37,25 +45,51 @@ class Cloud:
     points: Tensor
     variances: Tensor
     covariances: Tensor
+    near: Tensor
 
     @classmethod
     def around(cls, pixels: Tensor, labels: Tensor, points: Tensor) -> Cloud:
         """The cloud of pixels (n p) in [0, 1] and centred points (n k)."""
         middle = pixels.mean(0)
         pixels = pixels - middle
-        return cls(middle, pixels, labels, points, points.square().mean(0), points.T @ pixels / len(pixels))
+        near = _nearest(points, min(NEIGHBOURS, len(points) - 1)).to(points.device)
+        return cls(middle, pixels, labels, points, points.square().mean(0), points.T @ pixels / len(pixels), near)
 
     def mean(self, at: Tensor, choice: Kernel) -> tuple[Tensor, Tensor]:
-        """The posterior mean (q p) of the pixels at coordinates (q k), and the weights (q n) of the public images."""
+        """The posterior mean (q p) of the pixels at coordinates (q k), and the weights (q n) of the public images.
+
+        A member half-way between two gives each of them half of its weight.
+        """
         shrunk = math.sqrt(1 - choice.smoothing)
         own, points = choice.smoothing * self.variances, shrunk * self.points
         # Without noise an exact match still has a finite weight.
         total = own + choice.variance + 1e-12 * self.variances.sum()
-        weights = ((at / total) @ points.T - 0.5 * (points.square() / total).sum(1)).softmax(1)
+        sizes = torch.cat([points[:, None], (points[:, None] + points[self.near]) / 2], 1).square() @ (1 / total)
+        weights = torch.cat([self._weights(part, points, sizes) for part in (at / total).split(_TOGETHER)])
         found = self.middle + shrunk * weights @ self.pixels
         if choice.smoothing:
             found = found + (own / total * (at - weights @ points)) @ (self.covariances / self.variances[:, None])
         return found, weights
+
+    def _weights(self, at: Tensor, points: Tensor, sizes: Tensor) -> Tensor:
+        """The weights (q n) at coordinates over variances (q k), of points (n k) and squared lengths (n 1+j)."""
+        along = at @ points.T
+        half_way = (along[:, :, None] + along[:, self.near]) / 2
+        members = (torch.cat([along[:, :, None], half_way], 2) - sizes / 2).flatten(1).softmax(1)
+        members = members.unflatten(1, sizes.shape)
+        half = members[:, :, 1:] / 2
+        given = torch.zeros_like(along).index_add(1, self.near.flatten(), half.flatten(1))
+        return members[:, :, 0] + half.sum(2) + given
+
+
+def _nearest(points: Tensor, count: int) -> Tensor:
+    """The numbers (n count) of the nearest other points of each of (n k)."""
+    from sklearn.neighbors import NearestNeighbors
+
+    # One coordinate more, of zeros: releases that are all the same have none.
+    padded = torch.nn.functional.pad(points.cpu(), (0, 1)).numpy()
+    search = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(padded)
+    return torch.from_numpy(search.kneighbors(return_distance=False))
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,8 +29,12 @@ def test_the_mean_of_a_cloud_is_bayes_rule_over_its_kernels():
     cloud, choice = Cloud.around(pixels, torch.zeros(40, dtype=torch.long), points), Kernel(0.4, 0.3)
     release = torch.randn(3, generator=draw, dtype=torch.float64)
     covariance = torch.diag(0.3 + 0.4 * cloud.variances)
+    members = [(image, point) for image, point in zip(cloud.pixels, cloud.points, strict=True)]
+    for i, near in enumerate(cloud.near.tolist()):
+        assert near == (cloud.points - cloud.points[i]).norm(dim=1).argsort()[1:11].tolist()
+        members += [((cloud.pixels[i] + cloud.pixels[j]) / 2, (cloud.points[i] + cloud.points[j]) / 2) for j in near]
     answers, evidence = [], []
-    for image, point in zip(cloud.pixels, cloud.points, strict=True):
+    for image, point in members:
         centre = math.sqrt(0.6) * point
         evidence.append(MultivariateNormal(centre, covariance).log_prob(release))
         gain = 0.4 * cloud.covariances.T @ torch.linalg.inv(covariance)
