@@ -28,12 +28,12 @@ class PosteriorMean(Attack):
         w_i ~ exp(-sum_k (b_k - sqrt(1 - s) a_ik)^2 / (2 t_k)),    t_k = v + s l_k,
         answer = m + sum_i w_i (sqrt(1 - s) (x_i - m) + sum_k (s c_k / t_k) (b_k - sqrt(1 - s) a_ik)).
 
-    Half-way between each image and its nearest ones lie further x_i, whose releases are taken to lie half-way too (after
-    Chawla et al., "SMOTE", JAIR 2002). s = 0 is the weighted mean alone, s = 1 the linear estimate of a Gaussian prior. v is the variance that the
-    surrogate states, times a temperature; where it states none, a part of the squared distance from held-out public
-    releases to their nearest neighbours. The releases of 500 held-out images choose smoothing and temperature by SSIM
-    (by squared error where a side is under 11 pixels). Where labels are not known, the public images of all labels are
-    one cloud, and the label with the largest weight is the answer.
+    Half-way between each image and its nearest ones lie further x_i, whose releases are taken to lie half-way too
+    (after Chawla et al., "SMOTE", JAIR 2002). s = 0 is the weighted mean alone, s = 1 the linear estimate of a Gaussian
+    prior. v is the variance that the surrogate states, times a temperature; where it states none, a part of the squared
+    distance from held-out public releases to their nearest neighbours. The releases of 500 held-out images choose
+    smoothing and temperature by SSIM (by squared error where a side is under 11 pixels). Where labels are not known,
+    the public images of all labels are one cloud, and the label with the largest weight is the answer.
 
     Of several images behind an update each is told by the row of its label in the last layer, as it is in updates of
     public clients of as many images with different labels; the others' part in the row counts as noise. Where nobody

@@ -11,7 +11,7 @@ from torch import Tensor
 
 DIRECTIONS = 400
 """Principal directions of a cloud of releases in which they are compared."""
-NEIGHBOURS = 10
+MIDPOINTS = 10
 """Nearest members of a cloud half-way to which lies another one. On 500 held-out images of Fashion-MNIST (untrained
 LeNet, `dp_sgd(noise_multiplier=0.1)`) none, 3, 10 and 30 gave an SSIM of .4845, .4920, .4946 and .4927; at two releases
 .5408, .5451, .5465 and .5471. Images that were shifted or mirrored instead gave less, .463 and .468."""
@@ -52,7 +52,7 @@ class Cloud:
         """The cloud of pixels (n p) in [0, 1] and centred points (n k)."""
         middle = pixels.mean(0)
         pixels = pixels - middle
-        near = _nearest(points, min(NEIGHBOURS, len(points) - 1)).to(points.device)
+        near = _nearest(points, min(MIDPOINTS, len(points) - 1)).to(points.device)
         return cls(middle, pixels, labels, points, points.square().mean(0), points.T @ pixels / len(pixels), near)
 
     def mean(self, at: Tensor, choice: Kernel) -> tuple[Tensor, Tensor]:
