@@ -15,12 +15,11 @@ from attacks.attack import Attack, UnsupportedPair
 from attacks.engine.execution import Choice, Execution, executing, is_out_of_memory, listening
 from bench.devices import budget, compile_costs, trials_that_fit
 from bench.engines.work import Item, OnStart, Outcome, Tools, Watch, Work, first_line
-from bench.grid.cells import Block, Cell
+from bench.grid.cells import HELD_OUT_CLIENTS, Block, Cell
 from bench.plan.groups import Group
 from bench.seeds import stream
 from bench.trial.clients import BlockRelease, attack_seeds
 from bench.trial.contract import Diverged
-from bench.trial.held_out import HELD_OUT_CLIENTS
 from bench.trial.trial import (
     BlockReconstruction,
     answers_to_held_out,

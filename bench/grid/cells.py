@@ -75,6 +75,10 @@ class Setting:
         }
 
 
+HELD_OUT_CLIENTS = 4
+"""Held-out clients of each attacked one, k in shapes: the mean of four varies half as much as one answer does."""
+
+
 @dataclass(frozen=True)
 class PublicSet:
     """The public images of a cell in figures."""

@@ -15,7 +15,7 @@ from attacks.attack import Attack
 from attacks.engine.execution import Execution, executing, listening
 from attacks.observation import Observation, joined
 from bench.devices import budget, choose_device, clients_at_once, default_threads, trials_that_fit
-from bench.grid.cells import Block
+from bench.grid.cells import HELD_OUT_CLIENTS, Block
 from bench.grid.jobs import Job
 from bench.grid.sections import Utility, Weights
 from bench.plan.groups import Group, Groups
@@ -29,7 +29,6 @@ from bench.registry.registry import Registry
 from bench.registry.specs import chain_label
 from bench.store.store import FAILURES, Store
 from bench.trial.clients import Clients, attack_seeds
-from bench.trial.held_out import HELD_OUT_CLIENTS
 from defenses.batch_norm import in_mode
 from defenses.task import Params, Task
 

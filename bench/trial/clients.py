@@ -158,8 +158,7 @@ class Clients:
     def public(self, setting: Setting) -> PublicImages | None:
         """The public images of a setting; None where there is no set to take them from, or none are asked for.
 
-        Raises ConfigurationError for a set of another shape or other classes, and for a named one that holds an
-        attacked image.
+        Raises ConfigurationError for a set of another shape or classes, and for a named one with an attacked image.
         """
         found = self._public_split(setting)
         return None if found is None else found.granted
@@ -172,9 +171,7 @@ class Clients:
     def public_set(self, setting: Setting) -> PublicSet:
         """The public images of a setting in figures."""
         found = self._public_split(setting)
-        if found is None:
-            return PublicSet()
-        return PublicSet(len(found.granted), found.left_out, found.granted.digest)
+        return PublicSet() if found is None else PublicSet(len(found.granted), found.left_out, found.granted.digest)
 
     def _public_split(self, setting: Setting) -> _Public | None:
         asked, key = setting.public, (setting.dataset, setting.public, setting.attacked)
@@ -248,12 +245,22 @@ class Clients:
         return _remember(self._released, block.client_key, 4, lambda: self._release(block, progress))
 
     def release_of_held_out(self, block: Block, progress: Progress | None = None) -> BlockRelease:
-        """The held-out clients of the block's ones, four of the first and then of the next, send updates as those do.
+        """The held-out clients of the block's ones, four of the first, then of the next, send updates as those do."""
 
-        Raises `UnsupportedPair` where there are none of a label.
-        """
-        kept = self._held_out_released
-        return _remember(kept, block.client_key, 1, lambda: self._release_of_held_out(block, progress))
+        def send() -> BlockRelease:
+            truth, labels, places = self.held_out_batches(block)
+            return self._sent(block.cell, truth.flatten(0, 1), labels.flatten(0, 1), places.flatten(0, 1), progress)
+
+        return _remember(self._held_out_released, block.client_key, 1, send)
+
+    def held_out_batches(self, block: Block) -> tuple[Tensor, Tensor, Tensor]:
+        """Images (t k b c h w), labels and positions (t k b) of held-out clients; `UnsupportedPair` without any."""
+        dataset, held_out = self.dataset(block.cell.setting), self.held_out(block.cell.setting)
+        assert held_out is not None, "without held-out images there is no such control"
+        labels, before = dataset.labels[partition(block, dataset.name)], dataset.labels[: block.start]
+        seed = stream("held-out", dataset.name, block.cell.seed)
+        chosen = counterparts(labels, before, held_out.labels, Generator().manual_seed(seed))
+        return held_out.pixels[chosen], held_out.labels[chosen], chosen
 
     def observed(self, cell: Cell, attack: Attack, releases: Sequence[BlockRelease]) -> Observation:
         """The server's observation of all clients behind these releases, as the cell's attack is granted it."""
@@ -302,14 +309,6 @@ class Clients:
         image_ids = partition(block, dataset.name)
         truth = torch.stack([dataset.pixels(ids) for ids in image_ids.tolist()])
         return self._sent(block.cell, truth, dataset.labels[image_ids], image_ids, progress)
-
-    def _release_of_held_out(self, block: Block, progress: Progress | None) -> BlockRelease:
-        cell, dataset, held_out = block.cell, self.dataset(block.cell.setting), self.held_out(block.cell.setting)
-        assert held_out is not None, "without held-out images there is no such control"
-        labels, before = dataset.labels[partition(block, dataset.name)], dataset.labels[: block.start]
-        rng = Generator().manual_seed(stream("held-out", dataset.name, cell.seed))
-        chosen = counterparts(labels, before, held_out.labels, rng).flatten(0, 1)
-        return self._sent(cell, held_out.pixels[chosen], held_out.labels[chosen], chosen, progress)
 
     def _sent(
         self, cell: Cell, truth: Tensor, labels: Tensor, image_ids: Tensor, progress: Progress | None

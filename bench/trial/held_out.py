@@ -10,9 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from attacks.attack import UnsupportedPair
-
-HELD_OUT_CLIENTS = 4
-"""Held-out clients of each attacked one, k in shapes: the mean of four varies half as much as one answer does."""
+from bench.grid.cells import HELD_OUT_CLIENTS
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,10 +13,9 @@ from attacks.attack import Attack
 from attacks.observation import Observation
 from bench.columns import HELD_OUT_FIGURES
 from bench.data.dataset import Dataset
-from bench.grid.cells import Block
+from bench.grid.cells import HELD_OUT_CLIENTS, Block
 from bench.trial import contract
 from bench.trial.clients import BlockRelease, Clients, observe
-from bench.trial.held_out import HELD_OUT_CLIENTS
 from bench.trial.likelihood import LikelihoodIdentification
 from bench.trial.metrics import assign, from_uint8, psnr, quantise, relative_error, score, ssim
 
@@ -185,7 +184,7 @@ def rows_of_same_class(
         rows_of(block, release, replace(found, images=found.images[:, i], labels=found.labels[:, i]), None, dataset)
         for i in range(HELD_OUT_CLIENTS)
     ]
-    own = _against_their_own(held_out.truth.unflatten(0, (-1, HELD_OUT_CLIENTS)), found.images)
+    own = against_their_own(held_out.truth.unflatten(0, (-1, HELD_OUT_CLIENTS)), found.images)
     places = {int(image): place for place, image in enumerate(release.image_ids.flatten())}
     rows: list[dict[str, Any]] = []
     for answers in zip(*(told for told, _ in of_clients), strict=True):
@@ -196,8 +195,11 @@ def rows_of_same_class(
     return rows, of_clients[0][1]
 
 
-def _against_their_own(truth: Tensor, found: Tensor) -> dict[str, Tensor]:
-    """The scores (t * b,) of answers (t k b c h w) against their own clients' images, means over the k clients."""
+def against_their_own(truth: Tensor, found: Tensor) -> dict[str, Tensor]:
+    """The scores (t * b,) of answers (t k b c h w) against their own clients' images, means over the k clients.
+
+    One for each of `HELD_OUT_FIGURES`; the order of the answers within a client has no say.
+    """
     order = assign(found.flatten(0, 1), truth.flatten(0, 1))
     matched = torch.stack([images[places] for images, places in zip(found.flatten(0, 1), order, strict=True)])
     guess, exact = from_uint8(matched.flatten(0, 1)), from_uint8(truth.flatten(0, 2))

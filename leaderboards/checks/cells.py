@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from bench.columns import JSON, OF_ONE_GRID, column_names
+from bench.columns import HELD_OUT_FIGURES, JSON, OF_ONE_GRID, column_names
 from bench.trial import wrong_image
+from bench.trial.same_class import SAME_CLASS
 from leaderboards.checks.expected import KEY, Expected, Key, as_json, key_of
 from leaderboards.checks.submission import Submission
 from leaderboards.entries.entry import Entry
@@ -58,9 +59,13 @@ def differences(
         if wrong.any():
             i = int(wrong.argmax())
             yield (
-                f"{metric} of image {i} is {claimed[i]:.7g}, but its reconstruction has {values[i]:.7g} "
+                f"{metric} of image {i} is {claimed[i]:.7g}, but {_shown(source)} {values[i]:.7g} "
                 f"({int(wrong.sum())} of {len(wrong)} images differ)"
             )
+
+
+def _shown(source: CellFile) -> str:
+    return "its reconstruction has" if source.answers == 1 else f"the {source.answers} answers about it have"
 
 
 def _scores(
@@ -73,30 +78,44 @@ def _scores(
     import torch
 
     from bench.trial.metrics import score
+    from bench.trial.trial import against_their_own
 
     tiles = entry.images(source)
     assert tiles is not None, "a lender has a sheet"
-    images, dataset = torch.from_numpy(tiles).permute(0, 3, 1, 2), expected.dataset
-    labels = torch.tensor(columns.found_label)
+    dataset, held_out = expected.dataset, source.identity.attack_name == SAME_CLASS
+    # (n k c h w): one reconstruction of an image, or one for each held-out client.
+    images = torch.from_numpy(tiles).permute(0, 3, 1, 2).unflatten(0, (-1, source.answers))
+    labels = torch.tensor(columns.found_label).unflatten(0, (-1, source.answers))
     pool = dataset.pool()
     place = {image: i for i, image in enumerate(pool)}
     candidates = dataset.pixels(pool)
-    found = {metric: np.full(len(images), np.nan) for metric in SCORED_METRICS}
+    metrics = (*SCORED_METRICS, *(HELD_OUT_FIGURES if held_out else ()))
+    found = {metric: np.full(len(images), np.nan) for metric in metrics}
     before = torch.zeros(0, dtype=torch.long)
-    for _, ids in expected.blocks(source.identity):
+    for block, ids in expected.blocks(source.identity):
         own = torch.tensor([[place.get(image, -1) for image in trial] for trial in ids.tolist()])
         truth = torch.stack([dataset.pixels(trial) for trial in ids.tolist()])
         # A client that is alone in its block is shown what was found for the one before it.
         others = ids.roll(1, 0) if len(ids) > 1 or not len(before) else before[-1:]
         before, shown = ids, images[others if shown_on else ids]
-        scores = score(shown, truth, labels[ids], dataset.labels[ids], candidates, own)
+        scores = [
+            score(shown[:, :, i], truth, labels[ids][:, :, i], dataset.labels[ids], candidates, own)
+            for i in range(source.answers)
+        ]
         for metric in SCORED_METRICS:
-            found[metric][ids.numpy()] = scores[metric]  # type: ignore[literal-required]
+            found[metric][ids.numpy()] = np.mean([each[metric] for each in scores], axis=0)
+        if held_out:
+            figures = against_their_own(expected.held_out(block), shown.movedim(2, 1))
+            for metric, values in figures.items():
+                found[metric][ids.flatten().numpy()] = values.numpy()
     return found
 
 
 WORSE = 0.05
 """Share by which the mean objective may end above its start: the start itself is no iterate to choose."""
+NEARER = 0.02
+"""SSIM by which answers to held-out clients may be nearer to the attacked images than to their own, beyond luck: three
+standard errors. An attack that sees nothing of its client is as near to one as to the other."""
 _OF_ALL = [*(name for name in column_names("defense", "schedule") if name not in OF_ONE_GRID), "audited"]
 
 
@@ -193,7 +212,9 @@ def _lends(lender: CellFile, cell: CellFile) -> bool:
 
 
 def consistency_faults(submission: Submission) -> Iterator[str]:
-    """Attacks of one defense that saw different updates or weights, and objectives that end above their start."""
+    """Attacks of one defense that saw other updates or weights, objectives that end above their start, and answers to
+    held-out clients that are nearer to the attacked images than to their own.
+    """
     seen: dict[tuple[object, ...], CellFile] = {}
     accuracies: dict[tuple[object, ...], float | None] = {}
     for cell in submission.entry.cells:
@@ -210,6 +231,17 @@ def consistency_faults(submission: Submission) -> Iterator[str]:
         start, end = _mean(columns.objective_start), _mean(columns.objective_found)
         if end > start + WORSE * abs(start):
             yield f"{place}: its objective ends at {end:.4g} on average, and began at {start:.4g}"
+        gap, error = _nearer(columns)
+        if gap > NEARER + 3 * error:
+            yield f"{place}: its answers to held-out clients are {gap:.3f} SSIM nearer to the attacked images"
+
+
+def _nearer(columns: Columns) -> tuple[float, float]:
+    """Mean and standard error of SSIM to the attacked images above that to the own ones; NaN where not measured."""
+    if columns.ssim is None or columns.held_out_ssim is None:
+        return float("nan"), float("nan")
+    gaps = np.array(columns.ssim, dtype=np.float64) - np.array(columns.held_out_ssim, dtype=np.float64)
+    return float(gaps.mean()), float(gaps.std(ddof=1) / len(gaps) ** 0.5) if len(gaps) > 1 else float("nan")
 
 
 def _mean(values: Sequence[float | None] | None) -> float:

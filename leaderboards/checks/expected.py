@@ -102,6 +102,18 @@ class Expected:
         cell = replace(like, schedule=Schedule(images=identity.images_per_update))
         return [(block, partition(block, self.dataset.name)) for block in cell.blocks(self.plan.images)]
 
+    def held_out(self, block: Block) -> Tensor:
+        """The images of the held-out clients of a block's ones: uint8 (t k b c h w).
+
+        Raises ConfigurationError where there are none of a label.
+        """
+        from attacks.attack import UnsupportedPair
+
+        try:
+            return self.clients.held_out_batches(block)[0]
+        except UnsupportedPair as reason:
+            raise ConfigurationError(f"it answers held-out clients, but {reason}") from reason
+
     def cell_id(self, identity: Identity) -> str | None:
         """The id of the expected cell, were it attacked under the identity's defense; None where there is no such."""
         found = self._cells.get((self.like(identity.defense), key_of(identity.model_dump())))

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from bench.trial.same_class import LABELS_OF_CONTROLS
 from leaderboards.checks.cells import place_of
 from leaderboards.checks.expected import key_of
 from leaderboards.checks.submission import Submission
@@ -55,7 +56,8 @@ def floor_faults(submission: Submission) -> Iterator[str]:
         yield f"the undefended client is the board's entry {reference.name}; leave it out"
     for cell, other in _pairs(submission):
         name = cell.identity.attack_name
-        if not cell.identity.control or cell.of:
+        # Those that are made from an attack follow the update.
+        if not cell.identity.control or name in LABELS_OF_CONTROLS:
             continue
         if name in CONSTANT or name == "class_mean":
             yield from _tiles(entry, reference, cell, other)

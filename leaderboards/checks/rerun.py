@@ -19,6 +19,7 @@ import numpy as np
 from bench.columns import facts_of, granted_text
 from bench.errors import ConfigurationError
 from bench.store.store import underpowered
+from bench.trial.same_class import SAME_CLASS, same_class_label
 from leaderboards.checks.expected import Expected
 from leaderboards.entries.entry import Entry
 from leaderboards.entries.reviews import Rerun
@@ -176,8 +177,8 @@ def sample_reruns(entry: Entry, required: Collection[str], count: int, seed: int
     """So many finished attacks on images, drawn now (or from `seed`), all where there are fewer.
 
     So many of the board's `required` attacks and, apart from them, of those that the entry adds: many of these hide
-    none of the others. With them go the floors of the same defenses, all attacks on labels, one training and one
-    certificate.
+    none of the others. With them go the floors of the same defenses (`same_class` of these attacks alone), all attacks
+    on labels, one training and one certificate.
     """
     rng = random.SystemRandom() if seed is None else random.Random(seed)
     finished = [cell for cell in entry.cells if cell.status == "ok"]
@@ -186,10 +187,19 @@ def sample_reruns(entry: Entry, required: Collection[str], count: int, seed: int
     board = [c for c in of_images if c.identity.attack in required]
     chosen = [cell for own in (board, [c for c in of_images if c not in board]) for cell in _some(own, count, rng)]
     places = {_place(cell) for cell in chosen}
-    floors = [c for c in finished if c.identity.control and c.of is None and _place(c) in places]
+    attacks = {same_class_label(cell.identity.attack) for cell in chosen}
+    floors = [
+        cell
+        for cell in finished
+        if cell.identity.control
+        and cell.of is None
+        and _place(cell) in places
+        # Its answers take as long as the attack, and those to all other attacks may be left alone.
+        and (cell.identity.attack_name != SAME_CLASS or cell.identity.attack in attacks)
+    ]
     done = [job for job in entry.jobs if job.status == "ok"]
     kinds = [[job for job in done if job.kind == kind] for kind in ("training", "certificate")]
-    # Floors and attacks on labels take no time.
+    # Other floors, and attacks on labels, take no time.
     return RerunSample((*chosen, *labels, *floors), tuple(job for own in kinds for job in _some(own, 1, rng)))
 
 

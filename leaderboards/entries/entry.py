@@ -13,9 +13,9 @@ import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from attacks.threat import switches
-from bench.columns import JSON
+from bench.columns import HELD_OUT_FIGURES, JSON
 from bench.store.store import JOB_COUNTS, JOB_FIGURES, JOB_TEXTS, RESULT_COUNTS, RESULT_FIGURES, typed, underpowered
-from leaderboards.entries.schema import MOST_KEYS, CellFile, Columns, JobRow, Jobs, Manifest
+from leaderboards.entries.schema import MOST_KEYS, CellFile, JobRow, Jobs, Manifest
 from leaderboards.untrusted.folder import Folder, Refused, read_folder
 
 if TYPE_CHECKING:
@@ -84,10 +84,13 @@ class Entry:
         return self._tiles(self.manifest.truth, count)
 
     def images(self, cell: CellFile) -> np.ndarray | None:
-        """The reconstructions of a cell, uint8 (n h w c), in the order of image numbers; None without a sheet."""
+        """The reconstructions of a cell, uint8 (n h w c), in the order of image numbers; None without a sheet.
+
+        Of `same_class` all answers about an image follow one another: (n k h w c) flattened.
+        """
         if cell.sheet is None or cell.columns is None:
             return None
-        return self._tiles(cell.sheet, len(cell.columns.image))
+        return self._tiles(cell.sheet, cell.answers * len(cell.columns.image))
 
     def _tiles(self, sheet: str, count: int) -> np.ndarray:
         pixels = self.files.png(sheet, sheet_shape(count, self.manifest.tile))
@@ -130,7 +133,7 @@ def image_rows(entries: Sequence[Entry]) -> DataFrame:
     parts: list[DataFrame] = []
     for entry in entries:
         for cell in entry.cells:
-            columns = _columns(cell.columns) if cell.columns else {"image": [None]}
+            columns = _columns(cell) or {"image": [None]}
             n = len(columns["image"])
             identity = cell.identity.model_dump()
             for key in JSON:
@@ -174,9 +177,14 @@ def _orders(entries: Sequence[Entry]) -> dict[str, int]:
     return orders
 
 
-def _columns(columns: Columns) -> dict[str, list[Any]]:
-    n = len(columns.image)
-    return {name: [None] * n if values is None else values for name, values in columns.model_dump().items()}
+def _columns(cell: CellFile) -> dict[str, list[Any]]:
+    """The columns of a finished cell, one value per image; figures of a control that is not there are no columns."""
+    if cell.columns is None:
+        return {}
+    n, told = len(cell.columns.image), cell.columns.model_dump()
+    told["found_label"] = told["found_label"][:: cell.answers]
+    told = {name: values for name, values in told.items() if values is not None or name not in HELD_OUT_FIGURES}
+    return {name: [None] * n if values is None else values for name, values in told.items()}
 
 
 def _cell(files: Folder, name: str) -> CellFile:
@@ -186,9 +194,15 @@ def _cell(files: Folder, name: str) -> CellFile:
     if (cell.status == "ok") != (cell.columns is not None):
         raise Refused(f"{name}: status {cell.status} and {'no ' * (cell.columns is None)}columns; pack the run again")
     if cell.columns is not None:
-        lengths = {len(values) for values in cell.columns.model_dump().values() if values is not None}
+        told = cell.columns.model_dump()
+        found, lengths = len(told.pop("found_label")), {len(values) for values in told.values() if values is not None}
+        if cell.answers == 1:
+            lengths.add(found)
         if len(lengths) > 1:
             raise Refused(f"{name}: its columns are {sorted(lengths)} long; every image has one value in each")
+        if found != cell.answers * len(cell.columns.image):
+            shown = f"{cell.answers} reconstructions of each image"
+            raise Refused(f"{name}: found_label is {found} long, and it shows {shown}; pack the run again")
         if not cell.columns.image:
             raise Refused(f"{name}: it shows no image; pack the run again")
         if cell.columns.image != list(range(len(cell.columns.image))):

@@ -14,12 +14,11 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from bench.columns import JSON, OF_ONE_GRID, as_published
+from bench.columns import HELD_OUT_FIGURES, JSON, OF_ONE_GRID, as_published
 from bench.errors import ConfigurationError, suggest
 from bench.registry.specs import MethodSpec
 from bench.store.store import Store
 from bench.trial import wrong_image
-from bench.trial.same_class import SAME_CLASS
 from leaderboards.entries.board import boards, load_board
 from leaderboards.entries.entry import sheet_of
 from leaderboards.entries.schema import FORMAT, LENT, Manifest
@@ -62,15 +61,7 @@ class Files:
 def cell_file(
     store: Store, cell: dict[str, Any], cells: list[dict[str, Any]], folder: Files, made: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """The content of a cell's file; adds its sheet to the folder and its provenance to `made`.
-
-    Raises ConfigurationError for the control `same_class`, which has several reconstructions of an image.
-    """
-    if cell["attack_name"] == SAME_CLASS:
-        raise ConfigurationError(
-            f"{cell['attack']} / {cell['defense']} has several reconstructions of an image, and an entry holds one: "
-            "runs of boards that grant public images cannot be packed"
-        )
+    """The content of a cell's file; adds its sheet to the folder and its provenance to `made`."""
     parameters = {key: json.loads(cell[key]) for key in JSON}
     identity = {key: value for key, value in as_published(cell).items() if key not in NOT_IN_IDENTITY} | parameters
     status, reason = _status(store, cell)
@@ -85,15 +76,15 @@ def cell_file(
     for block, record in zip(cell["blocks"], records, strict=True):
         stored = store.arrays(block["id"])
         for row in record["images"]:
-            trial, position = row["position"]
-            images.append(stored["images"][trial, position].transpose(1, 2, 0))
-            labels.append(int(stored["labels"][trial, position]))
+            for place in _places(row["position"]):
+                images.append(stored["images"][place].transpose(1, 2, 0))
+                labels.append(int(stored["labels"][place]))
     made += [record["provenance"] for record in records]
     columns = {key: [row[key] for row in rows] for key in ("image", "trial", "true_label")} | {"found_label": labels}
     columns |= {key: _numbers([row[key] for row in rows]) for key in PACKED_FIGURES}
-    # It joined after entries were published, which do not have it.
-    by_likelihood = _numbers([row.get("identified_by_likelihood") for row in rows])
-    columns |= {} if by_likelihood is None else {"identified_by_likelihood": by_likelihood}
+    # They joined after entries were published, which do not have them.
+    later = {key: _numbers([row.get(key) for row in rows]) for key in ("identified_by_likelihood", *HELD_OUT_FIGURES)}
+    columns |= {key: values for key, values in later.items() if values is not None}
     return found | {
         "sheet": None if found["of"] else folder.add_sheet(np.stack(images)),
         "nulls": records[0]["nulls"],
@@ -118,6 +109,12 @@ def _status(store: Store, cell: dict[str, Any]) -> tuple[str, str]:
         if status != "ok":
             return status, store.reason(cell, block["id"], status)
     return "ok", ""
+
+
+def _places(position: tuple[int, int | list[int]]) -> list[tuple[int, ...]]:
+    """The places of an image's reconstructions among those of its block: one, or that of each held-out client."""
+    trial, slots = position
+    return [(trial, client, slot) for client, slot in enumerate(slots)] if isinstance(slots, list) else [(trial, slots)]
 
 
 def _lender(cell: dict[str, Any], cells: list[dict[str, Any]]) -> str | None:

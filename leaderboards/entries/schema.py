@@ -8,8 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, Strict
 
 from attacks.threat import Switch, switches
 from bench.columns import KEYS
+from bench.grid.cells import HELD_OUT_CLIENTS
 from bench.grid.sections import kind_of
 from bench.store.store import STATUSES
+from bench.trial.same_class import SAME_CLASS
 
 FORMAT = 1
 """The version of this schema, which every manifest states."""
@@ -38,6 +40,8 @@ Parameters = Annotated[dict[Word, Any], FewKeys]
 Shares = Annotated[list[Share | None], Rows] | None
 Numbers = Annotated[list[Finite | None], Rows] | None
 Positives = Annotated[list[NotNegative | None], Rows] | None
+Decibels = Annotated[list[Annotated[float, Field(strict=True, ge=0, le=100)] | None], Rows] | None
+Similarities = Annotated[list[Annotated[float, Field(strict=True, ge=-1, le=1)] | None], Rows] | None
 Counts = Annotated[list[Count], Rows]
 
 
@@ -123,16 +127,17 @@ class Identity(_Knowledge):
 class Columns(Strict):
     """One value per image in the order of image numbers; null where the whole column is.
 
-    `found_label` is the attacker's, of the reconstruction that was matched to the image.
+    `found_label` is the attacker's, of the reconstruction that was matched to the image; where a cell shows several of
+    an image, it has as many of each, one image after the other.
     """
 
     image: Counts
     trial: Counts
     true_label: Counts
-    found_label: Counts
+    found_label: Annotated[list[Count], Field(max_length=MOST_IMAGES * HELD_OUT_CLIENTS, fail_fast=True)]
     mse: Shares
-    psnr_db: Annotated[list[Annotated[float, Field(strict=True, ge=0, le=100)] | None], Rows] | None
-    ssim: Annotated[list[Annotated[float, Field(strict=True, ge=-1, le=1)] | None], Rows] | None
+    psnr_db: Decibels
+    ssim: Similarities
     lpips: Positives
     label_accuracy: Shares
     identified: Shares
@@ -143,10 +148,15 @@ class Columns(Strict):
     objective_found: Numbers
     objective_truth: Numbers
     update_norm: Positives
+    held_out_ssim: Similarities = None
+    held_out_psnr_db: Decibels = None
 
 
 class CellFile(Strict):
-    """`cells/<id>.json`. `sheet` shows the reconstructions; `of` is the cell that the control `wrong_image` borrows."""
+    """`cells/<id>.json`. `sheet` shows the reconstructions; `of` is the cell that the control `wrong_image` borrows.
+
+    A sheet of the control `same_class` shows, image by image, the answers to each of its held-out clients.
+    """
 
     identity: Identity
     status: Literal[STATUSES]  # type: ignore[valid-type]
@@ -160,6 +170,11 @@ class CellFile(Strict):
     updates: Annotated[list[Digest], Rows]
     seconds: NotNegative | None
     device: Word | None
+
+    @property
+    def answers(self) -> int:
+        """Reconstructions of each image."""
+        return HELD_OUT_CLIENTS if self.identity.attack_name == SAME_CLASS else 1
 
 
 class JobRow(Strict):

@@ -73,10 +73,12 @@ def cell_view(entry: Entry, cell: CellFile, rows: DataFrame, summary: Row | None
     found = {name: _known(summary, name) if summary else summarise_metric(rows, name) for name in SUMMARY_METRICS}
     count = len(cell.columns.image)
     shown = {name: how for name, how in PER_IMAGE.items() if getattr(cell.columns, name) is not None}
+    if cell.answers > 1:  # Of several labels none is the image's.
+        del shown["found_label"]
     ssim = found["ssim"].mean
     return CellView(
         [_line(name, found[name], cell.nulls.get(name, "")) for name in METRIC_NAMES],
-        None if cell.sheet is None else pictures.sheet(entry, cell.sheet, count),
+        None if cell.sheet is None else pictures.sheet(entry, cell.sheet, cell.answers * count),
         pictures.sheet(entry, entry.manifest.truth, len(pictures.truth(entry))),
         [title for title, _ in shown.values()],
         _per_image(cell.columns, shown),

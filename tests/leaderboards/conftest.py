@@ -236,7 +236,7 @@ def make() -> SimpleNamespace:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder of published entries of two tiny boards; see `tiny_board`. Read only: copy what you change."""
+    """The folder of published entries of the tiny boards; see `tiny_board`. Read only: copy what you change."""
     from tiny_board import BOARDS, publish
 
     with pytest.MonkeyPatch.context() as patch:

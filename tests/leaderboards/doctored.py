@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from doctoring import Cell, Doctor
-from tiny_board import PICTURES, TRAININGS
+from tiny_board import PICTURES, PUBLIC, TRAININGS
 
 from leaderboards.checks.rules import ENTRY_RULES
 
@@ -55,6 +55,9 @@ def case(lie: str, rule: str, says: str, **where: Any) -> Callable[[Change], Cha
 IG = "inverting_gradients"
 attacked = lambda doctor: doctor.cell(IG)
 
+answers = lambda doctor: doctor.cell("same_class", knows=True, of="posterior_mean")
+ANSWERS = {"entry": "pairs", "board": PUBLIC}
+
 # Files
 
 
@@ -87,6 +90,11 @@ def unknown_board(doctor: Doctor) -> None:
 @case("The board's name is a path", READING, "unknown board")
 def board_is_a_path(doctor: Doctor) -> None:
     doctor.manifest["board"] = "../tiny-pictures-v1"
+
+
+@case("An answer to a held-out client has no label", READING, "found_label is 15 long", **ANSWERS)
+def answer_without_label(doctor: Doctor) -> None:
+    answers(doctor)["columns"]["found_label"].pop()
 
 
 # Place and configuration
@@ -320,6 +328,18 @@ def other_pictures(doctor: Doctor) -> None:
     attacked(doctor)["sheet"] = doctor.sheet(doctor.images(attacked(doctor))[::-1])
 
 
+@case("One of four answers to held-out clients is another", "metrics", "but the 4 answers about it have", **ANSWERS)
+def other_answer(doctor: Doctor) -> None:
+    images = doctor.images(answers(doctor))
+    images[2] = 255 - images[2]
+    answers(doctor)["sheet"] = doctor.sheet(images)
+
+
+@case("Answers are said to fit their own clients better", "metrics", "held_out_ssim of image 0 is", **ANSWERS)
+def better_answers(doctor: Doctor) -> None:
+    answers(doctor)["columns"]["held_out_ssim"][0] += 0.1
+
+
 @case("Images were identified among fewer", "metrics", "identification_pool is 2")
 def small_pool(doctor: Doctor) -> None:
     attacked(doctor)["identification_pool"] = 2
@@ -363,6 +383,11 @@ def hidden_objective(doctor: Doctor) -> None:
 def other_weights(doctor: Doctor) -> None:
     for cell in list(doctor.all("")):
         cell["weights_accuracy"] = 0.9
+
+
+@case("Attacked images are the answers to held-out clients", "consistency", "nearer to the attacked images", **ANSWERS)
+def higher_floor(doctor: Doctor) -> None:
+    doctor.show(answers(doctor), np.repeat(doctor.truth(), 4, axis=0))
 
 
 @case("One attack was shown another update", "consistency", "attacked another update")

@@ -14,7 +14,7 @@ import numpy as np
 
 from bench.registry.registry import Registry
 from bench.registry.specs import MethodSpec
-from leaderboards.checks.cells import SCORED_METRICS, _scores
+from leaderboards.checks.cells import _scores
 from leaderboards.checks.expected import Choices, Expected, choices, planned
 from leaderboards.entries.entry import Entry, read_entry
 from leaderboards.entries.packing import Files
@@ -58,7 +58,7 @@ class Doctor:
         return next(job for job in self.jobs if job["kind"] == kind and seed in (None, job["seed"]))
 
     def images(self, cell: Cell) -> np.ndarray:
-        """The reconstructions of a cell, uint8 (n h w c), as they are in the folder."""
+        """The reconstructions of a cell, uint8 (n h w c), as they are in the folder; of `same_class` all answers."""
         entry = read_entry(self.folder)
         return entry.images(next(own for own in entry.cells if own.identity.cell == cell["identity"]["cell"])).copy()
 
@@ -86,9 +86,9 @@ class Doctor:
         for cell in cells:
             own = by_id[cell["identity"]["cell"]]
             found = _scores(plan, entry, by_id[own.of] if own.of else own, own.columns, own.of is not None)
-            for metric in SCORED_METRICS:
-                if cell["columns"][metric] is not None:
-                    cell["columns"][metric] = [float(f"{value:.7g}") for value in found[metric]]
+            for metric, values in found.items():
+                if cell["columns"].get(metric) is not None:
+                    cell["columns"][metric] = [float(f"{value:.7g}") for value in values]
 
     def renamed(self, cell: Cell, **changes: Any) -> None:
         """Change a cell's identity, and give it an id that no other has."""

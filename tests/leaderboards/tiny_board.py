@@ -1,4 +1,4 @@
-"""Two boards that run in seconds, and honest entries of them: one with pictures to score, one with trainings.
+"""Boards that run in seconds, and honest entries of them: with pictures to score, trainings, and public images.
 
 Elsewhere: set LEAKBOARD_BOARDS to `BOARDS`, then `publish` into a folder of your own.
 """
@@ -14,7 +14,7 @@ from leakboard import run
 
 BOARDS = Path(__file__).parent / "boards"
 PLUGIN = Path(__file__).parents[1] / "plugins" / "sign_compression.py"
-PICTURES, TRAININGS = "tiny-pictures-v1", "tiny-trainings-v1"
+PICTURES, TRAININGS, PUBLIC = "tiny-pictures-v1", "tiny-trainings-v1", "tiny-public-v1"
 REPOSITORY, COMMIT = "https://example.org/someone/signs", "0" * 40
 NOISE = "dp_sgd(noise_multiplier=0.5)"
 
@@ -37,14 +37,17 @@ ENTRIES = (
     Honest("undefended", TRAININGS, ("none",)),
     Honest("noise", TRAININGS, ("dp_sgd",)),
     Honest("tens", TRAININGS, ("larger_batch",)),
+    Honest("undefended", PUBLIC, ("none",)),
+    Honest("pairs", PUBLIC, ("gradient_pruning", "larger_batch")),
 )
 RUNS = {
     PICTURES: ("none", NOISE, "gradient_pruning(ratio=0.9)", "larger_batch(examples=2)", "sign_compression"),
     TRAININGS: ("none", NOISE, "larger_batch(examples=10)"),
+    PUBLIC: ("none", "gradient_pruning(ratio=0.9)", "larger_batch(examples=2)"),
 }
 
 
-def publish(folder: Path, boards: Sequence[str] = (PICTURES, TRAININGS)) -> Path:
+def publish(folder: Path, boards: Sequence[str] = (PICTURES, TRAININGS, PUBLIC)) -> Path:
     """Run the boards into `folder` and pack their entries; returns the folder of published entries.
 
     LEAKBOARD_BOARDS must name `BOARDS`.

@@ -14,12 +14,13 @@ from bench.engines.blocks import SameClassWork
 from bench.engines.local import LocalEngine
 from bench.engines.run import prepare, run
 from bench.engines.work import Tools
+from bench.grid.cells import HELD_OUT_CLIENTS
 from bench.grid.config import from_toml
 from bench.grid.sections import Engine
 from bench.plan.groups import Group
 from bench.registry.registry import Registry
 from bench.store.store import Store
-from bench.trial.held_out import HELD_OUT_CLIENTS, counterparts
+from bench.trial.held_out import counterparts
 from bench.trial.metrics import assign, from_uint8, psnr, ssim
 from bench.trial.same_class import SAME_CLASS, same_class_label
 from bench.trial.trial import BlockReconstruction, rows_of_same_class

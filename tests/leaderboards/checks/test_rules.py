@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from doctored import CASES, PLUGIN, READING, RERUN, attacked, table
 from doctoring import Doctor, doctored, plan_once
-from tiny_board import ENTRIES, PICTURES, TRAININGS
+from tiny_board import ENTRIES, PICTURES, PUBLIC, TRAININGS
 from tiny_board import PLUGIN as SIGNS
 
 from bench.errors import ConfigurationError
@@ -24,7 +24,7 @@ RUN_AGAIN = ("code", "rerun", "figures")
 
 @pytest.fixture(scope="module")
 def boards(tiny):
-    return {board: published(board, tiny) for board in (PICTURES, TRAININGS)}
+    return {board: published(board, tiny) for board in (PICTURES, TRAININGS, PUBLIC)}
 
 
 def checked(folder, boards, *, alone=True, plugins=()):

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from pandas.api.types import is_numeric_dtype
 from tiny_board import BOARDS as BOARDS_OF_TESTS
-from tiny_board import NOISE, PICTURES, PLUGIN, RUNS, TRAININGS
+from tiny_board import NOISE, PICTURES, PLUGIN, PUBLIC, RUNS, TRAININGS
 
 import leakboard
 from bench.engines.run import prepare
@@ -20,7 +20,7 @@ from bench.registry.registry import Registry
 from bench.store.store import Store
 from leaderboards.entries.board import BOARDS, grid_source, load_board, rule_of_run
 from leaderboards.entries.entry import _place
-from leaderboards.entries.packing import Author, Files, cell_file, write_entry
+from leaderboards.entries.packing import Author, write_entry
 from leaderboards.entries.published import published
 from leaderboards.entries.reviews import Review, write_review
 from leaderboards.evidence.question import questions
@@ -30,7 +30,7 @@ from leaderboards.ranking.ranking import ranking
 from leaderboards.tables.exports import standings_frame
 
 
-@pytest.mark.parametrize("name", [PICTURES, TRAININGS])
+@pytest.mark.parametrize("name", [PICTURES, TRAININGS, PUBLIC])
 def test_the_ranking_of_a_board_s_entries_is_that_of_the_run_that_they_were_packed_from(tiny, name):
     store, rule = Store.existing(tiny.parent / name), load_board(name).rule
     from_run = standings_frame(ranking(questions(store.frame()), rule, costs_of(store.jobs_frame())))
@@ -163,10 +163,32 @@ def test_a_run_in_which_everything_failed_and_a_name_that_is_none_are_not_packed
     assert list(tmp_path.iterdir()) == []
 
 
-def test_answers_to_held_out_clients_are_not_packed_as_an_entry_holds_one_reconstruction_of_an_image(tiny):
-    cell = {"attack": "same_class(of='linear_layer')", "attack_name": "same_class", "defense": "none"}
-    with pytest.raises(ConfigurationError, match=r"same_class\(of='linear_layer'\) / none has several reconstructions"):
-        cell_file(Store.existing(tiny.parent / PICTURES), cell, [], Files(), [])
+def test_the_sheet_of_a_cell_shows_each_image_s_answers_to_held_out_clients_one_after_the_other(tiny):
+    store, shown = Store.existing(tiny.parent / PUBLIC), 0
+    blocks = {cell["cell"]: [block["id"] for block in cell["blocks"]] for cell in store.plan()["cells"]}
+    for entry in published(PUBLIC, tiny).entries:
+        for cell in (cell for cell in entry.cells if cell.identity.attack_name == "same_class"):
+            tiles, columns = entry.images(cell), cell.columns
+            assert (len(tiles), len(columns.found_label), len(columns.ssim)) == (16, 16, 4)
+            for block in blocks[cell.identity.cell]:
+                stored = store.arrays(block)
+                for row in store.record(block)["images"]:
+                    trial, slots = row["position"]
+                    for client, slot in enumerate(slots):
+                        place = 4 * row["image"] + client
+                        answer = stored["images"][trial, client, slot].transpose(1, 2, 0)
+                        assert np.array_equal(tiles[place], answer)
+                        assert columns.found_label[place] == stored["labels"][trial, client, slot]
+                        shown += 1
+    assert shown == 3 * 2 * 16
+
+
+def test_entries_hold_what_answers_to_held_out_clients_score_against_their_own_images_and_others_have_no_column(tiny):
+    images, _ = published(PUBLIC, tiny).frames()
+    own = images["attack_name"] == "same_class"
+    assert images.loc[own, "held_out_ssim"].notna().all()
+    assert images.loc[~own, "held_out_ssim"].isna().all()
+    assert not [name for name in published(PICTURES, tiny).frames()[0] if name.startswith("held_out")]
 
 
 def test_a_run_of_a_board_is_ranked_by_its_rule(tiny):

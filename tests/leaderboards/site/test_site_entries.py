@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import signal
 import time
 from dataclasses import replace
 
 import pytest
 from made_entries import NONE, board_of, make_entry
+from tiny_board import PUBLIC
 from typer.testing import CliRunner
 
 from bench.errors import ConfigurationError
@@ -165,3 +167,15 @@ def test_ctrl_c_leaves_no_half_of_a_site(tmp_path, monkeypatch):
     assert "stopped" in done.output
     assert [path.name for path in tmp_path.iterdir()] == ["published"]
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_the_page_of_a_cell_shows_all_answers_to_held_out_clients_and_no_label_of_one_of_them(tiny, tmp_path):
+    shutil.copytree(tiny / PUBLIC, tmp_path / "published" / PUBLIC)
+    write_site(tmp_path / "site", tmp_path / "published")
+    [entry] = [own for own in published(PUBLIC, tiny).entries if own.name == "undefended"]
+    [cell] = [own for own in entry.cells if own.identity.attack == "same_class(of='posterior_mean')"]
+    [page] = (tmp_path / "site" / PUBLIC / "cells").glob(f"*-{cell.identity.cell}.html")
+    text = page.read_text()
+    assert "answers to 4 held-out clients for each image" in text
+    assert ">found<" not in text
+    assert ">label<" in text
