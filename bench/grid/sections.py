@@ -300,7 +300,7 @@ class BoardRules(GridSection):
     minimum_images: Positive = 100
     alpha: Annotated[Number, Field(gt=0, lt=1)] = 0.05
     limits: EntryLimits = EntryLimits()
-    rules: Annotated[Literal[1], Since(2)] = 1
+    rules: Annotated[Literal[1, 2], Since(2)] = 1
 
 
 class Utility(GridSection):

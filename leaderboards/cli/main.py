@@ -116,6 +116,12 @@ def print_ranks(
     minimum_images: Annotated[
         int | None, typer.Option(help="Fewer images are not ranked; 100 unless given.", show_default=False)
     ] = None,
+    rules: Annotated[
+        int | None,
+        typer.Option(
+            help="Rules of floors, verdicts and ranks: 1, the strongest attack on each image; 2, by its mean."
+        ),
+    ] = None,
 ) -> None:
     """Say who leaks least, and at what cost: the worst case over attacks, with verdicts and ranks.
 
@@ -129,7 +135,8 @@ def print_ranks(
     from leaderboards.ranking.verdicts import RankingRule
     from leaderboards.tables.standings import render_standings
 
-    given = {"required": tuple(required) if required else None, "margin": margin, "minimum_images": minimum_images}
+    given = {"required": tuple(required) if required else None, "margin": margin}
+    given |= {"minimum_images": minimum_images, "rules": rules}
     try:
         rule = replace(
             rule_of_run(run) or RankingRule(), **{key: value for key, value in given.items() if value is not None}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bench.columns import FACTS
 from bench.grid.cells import PRIOR_SETTINGS
 from bench.trial import same_class, wrong_image
 from leaderboards.evidence.record import (
@@ -60,6 +61,24 @@ class Attempt:
     """True if the attack is about labels alone."""
     labels: np.ndarray
     """Share of the labels that the attack found; NaN where they were granted."""
+
+    @property
+    def knows_public(self) -> bool:
+        """True if the server held public images."""
+        return self._knows("public")
+
+    @property
+    def knows_all(self) -> bool:
+        """True if the server held public images and knew the defense: it could be run as a black box."""
+        return self._knows("public", "defense_known")
+
+    @property
+    def floors_are_whole(self) -> bool:
+        """True if there is a floor, and every floor has a score for every image and seed."""
+        return self.floors.size > 0 and bool(np.isfinite(self.floors).all())
+
+    def _knows(self, *facts: str) -> bool:
+        return all(self.variant[1 + FACTS.index(fact)] for fact in facts)
 
     def gain(self, metric: str) -> np.ndarray:
         return self.score[metric] - self.floor[metric]

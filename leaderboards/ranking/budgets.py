@@ -10,13 +10,12 @@ import numpy as np
 
 from leaderboards.evidence.evidence import Evidence
 from leaderboards.evidence.question import Question
-from leaderboards.evidence.record import HEADLINE
 from leaderboards.ranking.accuracy import LostAccuracy
 from leaderboards.ranking.costs import RunCosts
 from leaderboards.ranking.families import families
-from leaderboards.ranking.ranking import ranking
+from leaderboards.ranking.ranking import problems, ranking, rule_set_of
 from leaderboards.ranking.standing import Standing
-from leaderboards.ranking.verdicts import RankingRule, missing, problems
+from leaderboards.ranking.verdicts import RankingRule, missing, sound
 
 BUDGETS = (1.0, 3.0, 5.0, 10.0)
 """Percentage points of test accuracy that a defense may cost."""
@@ -80,6 +79,7 @@ def ranking_at_budgets(
     none.
     """
     found: list[Affordable] = []
+    rules = rule_set_of(rule)
     for whole in questions:
         reasons = problems(whole, rule, costs)
         try:
@@ -97,13 +97,13 @@ def ranking_at_budgets(
         leaks = {
             e.row["defense"]: np.nan
             if missing(whole, e, rule) or costs.untested(e.row)
-            else float(own.gain(HEADLINE).mean())
+            else rules.leakage(sound(chosen_on, own)).gain.mean
             for e, own in zip(whole.defenses, chosen_on.defenses, strict=True)
         }
         lost = {label: _cost(whole, label, costs) for label in leaks}
         broken = {e.row["defense"] for e in whole.defenses if costs.broken(e.row)}
-        # The number of images has been judged for all of them.
-        alike = replace(rule, minimum_images=1)
+        # The numbers of images and seeds have been judged for all of them.
+        alike = replace(rule, minimum_images=1, minimum_seeds=1)
         known: dict[tuple[str, ...], dict[str, Standing]] = {}
         for budget in budgets:
             chosen = [(title, _chosen(own, leaks, lost, broken, budget)) for title, own in _families(whole.defenses)]

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from leaderboards.evidence.question import Question
-from leaderboards.evidence.record import HEADLINE
 from leaderboards.ranking.accuracy import LEAST_SEEDS, Estimate
 from leaderboards.ranking.costs import RunCosts
+from leaderboards.ranking.ranking import rule_set_of
 from leaderboards.ranking.verdicts import RankingRule, missing, sound
 from leaderboards.statistics.intervals import Summary
 
@@ -55,9 +55,9 @@ def points_of(question: Question, costs: RunCosts, rule: RankingRule | None = No
     for evidence in question.defenses:
         row = question.row | evidence.row
         finished = sound(question, evidence)
-        gain = finished.summarised(finished.gain(HEADLINE))
+        gain = rule_set_of(rule).leakage(finished).gain
         training = costs.trained.get((row["dataset"], row["model"], row["defense"]))
-        if gain is None or training is None or training.lost_reason:
+        if np.isnan(gain.mean) or training is None or training.lost_reason:
             continue
         broken = costs.broken(row)
         powered = float(finished.underpowered.mean()) <= rule.underpowered_share

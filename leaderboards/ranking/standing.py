@@ -12,7 +12,7 @@ from leaderboards.evidence.question import Question
 from leaderboards.evidence.record import HEADLINE, Variant
 from leaderboards.ranking.costs import Price
 from leaderboards.ranking.verdicts import Verdict
-from leaderboards.statistics.intervals import Summary
+from leaderboards.statistics.intervals import UNKNOWN, Summary
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,21 @@ class Standing:
     incomparable: int | None
     """Ranked defenses with which too few independent units are shared to be compared: they tie."""
     strongest: Variant | None
-    """The finished attack that is strongest on most images."""
+    """The finished attack that is strongest: on most images, or by its mean."""
     finished: Mapping[str, Summary]
     """By metric the gain of the attacks that finished: a lower bound of the gain of all."""
     is_whole: bool
     """True if these are all attacks that the rules ask for."""
     excess: Summary
     """The headline gain with images under their floor counted as they are."""
+    given_seeds: Summary
+    """By rules 2 the headline gain with its interval over images alone, given these seeds of weights."""
+    by_seed: tuple[float, ...]
+    """By rules 2 the headline gain under each seed of weights."""
+    worst_case: float
+    """The mean over images of the largest gain on each, at least 0: more than the gain by luck alone."""
     chance: float
-    """The gain of as many attacks with reconstructions of other images: luck alone."""
+    """The `worst_case` of as many attacks with reconstructions of other images: luck alone."""
     of_undefended: tuple[float, ...]
     """Ratio to the undefended gain with its interval, empty where that may be 0."""
     not_adapting: float
@@ -91,7 +97,3 @@ class Standing:
     def is_lower_bound(self) -> bool:
         """True if a better optimiser, or an attack that did not finish, might get more than `shown_gain`."""
         return self.underpowered > 0 or np.isnan(self.gain.mean)
-
-
-UNKNOWN = Summary(np.nan, np.nan, 0, 0, np.nan, np.nan)
-"""The summary of what has no value."""

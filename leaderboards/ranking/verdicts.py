@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
-import numpy as np
-
+from bench.columns import column_names
 from leaderboards.evidence.attempt import Attempt
 from leaderboards.evidence.evidence import Evidence
 from leaderboards.evidence.question import Question
-from leaderboards.evidence.record import HEADLINE, Variant
-from leaderboards.ranking.costs import RunCosts
+from leaderboards.evidence.record import Variant
+from leaderboards.statistics.seeds import LEAST_SEEDS_OF_RANKS
+
+RULE_NUMBERS = (1, 2)
+"""Numbers of the rules of floors, verdicts and ranks; published boards keep theirs."""
 
 
 class Verdict(Enum):
@@ -20,11 +22,18 @@ class Verdict(Enum):
     INCOMPLETE = auto()
     """Something that the rules ask for has no result."""
     UNAUDITED = auto()
-    """No attack that simulates the defense, and works undefended, has finished."""
+    """No attack that simulates the defense, and works undefended, has finished; by rules 2: none that learns from what
+    the defense itself releases of public images."""
+    BLIND = auto()
+    """The strongest attack stays below its own floor: the gain is unknown, not 0."""
+    INCONSISTENT = auto()
+    """Attacks fare better on held-out clients of the defense than on the attacked ones."""
     UNDERPOWERED = auto()
     """On too many images the strongest attack ended above its objective at the truth."""
     BROKEN_CERTIFICATE = auto()
     """An attack was right more often than the proof allows."""
+    SURROGATE_BEATEN = auto()
+    """The defense as a black box gives more away than attacks through its surrogate find."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,8 @@ class RankingRule:
     """Images of a question, at least."""
     underpowered_share: float = 0.5
     """Share of the images that may be underpowered before the whole evidence is called so."""
+    minimum_seeds: int = LEAST_SEEDS_OF_RANKS
+    """Seeds of weights of a question, at least; rules 1 ask for none."""
     alpha: float = 0.05
     """Level of all comparisons of a question together."""
     rules: int = 1
@@ -57,31 +68,16 @@ class RankingRule:
             raise ValueError(f"minimum_images must be at least 1, got {self.minimum_images}")
         if not 0 < self.alpha < 1:
             raise ValueError(f"alpha must lie in (0, 1), got {self.alpha}")
+        if self.rules not in RULE_NUMBERS:
+            raise ValueError(f"rules must be one of {', '.join(map(str, RULE_NUMBERS))}, got {self.rules}")
+
+    @property
+    def spares_excluded(self) -> bool:
+        """True if a required attack that network or schedule exclude is missing nowhere."""
+        return self.rules > 1
 
     def requires(self, attempt: Attempt) -> bool:
         return self.required is None or attempt.name in self.required or attempt.variant[0] in self.required
-
-
-def problems(question: Question, rule: RankingRule, costs: RunCosts) -> list[str]:
-    """The reasons for which nobody is ranked on this question; empty where somebody can be."""
-    undefended = question.undefended
-    if undefended is None:
-        return ['there is no undefended control: add the defense "none"']
-    found = []
-    for wanted in rule.required or ():
-        if not any(wanted in (first.name, first.variant[0]) for first, *_ in question.attempts.values()):
-            found.append(f"the required attack {wanted} is missing")
-    for variant in _required(question, rule):
-        if absent := lacking(question, undefended, variant):
-            found.append(f"{absent} on the undefended client")
-        elif not _of_labels(undefended, variant) and (invalid := _invalid(undefended, variant, rule)):
-            found.append(invalid)
-    if len(question.images) < rule.minimum_images:
-        found.append(f"{len(question.images)} images, {rule.minimum_images} are needed")
-    if short := costs.shortfall(question.row["dataset"], question.row["model"], undefended.row["defense"]):
-        found.append(short)
-    # What an attack was granted makes no difference on the undefended client.
-    return list(dict.fromkeys(found))
 
 
 def missing(question: Question, evidence: Evidence, rule: RankingRule) -> str:
@@ -91,8 +87,37 @@ def missing(question: Question, evidence: Evidence, rule: RankingRule) -> str:
     counts what was tried and failed: it might have shown more.
     """
     tried = [a.variant for a in evidence.attempts if not a.skipped]
-    asked = dict.fromkeys([*_required(question, rule), *tried])
+    asked = dict.fromkeys([*required_variants(question, rule), *tried])
+    if rule.spares_excluded:
+        asked = [variant for variant in asked if not is_excluded(question, evidence, variant)]
     return ", ".join(filter(None, (lacking(question, evidence, variant) for variant in asked)))
+
+
+def is_excluded(question: Question, evidence: Evidence, variant: Variant) -> bool:
+    """True if an attack is skipped where network or schedule, and not the defense, keep it from running.
+
+    It is skipped on the undefended client too, or the client's work is another than the undefended client's.
+    """
+    attempt, undefended = evidence.attempt(variant), question.undefended
+    if attempt is None or not attempt.skipped or undefended is None:
+        return False
+    plain = undefended.attempt(variant)
+    work = column_names("schedule")
+    return (plain is not None and plain.skipped) or any(evidence.row[name] != undefended.row[name] for name in work)
+
+
+def not_applicable(question: Question, rule: RankingRule) -> dict[str, str]:
+    """The label of each required attack that the undefended client excludes, with the reason."""
+    undefended = question.undefended
+    if undefended is None or not rule.spares_excluded:
+        return {}
+    asked = [variant for variant, (first, *_) in question.attempts.items() if rule.requires(first)]
+    able = {label for label, *_ in required_variants(question, rule)}
+    return {
+        variant[0]: attempt.reason
+        for variant in asked
+        if variant[0] not in able and (attempt := undefended.attempt(variant)) is not None
+    }
 
 
 def sound(question: Question, evidence: Evidence) -> Evidence:
@@ -101,17 +126,7 @@ def sound(question: Question, evidence: Evidence) -> Evidence:
     return replace(evidence, attempts=whole)
 
 
-def audited(question: Question, evidence: Evidence, rule: RankingRule) -> bool:
-    """True if an attack has finished that simulates all of the defense and is valid on the undefended client."""
-    undefended = question.undefended
-    able = [a.variant for a in sound(question, evidence).attempts if a.adapts]
-    return any(
-        undefended is None or (undefended.attempt(variant) is not None and not _invalid(undefended, variant, rule))
-        for variant in able
-    )
-
-
-def _required(question: Question, rule: RankingRule) -> list[Variant]:
+def required_variants(question: Question, rule: RankingRule) -> list[Variant]:
     """The attacks that every defense must face; by default those of the run that can run undefended."""
     undefended = question.undefended
     named = [variant for variant, (first, *_) in question.attempts.items() if rule.requires(first)]
@@ -119,7 +134,7 @@ def _required(question: Question, rule: RankingRule) -> list[Variant]:
         return named
     found = {variant: undefended.attempt(variant) for variant in named}
     able = [variant for variant in named if (attempt := found[variant]) is None or not attempt.skipped]
-    if rule.required is None:
+    if rule.required is None or rule.spares_excluded:
         return able
     # An attack that needs public images is skipped without them: it is required where it has them.
     elsewhere = {label for label, *_ in able}
@@ -137,25 +152,7 @@ def lacking(question: Question, evidence: Evidence, variant: Variant) -> str | N
     return f"no whole result of {', '.join(absent)}" if absent else None
 
 
-def _of_labels(undefended: Evidence, variant: Variant) -> bool:
-    """True if the attack is about labels: then it stands above no floor of images."""
+def of_images(undefended: Evidence, variant: Variant) -> bool:
+    """True if the attack was tried and is about images: one about labels stands above no floor of images."""
     attempt = undefended.attempt(variant)
-    return attempt is not None and attempt.recovers_labels
-
-
-def _invalid(undefended: Evidence, variant: Variant, rule: RankingRule) -> str | None:
-    """A message if an attack is no evidence of protection, as it gains nothing on an undefended client; else None."""
-    attempt = undefended.attempt(variant)
-    assert attempt is not None, "what is not there is missing, not invalid"
-    found = undefended.summarised(attempt.gain(HEADLINE))
-    if found is None:
-        return f"invalid: {variant[0]} has no SSIM or no floor on the undefended client"
-    if found.low >= rule.margin:
-        return None
-    if np.isnan(found.low):
-        return f"invalid: {variant[0]} has no interval on the undefended client from {found.units} independent results"
-    low = f"at least {found.low:+.3f} in 95%"
-    return (
-        f"invalid: {variant[0]} gains {found.mean:+.3f} SSIM ({low}) over its floor on the undefended client, "
-        f"at least {rule.margin:g} is needed"
-    )
+    return attempt is not None and not attempt.recovers_labels

@@ -9,10 +9,20 @@ import numpy as np
 
 from leaderboards.ranking.accuracy import LEAST_SEEDS
 from leaderboards.ranking.costs import Price
+from leaderboards.ranking.ranking import rule_set_of
 from leaderboards.ranking.standing import Rank, Standing
-from leaderboards.ranking.verdicts import Verdict
 from leaderboards.site.results import Asked, Results
-from leaderboards.site.text import DASH, PERCENT, POINTS, Figure, number_figure, short_hash, significant, span
+from leaderboards.site.text import (
+    DASH,
+    EXPLAINED,
+    PERCENT,
+    POINTS,
+    Figure,
+    number_figure,
+    short_hash,
+    significant,
+    span,
+)
 from leaderboards.statistics.intervals import Summary
 from leaderboards.statistics.summary import Row
 from leaderboards.tables.exports import verdict_words
@@ -60,8 +70,9 @@ def why_no_rank(results: Results, asked: Asked, standing: Standing) -> str:
     state = results.state(standing.defense)
     if state != "re-run":
         return f"{state}: only entries that have been run again are ranked"
-    broken = "its certificate is broken" if Verdict.BROKEN_CERTIFICATE in standing.verdicts else ""
-    return results.unranked[asked] or standing.incomplete or broken or "no evidence"
+    barred = standing.verdicts & rule_set_of(results.published.board.rule).unranked
+    why = "; ".join(EXPLAINED[verdict] for verdict in EXPLAINED if verdict in barred)
+    return results.unranked[asked] or standing.incomplete or why or "no evidence"
 
 
 def anchor_of(defense: str) -> str:
@@ -74,8 +85,10 @@ def gain_figure(standing: Standing) -> Figure:
     gain = standing.shown_gain
     if np.isnan(gain):
         return Figure(DASH)
-    interval = span(standing.gain.low, standing.gain.high, ".3f")
-    return Figure(f"{bound_sign(standing)}{gain:.3f}", f"{gain:.9g}", interval)
+    interval, given = (span(own.low, own.high, ".3f") for own in (standing.gain, standing.given_seeds))
+    seeds = ", ".join(f"{own:z.3f}" for own in standing.by_seed)
+    note = f"{interval} over images and seeds; {given} over images given these seeds; each seed: {seeds}"
+    return Figure(f"{bound_sign(standing)}{gain:.3f}", f"{gain:.9g}", interval, note if seeds else "")
 
 
 def _line(results: Results, asked: Asked, standing: Standing, pages: Mapping[str, str]) -> LeaderboardLine:

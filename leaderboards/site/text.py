@@ -102,9 +102,12 @@ STATES = {
 }
 EXPLAINED = {
     Verdict.INCOMPLETE: "something that the board asks for has no result",
-    Verdict.UNAUDITED: "no attack that simulates the defense, and works undefended, has finished",
+    Verdict.UNAUDITED: "no attack that simulates the defense or learns from it, and works, has finished",
+    Verdict.BLIND: "the strongest attack stays below its own floor: the gain is unknown, not 0",
+    Verdict.INCONSISTENT: "attacks fare better on held-out clients of the defense than on the attacked ones",
     Verdict.UNDERPOWERED: "attacks ended above their objective at the truth: a lower bound",
     Verdict.BROKEN_CERTIFICATE: "an attack was right more often than the proof allows",
+    Verdict.SURROGATE_BEATEN: "the defense as a black box gives more away than attacks through its surrogate find",
 }
 
 

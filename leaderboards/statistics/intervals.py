@@ -62,6 +62,15 @@ class Summary:
     """Upper end of the interval; NaN of too few units."""
 
 
+UNKNOWN = Summary(np.nan, np.nan, 0, 0, np.nan, np.nan)
+"""The summary of what has no value."""
+
+
+def whole_mean(values: np.ndarray) -> float:
+    """The mean of one value per image (n,); NaN unless every image has one."""
+    return float(values.mean()) if len(values) and not np.isnan(values).any() else np.nan
+
+
 def summarise_metric(frame: pd.DataFrame, metric: str) -> Summary:
     """The mean of `metric` over the rows of one cell, all of its seeds together.
 

@@ -112,6 +112,21 @@ class StrongestGain:
         low, high = (float(np.hypot(end - self.mean, seeds)) for end in (given.low, given.high))
         return Interval(self.mean - low, self.mean + high)
 
+    def is_below(self, limit: float, level: float) -> bool:
+        """True if the mean is significantly below a limit, over images given these seeds, at a one-sided level."""
+        interval = self.interval(1 - 2 * level)
+        return interval is not None and interval.high < limit
+
+    def is_above(self, limit: float, level: float) -> bool:
+        """True if the mean is significantly above a limit, over images given these seeds, at a one-sided level."""
+        interval = self.interval(1 - 2 * level)
+        return interval is not None and interval.low > limit
+
+    @property
+    def samples(self) -> list[np.ndarray]:
+        """The means of the independent units of the `chosen` pair, for each dealing into batches."""
+        return [unit_means(self.images[self.chosen], units) for units in _dealings(self.groups, self.groups)]
+
     def resample(self, drawn: np.ndarray, units: np.ndarray, raised: bool) -> tuple[np.ndarray, np.ndarray]:
         """The gain of the strongest attack in each resample, and its pair: (r,) and (r,).
 
@@ -120,8 +135,9 @@ class StrongestGain:
         """
         means = drawn @ np.stack([unit_means(own, units) for own in self.images]).T / drawn.shape[1]
         gains, pairs = self._above_floors(means)
-        best = (gains + (self._behind if raised else 0.0)).argmax(axis=1)[:, None]
-        value = np.take_along_axis(gains + (self._behind if raised else 0.0), best, axis=1)[:, 0]
+        counted = gains + self._behind if raised else gains
+        best = counted.argmax(axis=1)[:, None]
+        value = np.take_along_axis(counted, best, axis=1)[:, 0]
         return value, np.take_along_axis(pairs, best, axis=1)[:, 0]
 
     def _above_floors(self, means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -19,8 +20,11 @@ from leaderboards.statistics.summary import Row, records
 VERDICTS = {
     Verdict.INCOMPLETE: "incomplete",
     Verdict.UNAUDITED: "unaudited",
+    Verdict.BLIND: "blind",
+    Verdict.INCONSISTENT: "inconsistent",
     Verdict.UNDERPOWERED: "underpowered",
     Verdict.BROKEN_CERTIFICATE: "broken certificate",
+    Verdict.SURROGATE_BEATEN: "surrogate beaten",
 }
 IDENTITY = sorted(column_names("defense"), key=lambda name: name in OF_ONE_GRID) + column_names("schedule")
 """A defense, then its place in the grid and the client's work."""
@@ -37,6 +41,8 @@ def standing_row(standing: Standing) -> Row:
 
     `ssim_gain`, `ssim_gain_low` and `ssim_gain_high` are mean and 95% interval of the gain, `ssim_at_least` what
     finished attacks show of it, and so for `identified`; `rank_low` to `rank_high` are the ranks that are left open.
+    By rules 2 that interval is over images and seeds; `ssim_gain_low_given_seeds` and `ssim_gain_high_given_seeds` are
+    that over images alone, and `ssim_gain_by_seed` has the gain of each seed, as JSON.
     """
     rank, row = standing.rank, {name: standing.question.row[name] for name in QUESTION}
     row |= {name: standing.evidence.row[name] for name in IDENTITY}
@@ -58,6 +64,9 @@ def standing_row(standing: Standing) -> Row:
         row[f"{metric}_at_least"] = standing.finished[metric].mean
     ratio = dict(zip(_ends("of_undefended"), standing.of_undefended or (np.nan,) * 3, strict=True))
     row |= _interval("ssim_excess", standing.excess) | {"chance": standing.chance} | ratio
+    low, high = standing.given_seeds.low, standing.given_seeds.high
+    row |= {"ssim_gain_low_given_seeds": low, "ssim_gain_high_given_seeds": high, "worst_case": standing.worst_case}
+    row["ssim_gain_by_seed"] = json.dumps(standing.by_seed) if standing.by_seed else None
     shares = ("not_adapting", "adapting", "underpowered", "identified", "labels_found")
     return row | {name: getattr(standing, name) for name in shares} | price_row(standing.price)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import ceil, floor, log10
 
 import numpy as np
@@ -29,8 +30,10 @@ def is_priced(standings: list[Standing]) -> bool:
     return any(p.was_trained or p.certificate_reason or not np.isnan(p.certificate) for p in prices)
 
 
-def overview(standings: list[Standing], gains: dict[str, list[str]], reasons: dict[str, int]) -> Table:
-    """Leakage, accuracy, proofs and traffic of every defense; `gains` are the leakage's cells."""
+def overview(
+    standings: list[Standing], columns: Sequence[str], gains: dict[str, list[str]], reasons: dict[str, int]
+) -> Table:
+    """Leakage, accuracy, proofs and traffic of every defense; `gains` are the cells of the leakage's `columns`."""
     lines = []
     for standing in standings:
         price = standing.price
@@ -42,8 +45,8 @@ def overview(standings: list[Standing], gains: dict[str, list[str]], reasons: di
         costs = [accuracy, _lost(price, reasons), _epsilon(price, reasons), certificate]
         costs += [_kibibytes(price), number(price.update_ms, ".3g")]
         lines.append([standing.defense, *gains[standing.defense], *costs])
-    columns = ["defense", "SSIM gain", "95% interval", "accuracy", "accuracy lost", "epsilon", "picked / proven"]
-    return Table("Privacy and its price", [*columns, "KiB sent", "ms"], lines)
+    costs = ["accuracy", "accuracy lost", "epsilon", "picked / proven", "KiB sent", "ms"]
+    return Table("Privacy and its price", ["defense", *columns, *costs], lines)
 
 
 def what_it_costs(standings: list[Standing], reasons: dict[str, int]) -> Table:

@@ -14,11 +14,12 @@ from leaderboards.ranking.budgets import Affordable, ranking_at_budgets
 from leaderboards.ranking.costs import costs_of
 from leaderboards.ranking.ranking import ranking
 from leaderboards.ranking.standing import Standing
-from leaderboards.ranking.verdicts import RankingRule, Verdict
+from leaderboards.ranking.verdicts import RankingRule, Verdict, not_applicable
 from leaderboards.tables.exports import standings_frame, verdict_words, with_budgets
 from leaderboards.tables.formats import Table, TableSection
 from leaderboards.tables.notes import marked, question_notes, secrets_text
-from leaderboards.tables.prices import at_budgets, bound_sign, is_priced, overview, rank_text, what_it_costs
+from leaderboards.tables.prices import at_budgets, is_priced, overview, rank_text, what_it_costs
+from leaderboards.tables.rule_words import RuleWords, words_of
 from leaderboards.tables.scores import ABSENT, FORMATS, laid_out, number
 
 
@@ -60,9 +61,10 @@ def _section(standings: list[Standing], affordable: list[Affordable], rule: Rank
     """`affordable` are the same question's families at budgets, none where no accuracy was measured."""
     question, unranked, priced = standings[0].question, standings[0].unranked, is_priced(standings)
     reasons: dict[str, int] = {}
-    gains = {standing.defense: _gain(standing) for standing in standings}
-    tables = [overview(standings, gains, reasons)] if priced else []
-    tables.append(_worst_case(standings, {} if priced else gains, reasons))
+    words = words_of(rule)
+    gains = {standing.defense: words.cells(standing) for standing in standings}
+    tables = [overview(standings, words.columns, gains, reasons)] if priced else []
+    tables.append(_ranks(standings, words, {} if priced else gains, reasons))
     more = ["defense", "not adapting", "adapting", "identified", "underpowered"]
     made_of = "What it is made of: SSIM gain of attacks that do not adapt and that do"
     tables.append(Table(made_of, more, [_parts(standing) for standing in standings]))
@@ -83,24 +85,21 @@ def _section(standings: list[Standing], affordable: list[Affordable], rule: Rank
     )
 
 
-def _worst_case(standings: list[Standing], gains: dict[str, list[str]], reasons: dict[str, int]) -> Table:
+def _ranks(standings: list[Standing], words: RuleWords, gains: dict[str, list[str]], reasons: dict[str, int]) -> Table:
     """Ranks and verdicts; `gains` where no table above shows them."""
-    shown = ["SSIM gain", "95% interval"] if gains else []
-    columns = ["defense", "rank", *shown, "by chance", "of undefended", "verdicts"]
-    lines = [[s.defense, rank_text(s.rank), *gains.get(s.defense, []), *_verdicts(s, reasons)] for s in standings]
-    return Table("Worst case over all attacks", columns, lines)
-
-
-def _gain(standing: Standing) -> list[str]:
-    gain = standing.shown_gain
-    figure = ABSENT if np.isnan(gain) else f"{bound_sign(standing)}{gain:.3f}"
-    return [figure, _span(standing.gain.low, standing.gain.high)]
+    shown = words.columns if gains else ()
+    columns = ["defense", "rank", *shown, *words.beside, "of undefended", "verdicts"]
+    lines = [
+        [s.defense, rank_text(s.rank), *gains.get(s.defense, []), *words.beside_cells(s), *_verdicts(s, reasons)]
+        for s in standings
+    ]
+    return Table(words.title, columns, lines)
 
 
 def _verdicts(standing: Standing, reasons: dict[str, int]) -> list[str]:
     verdicts = ", ".join(verdict_words(standing.verdicts)) + marked(reasons, standing.incomplete)
     ratio = standing.of_undefended[0] if standing.of_undefended else np.nan
-    return [number(standing.chance, ".3f"), number(ratio, ".0%"), verdicts or ABSENT]
+    return [number(ratio, ".0%"), verdicts or ABSENT]
 
 
 def _parts(standing: Standing) -> list[str]:
@@ -114,18 +113,15 @@ def _parts(standing: Standing) -> list[str]:
 
 
 def _explanations(standings: list[Standing], rule: RankingRule) -> list[str]:
+    words, excluded = words_of(rule), not_applicable(standings[0].question, rule)
     notes = [
-        "SSIM gain: per image the strongest attack, adapting or not, minus the strongest control that belongs to it "
-        "(controls use no gradient); seeds averaged first, then the mean over images.",
-        "An image whose strongest attack stays under its floor counts as no gain; where all do there is no interval.",
-        "By chance: the gain of as many attacks whose reconstructions are compared with other images. What does not "
-        "exceed it comes from no update.",
+        *words.notes,
         "Not adapting: the attacks as published; adapting: the same attacks knowing the defense, where they can.",
         "Of undefended: the ratio to the gain against an undefended client. Identified: the strongest attack's rate.",
     ]
     if any(standing.rank is not None for standing in standings):
         notes.append(
-            "Rank: 1 + the defenses that leak significantly less (paired bootstrap over images, Holm, "
+            f"Rank: 1 + the defenses that leak significantly less ({words.compared}, Holm, "
             f"{rule.alpha:g} for all together); in brackets every rank that the comparisons leave open."
         )
     if any(standing.incomparable for standing in standings):
@@ -135,14 +131,9 @@ def _explanations(standings: list[Standing], rule: RankingRule) -> list[str]:
             "≥: a lower bound. An attack did not finish, or ended above its objective at the private image on some "
             f"images; underpowered: on more than {rule.underpowered_share:.0%} of them."
         )
-    if any(Verdict.UNAUDITED in standing.verdicts for standing in standings):
-        notes.append(
-            "Unaudited: no attack that simulates the defense, and works undefended, has finished; a low gain proves no "
-            "protection."
-        )
+    given = frozenset[Verdict]().union(*(standing.verdicts for standing in standings))
+    notes += [text for verdict, text in words.verdicts.items() if verdict in given]
+    if excluded:
+        told = ", ".join(f"{label} ({reason})" for label, reason in excluded.items())
+        notes.append(f"Not applicable, and so missing nowhere: {told}.")
     return notes
-
-
-def _span(low: float, high: float) -> str:
-    """An interval; of images that all count as no gain a bootstrap says nothing."""
-    return ABSENT if np.isnan(low) or low == high == 0 else f"[{low:.3f}, {high:.3f}]"

@@ -127,5 +127,5 @@ def test_rules_that_nobody_has_written_are_refused(tmp_path, monkeypatch):
     text = load_board(FROZEN).text.replace("[board]\n", "[board]\nrules = 9\n")
     (tmp_path / "mine.toml").write_text(text)
     monkeypatch.setenv(BOARDS, str(tmp_path))
-    with pytest.raises(ConfigurationError, match="rules must be 1, got 9"):
+    with pytest.raises(ConfigurationError, match="rules must be 1 or 2, got 9"):
         load_board("mine")
