@@ -10,17 +10,23 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor
 from torch.func import grad, vmap
+from torch.utils.flop_counter import FlopCounterMode
 
 from attacks.attack import UnsupportedPair
 from attacks.labels import classification_layer, recovered_labels
 from attacks.matching.simulation import simulated_update
 from attacks.observation import Observation, gradient_scale
-from defenses.task import Task, Update
+from defenses.task import Batch, Task, Update
 
 Source = Literal["surrogate", "black box"]
 """The origin of public clients' releases: a surrogate predicts them, before noise, or the client's code sends them."""
 CHOSEN_ON = 500
 """The first public images, on which choices are made and by which nothing is learned."""
+MOST_WORK = 1e13
+"""Floating-point operations that the gradients of all public images may take, some ten minutes of one CPU core: of a
+larger network fewer images are used, so that no attack is given up for its cost."""
+LEAST_IMAGES = 200
+"""Public images that are used whatever they cost."""
 MOST_ENTRIES = 2**28
 """Numbers in the releases that are held at once, 1 GiB of them: with larger networks fewer are held."""
 CHUNK_ENTRIES = 2**21
@@ -86,7 +92,7 @@ def public_clients(observation: Observation) -> PublicClients:
     if public is None or len(public) < 4 * behind:
         raise UnsupportedPair("it learns from public images, and none are granted; set threat.public = true")
     labels = public.labels.cpu()
-    order = _dealt(labels, behind, observation.task.classes)
+    order = _dealt(labels, behind, observation.task.classes)[: _affordable(observation)]
     order = order[: len(order) // behind * behind].view(-1, behind)
     order = order.gather(1, labels[order].argsort(dim=1, stable=True)).flatten()
     return PublicClients(public.images[order.to(public.images.device)], labels[order], behind)
@@ -143,6 +149,20 @@ class PublicReleases:
         if self.table is not None:
             return self.table[numbers]
         return self.send(*self.clients.dealt(numbers), numbers.tolist())[:, 0]
+
+
+def _affordable(observation: Observation) -> int:
+    """The number of public images whose gradients stay within `MOST_WORK`."""
+
+    def counted() -> int:
+        task, params = observation.task, observation.params
+        image = next(iter(params.values())).new_zeros(1, *task.input_shape)
+        with FlopCounterMode(display=False) as counter:
+            task.gradient(params, Batch(image, torch.zeros(1, dtype=torch.long, device=image.device)))
+        steps = max(1, task.schedule.epochs)
+        return max(LEAST_IMAGES, int(MOST_WORK / max(1, counter.get_total_flops() * steps)))
+
+    return observation.learn("affordable", counted)
 
 
 def attacked_parts(observation: Observation) -> tuple[Tensor, Tensor | None]:

@@ -102,3 +102,14 @@ def test_the_release_of_a_public_client_is_observed_as_an_attacked_one(seen):
 def test_too_few_public_images_are_refused(seen):
     with pytest.raises(UnsupportedPair, match="public"):
         public_clients(replace(seen(LargerBatch(examples=4)), public=None))
+
+
+def test_a_network_that_costs_much_is_shown_fewer_images(seen, monkeypatch):
+    observation = seen()
+    assert len(public_clients(observation)) == 400
+    monkeypatch.setattr("attacks.public.clients.LEAST_IMAGES", 50)
+    # An image takes 64 x 16 + 16 x 10 products forward, as many for the weights and 160 on the way back; 2 each.
+    monkeypatch.setattr("attacks.public.clients.MOST_WORK", 2 * (2 * (64 * 16 + 16 * 10) + 160) * 120)
+    assert len(public_clients(observation)) == 120
+    monkeypatch.setattr("attacks.public.clients.MOST_WORK", 1.0)
+    assert len(public_clients(observation)) == 50
