@@ -128,6 +128,15 @@ SETUPS = {
         leaves=("jobs.csv",),
         slow=True,
     ),
+    "public-images.md": Setup(
+        instead={
+            "images = 8": "images = 2",
+            ', "gradient_pruning(ratio=0.99)"]': "]",
+            '"informed_matching"': '"informed_matching(iterations=2)"',
+        },
+        leaves=("learned.csv", "runs/learned/plots"),
+        slow=True,
+    ),
     "add-a-defense.md": Setup(
         instead={
             "-o runs/mine": _FEW + "'grid.attacks=[\"inverting_gradients(iterations=2)\"]'",
