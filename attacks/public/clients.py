@@ -89,8 +89,12 @@ class PublicClients:
 def public_clients(observation: Observation) -> PublicClients:
     """The public images of an observation, dealt to clients of as many images; `UnsupportedPair` for too few."""
     public, behind = observation.public, observation.images
-    if public is None or len(public) < 4 * behind:
+    if public is None:
         raise UnsupportedPair("it learns from public images, and none are granted; set threat.public = true")
+    if len(public) < 4 * behind:
+        raise UnsupportedPair(
+            f"it needs public images for 4 clients of {behind}, and {len(public)} are granted; raise grid.public.count"
+        )
     labels = public.labels.cpu()
     order = _dealt(labels, behind, observation.task.classes)[: _affordable(observation)]
     order = order[: len(order) // behind * behind].view(-1, behind)
