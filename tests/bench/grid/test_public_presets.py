@@ -1,10 +1,10 @@
 """The presets in which the server holds public images: what they ask for, and what the small one finds offline."""
 
-import numpy as np
 import pytest
 
 from bench.engines.run import prepare, run
 from leaderboards.evidence.question import questions
+from leaderboards.ranking.costs import costs_of
 from leaderboards.ranking.ranking import ranking
 from leaderboards.ranking.verdicts import RankingRule
 
@@ -30,13 +30,14 @@ def test_every_learned_attack_meets_every_defense_with_its_floors_and_nothing_is
 def test_the_small_preset_tells_what_leaks_from_what_a_class_looks_like(tmp_path):
     done = run("public-images-small", output=tmp_path / "run", overrides=["engine.threads=1"])
     assert done.failed == 0, done.counts()
-    gains = {own.defense: own.finished["ssim"].mean for own in ranking(questions(done.frame()), RankingRule())}
+    frame = done.frame()
+    standings = ranking(questions(frame), RankingRule(), costs_of(done.store.jobs_frame()))
+    gains = {own.defense: own.finished["ssim"].mean for own in standings}
     assert gains["zeros"] < 0.01
     assert gains["none"] > 0.25
     assert gains["gradient_pruning(ratio=0.99)"] > 0.2
     assert gains["zeros"] + 0.03 < gains["dp_sgd(noise_multiplier=0.1)"] < gains["none"] - 0.05
-    frame = done.frame()
     answers = frame[frame["attack_name"] == "same_class"].groupby("defense")[["ssim", "held_out_ssim"]].mean()
     gap = answers["held_out_ssim"] - answers["ssim"]
     assert gap["none"] > 0.25, "the attack works on clients of its own"
-    assert np.abs(gap["zeros"]) < 0.2
+    assert abs(gap["zeros"]) < 0.1
