@@ -118,9 +118,7 @@ def print_ranks(
     ] = None,
     rules: Annotated[
         int | None,
-        typer.Option(
-            help="Rules of floors, verdicts and ranks: 1, the strongest attack on each image; 2, by its mean."
-        ),
+        typer.Option(help="Rules of floors, verdicts and ranks: 2, by means, unless given; 1, image by image."),
     ] = None,
 ) -> None:
     """Say who leaks least, and at what cost: the worst case over attacks, with verdicts and ranks.

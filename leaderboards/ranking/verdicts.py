@@ -56,7 +56,7 @@ class RankingRule:
     """Seeds of weights of a question, at least; rules 1 ask for none."""
     alpha: float = 0.05
     """Level of all comparisons of a question together."""
-    rules: int = 1
+    rules: int = 2
     """The rules of floors, verdicts and ranks: a board is judged by those of its time."""
     notice: str = ""
     """A sentence or two for whoever reads the ranks; "" where there is nothing to say."""

@@ -19,7 +19,7 @@ from leaderboards.ranking.costs import costs_of
 from leaderboards.ranking.verdicts import RankingRule
 from leaderboards.statistics.summary import Row
 
-ANY = RankingRule(minimum_images=1)
+ANY = RankingRule(rules=1, minimum_images=1)
 LOST = {
     "pruning(ratio=0.9)": (0.5, 0.9),
     "pruning(ratio=0.99)": (2.0, 2.9),
@@ -184,7 +184,9 @@ def test_a_question_without_results_does_not_take_the_others_with_it(lost: Calla
 
 
 def test_the_minimum_of_images_is_that_of_the_whole_question(lost: Callable) -> None:
-    at_40, at_41 = (affordable(results(dict(GAINS)), lost(), RankingRule(minimum_images=n), (3.0,)) for n in (40, 41))
+    at_40, at_41 = (
+        affordable(results(dict(GAINS)), lost(), RankingRule(rules=1, minimum_images=n), (3.0,)) for n in (40, 41)
+    )
     assert any(map(rank_of, at_40))
     assert not any(map(rank_of, at_41))
     assert {row.unranked for row in at_41} == {"40 images, 41 are needed"}

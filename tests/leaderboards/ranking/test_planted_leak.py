@@ -29,13 +29,13 @@ def test_a_planted_leak_ranks_last(tmp_path):
     plugins = [PLUGINS / "planted_leak.py", PLUGINS / "leak_reader.py"]
     frame = leakboard.run(grid, output=tmp_path / "run", plugins=plugins).frame()
     # So few iterations leave the undefended attack underpowered, and what is underpowered ranks above nobody.
-    rule = RankingRule(required=("inverting_gradients",), minimum_images=12, underpowered_share=1.0)
+    rule = RankingRule(rules=1, required=("inverting_gradients",), minimum_images=12, underpowered_share=1.0)
     found = {own.evidence.row["defense_name"]: own for own in ranking(questions(frame), rule, RunCosts())}
     ranks = {name: own.rank.lowest for name, own in found.items() if own.rank is not None}
     assert ranks == {"none": 2, "planted_leak": 3, "gaussian_noise": 1}
     assert found["planted_leak"].identified == 1
     assert found["planted_leak"].of_undefended[0] > 1
     # What reads the leak gets nothing from an undefended client: alone it would be evidence of no protection.
-    alone = ranking(questions(frame), RankingRule(required=("leak_reader",), minimum_images=12), RunCosts())
+    alone = ranking(questions(frame), RankingRule(rules=1, required=("leak_reader",), minimum_images=12), RunCosts())
     assert alone
     assert all(own.rank is None and own.unranked.startswith("invalid: leak_reader") for own in alone)

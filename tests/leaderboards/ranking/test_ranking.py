@@ -27,7 +27,7 @@ from leaderboards.tables.standings import render_standings
 
 FEW = sizes(max_examples=10, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 """Without shrinking: every example is a whole ranking."""
-ANY = RankingRule(minimum_images=1)
+ANY = RankingRule(rules=1, minimum_images=1)
 N = 24
 
 
@@ -180,7 +180,7 @@ def test_ranks_count_the_defenses_that_leak_significantly_less_and_ties_share() 
 
 
 def test_fewer_images_than_the_minimum_are_not_ranked() -> None:
-    assert reasons(board({"p": 0.2}), RankingRule()) == {f"{N} images, 100 are needed"}
+    assert reasons(board({"p": 0.2}), RankingRule(rules=1)) == {f"{N} images, 100 are needed"}
 
 
 def test_without_an_undefended_control_nobody_is_ranked() -> None:
@@ -195,11 +195,11 @@ def test_an_attack_replaced_by_noise_is_invalid_and_unranks_the_question() -> No
     (reason,) = reasons(frame)
     assert reason.startswith("invalid: other gains -0.1")
     # Where nobody asks for it, it limits nothing.
-    assert ranks(frame, RankingRule(required=("cosine",), minimum_images=1)) == {"none": 2, "p": 1}
+    assert ranks(frame, RankingRule(rules=1, required=("cosine",), minimum_images=1)) == {"none": 2, "p": 1}
 
 
 def test_a_required_attack_that_is_absent_unranks_the_question() -> None:
-    rule = RankingRule(required=("cosine", "linear_layer"), minimum_images=1)
+    rule = RankingRule(rules=1, required=("cosine", "linear_layer"), minimum_images=1)
     assert reasons(board({"p": 0.2}), rule) == {"the required attack linear_layer is missing"}
 
 
@@ -256,7 +256,7 @@ def test_a_null_figure_is_a_missing_one_and_lowers_nothing() -> None:
 
 def test_an_attack_that_gets_nothing_undefended_audits_nobody() -> None:
     frame = pd.concat([board({"p": 0.2}), board({"p": 0.0, "none": 0.0}, attack="junk", known=True)])
-    rule = RankingRule(required=("cosine",), minimum_images=1)
+    rule = RankingRule(rules=1, required=("cosine",), minimum_images=1)
     assert of(frame, "p", rule)["verdicts"] == "unaudited"
     assert of(pd.concat([board({"p": 0.2}), board({"p": 0.0}, attack="able", known=True)]), "p", rule)["verdicts"] == ""
 
@@ -265,7 +265,7 @@ def test_an_attack_without_an_objective_makes_no_evidence_whole() -> None:
     frame = board({"p": 0.1, "q": 0.3})
     frame.loc[frame["defense"].eq("p") & ~frame["control"], "underpowered"] = 1.0
     junk = board({"p": 0.2, "q": 0.0}, attack="junk").assign(underpowered=np.nan)
-    rule = RankingRule(required=("cosine",), minimum_images=1)
+    rule = RankingRule(rules=1, required=("cosine",), minimum_images=1)
     found = pd.concat([frame, junk], ignore_index=True)
     assert of(found, "p", rule)["verdicts"] == "unaudited, underpowered"
     # One whose optimiser did its work, and that reaches as much, says that there is no more to be had.
@@ -275,7 +275,7 @@ def test_an_attack_without_an_objective_makes_no_evidence_whole() -> None:
 
 def test_an_optional_attack_that_failed_is_missing_and_one_that_was_never_tried_is_not() -> None:
     frame = pd.concat([board({"p": 0.2}), board({"p": 0.4}, attack="other")], ignore_index=True)
-    rule = RankingRule(required=("cosine",), minimum_images=1)
+    rule = RankingRule(rules=1, required=("cosine",), minimum_images=1)
     assert ranks(failing(frame, "other", "p"), rule) == {"none": 1, "p": None}
     never = pd.DataFrame(frame[~(frame["defense"].eq("p") & frame["attack"].str.contains("other"))])
     assert ranks(never, rule) == {"none": 2, "p": 1}
@@ -385,7 +385,7 @@ def test_losing_a_cell_never_gives_its_defense_a_rank_or_a_lower_leakage(
 
 def test_an_attack_on_labels_is_required_but_leaks_no_pixel_and_unranks_nobody():
     rows = board({"weak": 0.3, "strong": 0.1})
-    rule = RankingRule(required=("cosine", "label_rule"), minimum_images=1)
+    rule = RankingRule(rules=1, required=("cosine", "label_rule"), minimum_images=1)
     alone = ranked(rows, rule)
     assert alone["unranked"].iloc[0] == "the required attack label_rule is missing"
     found = {"none": 1.0, "weak": 0.9, "strong": 0.1}
@@ -399,7 +399,7 @@ def test_an_attack_on_labels_is_required_but_leaks_no_pixel_and_unranks_nobody()
     both = ranked(pd.concat([rows, *grey, *floors]), rule)
     assert both["unranked"].isna().all()
     assert both["labels_found"].tolist() == pytest.approx([1.0, 0.9, 0.1])
-    plain = ranked(rows, RankingRule(required=("cosine",), minimum_images=1))
+    plain = ranked(rows, RankingRule(rules=1, required=("cosine",), minimum_images=1))
     for column in ("rank", "ssim_gain", "ssim_excess", "chance", "strongest", "underpowered"):
         assert both[column].tolist() == plain[column].tolist(), column
     without = ranked(pd.concat([rows, *grey[:2], *floors]), rule)
@@ -448,7 +448,7 @@ def test_all_attacks_of_a_question_are_judged_by_the_floors_of_one_that_holds_pu
 
 
 def test_the_notice_of_a_board_stands_above_its_ranks_in_tables_alone() -> None:
-    rule = RankingRule(minimum_images=1, notice="Take care.")
+    rule = RankingRule(rules=1, minimum_images=1, notice="Take care.")
     frame = board({"a": 0.3})
     assert "Rank 1 leaks least. Take care." in render_standings(frame, "text", rule)
     assert "Take care" not in render_standings(frame, "text", ANY)
@@ -484,7 +484,7 @@ def test_a_required_attack_that_is_skipped_without_public_images_is_required_wit
     frame = with_public(board({"a": 0.3}), 0.2)
     own = frame[frame["attack"] == "posterior_mean"].groupby("defense", sort=False).head(1).assign(public=False)
     own = own.assign(status="skipped", reason="it needs public images", ssim=np.nan, image=np.nan, trial=np.nan)
-    rule = RankingRule(required=("cosine", "posterior_mean"), minimum_images=1)
+    rule = RankingRule(rules=1, required=("cosine", "posterior_mean"), minimum_images=1)
     assert ranks(pd.concat([frame, own], ignore_index=True), rule) == {"none": 2, "a": 1}
     without = pd.concat([board({"a": 0.3}), own], ignore_index=True)
     assert any("no whole result of posterior_mean" in why for why in reasons(without, rule))

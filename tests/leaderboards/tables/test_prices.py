@@ -22,7 +22,7 @@ from leaderboards.tables.exports import standings_frame
 from leaderboards.tables.prices import epsilon_text
 
 Make = Callable[..., pd.DataFrame]
-ANY = RankingRule(minimum_images=1)
+ANY = RankingRule(rules=1, minimum_images=1)
 NOISE = "dp_sgd(noise_multiplier=1.0)"
 PRUNED = ["gradient_pruning(ratio=0.5)", "gradient_pruning(ratio=0.9)"]
 DEFENSES: list[tuple[str, list[dict[str, Any]]]] = [
