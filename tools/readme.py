@@ -18,6 +18,8 @@ from leaderboards.figures.style import save, style
 from leaderboards.ranking.costs import costs_of
 from leaderboards.ranking.ranking import ranking
 from leaderboards.ranking.standing import Standing
+from leaderboards.ranking.verdicts import Verdict
+from leaderboards.tables.exports import verdict_words
 from leaderboards.tables.prices import bound_sign, epsilon_text, rank_text
 from leaderboards.tables.standings import render_standings
 from tools.rooms import REPOSITORY
@@ -55,7 +57,7 @@ def put_board(name: str) -> None:
     title = f"{board.board.rules.title}: what the strongest attack gets beyond its floor, and what the defense costs"
     TARGET.mkdir(exist_ok=True)
     with style():
-        figure = pareto_plot(first, costs_of(jobs), f"{title} ({first.row['weights']} weights)")
+        figure = pareto_plot(first, costs_of(jobs), f"{title} ({first.row['weights']} weights)", board.board.rule)
         assert figure is not None, "the board measures accuracy"
         for path in save(figure, TARGET, "plot"):
             if path.suffix != ".png":
@@ -72,6 +74,7 @@ def board_table(board: Published) -> str:
         by_defense.setdefault(own.defense, {})[_weights(own)] = own
     heads = [f"{what}, {w}" for w in weights for what in ("rank", "SSIM gain")]
     head = ["defense", *heads, "identified", "labels found", "accuracy", "points lost", "epsilon", "picked / proven"]
+    head.append("verdicts")
     lines = [head, [":--", *["--:"] * (len(head) - 1)]]
     ordered = sorted(by_defense.values(), key=lambda own: [_rank(own.get(one)) for one in weights])
     lines += [_line(own, weights) for own in ordered]
@@ -107,8 +110,9 @@ def _line(own: dict[str, Standing], weights: list[str]) -> list[str]:
     there = [own[one] for one in weights if one in own]
     cells.append(" / ".join(_number(one.identified, ".0%") for one in there))
     cells.append(" / ".join(_number(one.labels_found, ".0%") for one in there))
+    verdicts = frozenset[Verdict]().union(*(one.verdicts for one in there))
     cells += [_number(price.accuracy, ".3f"), lost, _epsilon(first), proven]
-    return cells
+    return [*cells, ", ".join(verdict_words(verdicts)) or "-"]
 
 
 def _delta(standings: list[Standing]) -> str:

@@ -51,12 +51,13 @@ def report_run(folder: Path, quiet: bool) -> bool:
 def draw_figures(folder: Path) -> list[Path]:
     """Draw the run's figures into its folder `plots`; returns the files. Raises Unwritable where that cannot be."""
     from bench.store.store import Store
+    from leaderboards.entries.board import rule_of_run
     from leaderboards.figures.all_figures import write_plots
     from leaderboards.figures.gallery import StoredImages
 
     store, plots = Store.existing(folder), folder / "plots"
     try:
-        return write_plots(store.frame(), StoredImages(store), plots, store.jobs_frame())
+        return write_plots(store.frame(), StoredImages(store), plots, store.jobs_frame(), rule_of_run(folder))
     except OSError as error:
         raise Unwritable(plots, error) from error
 

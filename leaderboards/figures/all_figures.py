@@ -11,6 +11,7 @@ import pandas as pd
 
 from attacks.threat import Switch, switches
 from bench.columns import SETTING
+from leaderboards.ranking.verdicts import RankingRule
 from leaderboards.statistics.summary import records, settings, summarise
 from leaderboards.tables.labels import slug
 from leaderboards.tables.notes import extent, known_text
@@ -21,7 +22,13 @@ if TYPE_CHECKING:
     from leaderboards.figures.gallery import Images
 
 
-def write_plots(frame: pd.DataFrame, images: Images, folder: Path, jobs: pd.DataFrame | None = None) -> list[Path]:
+def write_plots(
+    frame: pd.DataFrame,
+    images: Images,
+    folder: Path,
+    jobs: pd.DataFrame | None = None,
+    rule: RankingRule | None = None,
+) -> list[Path]:
     """Draw every setting of the store's rows into `folder`; returns the files written.
 
     The files are named pareto-, leakage-, effort-, curves-, heatmap- and gallery- with dataset, model and weights, and
@@ -35,7 +42,7 @@ def write_plots(frame: pd.DataFrame, images: Images, folder: Path, jobs: pd.Data
     from leaderboards.figures.style import save, style
 
     folder.mkdir(parents=True, exist_ok=True)
-    written = _of_questions(frame, folder, jobs)
+    written = _of_questions(frame, folder, jobs, rule)
     tables = settings(summarise(frame)) if len(frame) else []
     for name, table in zip(_names(tables), tables, strict=True):
         rows = records(table)
@@ -55,7 +62,7 @@ def write_plots(frame: pd.DataFrame, images: Images, folder: Path, jobs: pd.Data
     return written
 
 
-def _of_questions(frame: pd.DataFrame, folder: Path, jobs: pd.DataFrame | None) -> list[Path]:
+def _of_questions(frame: pd.DataFrame, folder: Path, jobs: pd.DataFrame | None, rule: RankingRule | None) -> list[Path]:
     """The figures of the strongest attack: one set for all that a server may know of schedule and defense."""
     from leaderboards.evidence.question import questions
     from leaderboards.figures.effort import effort_curves
@@ -65,7 +72,7 @@ def _of_questions(frame: pd.DataFrame, folder: Path, jobs: pd.DataFrame | None) 
     from leaderboards.ranking.costs import costs_of
 
     written: list[Path] = []
-    priced = partial(pareto_plot, costs=costs_of(jobs))
+    priced = partial(pareto_plot, costs=costs_of(jobs), rule=rule)
     found = questions(frame) if len(frame) else []
     short = [slug(q.row["dataset"], q.row["model"], q.row["weights"]) for q in found]
     for question, name in zip(found, short, strict=True):

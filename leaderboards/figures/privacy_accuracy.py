@@ -19,6 +19,7 @@ from leaderboards.ranking.budgets import BUDGETS
 from leaderboards.ranking.costs import RunCosts
 from leaderboards.ranking.families import families
 from leaderboards.ranking.pareto import LINEAR_LOSS, Point, pareto_front, points_of
+from leaderboards.ranking.verdicts import RankingRule
 from leaderboards.tables.prices import epsilon_text
 
 PLACES = [
@@ -87,7 +88,7 @@ PLANE_HEIGHT = 4.6
 """Inches, without the legend."""
 
 
-def pareto_plot(question: Question, costs: RunCosts, title: str) -> Figure | None:
+def pareto_plot(question: Question, costs: RunCosts, title: str, rule: RankingRule | None = None) -> Figure | None:
     """Accuracy lost against the strongest attack's SSIM gain, both with 95% intervals: the lower left corner is best.
 
     A family is a colour, its strengths are joined by a line and written beside the points, with epsilon where there is
@@ -95,7 +96,7 @@ def pareto_plot(question: Question, costs: RunCosts, title: str) -> Figure | Non
     these claim nothing, and the front, which joins the means that no other beats, passes them by. None unless some
     defense has both figures.
     """
-    points = points_of(question, costs)
+    points = points_of(question, costs, rule)
     several, single = families([evidence.row for evidence in question.defenses])
     groups = {
         f.title + f": {f.parameter}": {f"{x:g}": own[0]["defense"] for x, own in f.strengths.items()} for f in several
