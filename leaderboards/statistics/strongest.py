@@ -96,8 +96,8 @@ class StrongestGain:
             zero = StrongestGain.nothing(self.groups)
             error = _spread(self, zero, units)
             luck, plain = (_studentised(self, zero, units, resamples, raised) for raised in (True, False))
-            below.append(error * max(float(np.quantile(luck, 1 - tail)), 0.0))
-            above.append(error * max(-float(np.quantile(plain, tail)), 0.0))
+            below.append(error * max(float(np.quantile(luck, 1 - tail, method="higher")), 0.0))
+            above.append(error * max(-float(np.quantile(plain, tail, method="lower")), 0.0))
         return Interval(self.mean - float(np.mean(below)), self.mean + float(np.mean(above)))
 
     def over_seeds(self, confidence: float = 0.95, resamples: int = LEAST_RESAMPLES) -> Interval | None:
