@@ -52,6 +52,9 @@ class InformedMatching(Attack):
     Balunovic et al., "Bayesian Framework for Gradient Leakage", ICLR 2022; whitened coordinates for such a search are
     those of Kaipio & Somersalo, "Statistical and Computational Inverse Problems", 2005, section 3.
 
+    Where nobody has written a surrogate the search compares undefended updates; a defense that is none then leaves the
+    start as the answer.
+
     The answer lies on the way from the start to the end of the descent, as far along as helps held-out public clients:
     under strong noise that is the start itself, where a mode says less than a mean.
     """
@@ -77,11 +80,13 @@ class InformedMatching(Attack):
             return Reconstruction(images, labels, choices=choices)
         search = _Search.around(observation, images, labels)
         found, descent = search.run(self._adam)
-        answer = images + blend * (found - images)
-        return Reconstruction(answer, labels, search.at(answer), descent.start, descent.trace, choices=choices)
+        if blend < 1:
+            # On the way no objective is at its least, by choice: none is told.
+            return Reconstruction(images + blend * (found - images), labels, choices=choices)
+        return Reconstruction(found, labels, search.at(found), descent.start, descent.trace, choices=choices)
 
     def objective(self, observation: Observation, images: Tensor, labels: Tensor) -> Tensor | None:
-        if not self._blend(observation):
+        if self._blend(observation) < 1:
             return None
         return _Search.around(observation, *self._start(observation).answer(observation)).at(images, labels)
 
@@ -107,10 +112,11 @@ class InformedMatching(Attack):
         return observation.learn((self, "blend"), lambda: self._best_blend(observation))
 
     def _best_blend(self, observation: Observation) -> float:
-        clients = public_clients(observation)
-        count = max(1, min(TRIED, len(clients) // 4) // clients.behind)
+        start, clients = self._start(observation), public_clients(observation)
+        # None of those that the start has learned from: it would know them too well for the search to help.
+        count = max(1, min(TRIED, len(start.held)) // clients.behind)
         seen, truth = clients.observed(observation, count)
-        images, labels = self._start(observation).answer(seen)
+        images, labels = start.answer(seen)
         found = _Search.around(seen, images, labels).run(self._adam)[0]
         shape = tuple(truth.shape[2:])
         tried = {part: images + part * (found - images) for part in BLENDS}
@@ -137,6 +143,8 @@ class _Search:
         std = 0.0 if known is None else known.noise_std / task.schedule.update_scale
         numbers = sum(p.numel() for p in task.model.parameters())
         distance, nats = (gaussian_likelihood(std**2), float(numbers)) if std else (cosine_distance, 1 / COSINE_SCALE)
+        if observation.each is not None:
+            nats *= observation.threat.releases  # The objectives of all releases add; the problem averages them.
         # Whatever the threat model says of labels, here they are taken for known.
         seen = replace(observation, labels=labels, threat=replace(observation.threat, labels="known"))
         order = slots(task).to(labels.device)
@@ -160,6 +168,11 @@ class _Search:
         """
         if is_drawn(self._task):
             return None
+        if labels is not None:
+            # In the order of the search, whose slots are sorted by label.
+            order = labels.argsort(dim=1, stable=True)
+            images = images.gather(1, order[..., None, None, None].expand_as(images))
+            labels = labels.gather(1, order)
         around = self.prior.evidence(self.start, self.labels)
         evidence = self.problem.evidence(1) | around | ({} if labels is None else {"labels": labels})
         return vmap(self.objective, chunk_size=known_chunk())(

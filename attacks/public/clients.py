@@ -91,13 +91,14 @@ def public_clients(observation: Observation) -> PublicClients:
     public, behind = observation.public, observation.images
     if public is None:
         raise UnsupportedPair("it learns from public images, and none are granted; set threat.public = true")
-    if len(public) < 4 * behind:
-        raise UnsupportedPair(
-            f"it needs public images for 4 clients of {behind}, and {len(public)} are granted; raise grid.public.count"
-        )
     labels = public.labels.cpu()
     order = _dealt(labels, behind, observation.task.classes)[: _affordable(observation)]
     order = order[: len(order) // behind * behind].view(-1, behind)
+    if len(order) < 4:
+        raise UnsupportedPair(
+            f"it needs 4 public clients of {behind} images, as many as can be with different labels, and {len(public)} "
+            f"granted images make {len(order)}; raise grid.public.count"
+        )
     order = order.gather(1, labels[order].argsort(dim=1, stable=True)).flatten()
     return PublicClients(public.images[order.to(public.images.device)], labels[order], behind)
 
@@ -132,6 +133,9 @@ class PublicReleases:
             noise = (known.noise_std / task.schedule.update_scale * behind) ** 2
         send = partial(_predicted if source == "surrogate" else _run, observation)
         chunk = max(1, min(512, CHUNK_ENTRIES // coordinates))
+        if source == "black box":
+            # A plugin's clients run fifty at a time whether all are asked for or not.
+            chunk = max(chunk, min(50, MOST_ENTRIES // coordinates))
         if behind == 1 and len(clients) * coordinates > MOST_ENTRIES:
             return cls(clients, noise, send, chunk)
         numbers = torch.arange(len(clients) // behind)
@@ -193,7 +197,7 @@ def _dealt(labels: Tensor, behind: int, classes: int) -> Tensor:
         own = (labels[order] == kind).nonzero().flatten()
         ranks[own] = torch.arange(len(own))
     turns = [order[ranks == turn] for turn in range(int(ranks.max()) + 1)]
-    size = min(behind, classes)
+    size = min(behind, len(labels.unique()))
     # Clients cross no turn, so that what a turn leaves over is left out.
     kept = [turn[: len(turn) // size * size] for turn in turns]
     return torch.cat(kept)

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from attacks.engine.lanes import Lanes
 
+FEWEST = 20
+"""Public images of a label from which a prior is made; a label with fewer gets the images of all."""
 NEIGHBOURS = 200
 """Public images of the label, nearest to the image, that make mean and covariance of the prior."""
 PART_OF_LABEL, PART_OF_ALL = 0.3, 0.05
@@ -35,6 +37,8 @@ class Neighbourhoods:
     def of(cls, pixels: Tensor, labels: Tensor) -> Neighbourhoods:
         """The neighbourhoods of images (n p) in [0, 1] with labels (n,)."""
         images = {int(kind): pixels[(labels == kind).to(pixels.device)] for kind in labels.unique()}
+        many = {kind: own for kind, own in images.items() if len(own) >= FEWEST}
+        images = many or {-1: pixels}
         centred = {kind: own - own.mean(0) for kind, own in images.items()}
         roots = {kind: _root(own) for kind, own in centred.items()}
         return cls(images, roots, _root(torch.cat(list(centred.values()))))
@@ -42,9 +46,8 @@ class Neighbourhoods:
     def evidence(self, images: Tensor, labels: Tensor) -> Lanes:
         """The prior around each image (t b p) of a label (t b): mean (t b p), and roots (t b p k) and (t b p r).
 
-        A label without public images gets those of all labels.
+        A label with too few public images gets those of all labels.
         """
-        near = min(NEIGHBOURS, *(len(own) for own in self.images.values()))
         means: list[Tensor] = []
         roots: list[Tensor] = []
         own_roots: list[Tensor] = []
@@ -52,17 +55,16 @@ class Neighbourhoods:
             pool = self.images.get(label)
             if pool is None:
                 pool = torch.cat(list(self.images.values()))
+            near = min(NEIGHBOURS, len(pool))
             nearest = pool[(pool - image).square().sum(1).topk(near, largest=False).indices]
             means.append(nearest.mean(0))
             roots.append((1 - PART_OF_LABEL - PART_OF_ALL) ** 0.5 * _square_root(nearest - nearest.mean(0)))
             own_roots.append(PART_OF_LABEL**0.5 * self.roots.get(label, self.common))
-        rank = max(root.shape[1] for root in own_roots)
-        padded = [torch.nn.functional.pad(root, (0, rank - root.shape[1])) for root in own_roots]
         lead = images.shape[:2]
         return {
             "mean": torch.stack(means).unflatten(0, lead),
-            "near": torch.stack(roots).unflatten(0, lead),
-            "own": torch.stack(padded).unflatten(0, lead),
+            "near": _side_by_side(roots).unflatten(0, lead),
+            "own": _side_by_side(own_roots).unflatten(0, lead),
         }
 
     def image(self, coordinates: Lanes, evidence: Lanes) -> Tensor:
@@ -95,6 +97,12 @@ class Neighbourhoods:
 def energy(coordinates: Lanes) -> Tensor:
     """The negative logarithm of the prior, in nats and up to a constant: half the coordinates' squares; a scalar."""
     return torch.stack([z.square().sum() for z in coordinates.values()]).sum() / 2
+
+
+def _side_by_side(roots: list[Tensor]) -> Tensor:
+    """Roots (n p k) of one size; further columns of the shorter ones are zero."""
+    rank = max(root.shape[1] for root in roots)
+    return torch.stack([torch.nn.functional.pad(root, (0, rank - root.shape[1])) for root in roots])
 
 
 def _root(centred: Tensor) -> Tensor:

@@ -38,7 +38,8 @@ def public_split(source: Dataset, count: int, attacked: Tensor, explicit: bool) 
     """The first `count` images of the public half, and its last ones for the referee; None without a half.
 
     The referee's are `HELD_OUT`, or a fifth of a small half, whatever `count` is. Copies of `attacked` ones (k c h w)
-    are in neither. In a set that was named explicitly they raise ConfigurationError: it is no public set.
+    are in neither, and the referee's hold no copy of a granted one. In a set that was named explicitly copies of
+    attacked images raise ConfigurationError: it is no public set.
     """
     training = source.training()
     if training is None:
@@ -58,6 +59,8 @@ def public_split(source: Dataset, count: int, attacked: Tensor, explicit: bool) 
         )
     shown, hidden = there[: len(granted)], there[len(granted) :]
     granted, held_out = granted[~shown], held_out[~hidden]
+    # As of the attacked ones the server holds no copy of them either: else they would be the easier ones.
+    held_out = held_out[copies_of(pixels[held_out], pixels[granted]) < 0]
     return PublicSplit(pixels[granted], labels[granted], int(shown.sum()), pixels[held_out], labels[held_out])
 
 

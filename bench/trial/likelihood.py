@@ -51,7 +51,10 @@ class PoolLikelihood:
         if client != self._client:
             self._client, self._updates, self._found = client, [], {}
         if key not in self._found:
-            self._found[key] = self._identified(seen, dataset, truth, labels, image_ids)
+            try:
+                self._found[key] = self._identified(seen, dataset, truth, labels, image_ids)
+            except RuntimeError as error:  # A surrogate that vmap cannot trace must not cost an attack its result.
+                self._found[key] = LikelihoodIdentification(None, f"the surrogate cannot be run over a pool: {error}")
         return self._found[key]
 
     def _identified(

@@ -100,7 +100,7 @@ def test_the_release_of_a_public_client_is_observed_as_an_attacked_one(seen):
 
 
 def test_too_few_public_images_are_refused(seen):
-    with pytest.raises(UnsupportedPair, match=r"4 clients of 4, and 15 are granted; raise grid\.public\.count"):
+    with pytest.raises(UnsupportedPair, match=r"15 granted images make \d; raise grid\.public\.count"):
         public_clients(seen(LargerBatch(examples=4), count=15))
     with pytest.raises(UnsupportedPair, match=r"none are granted; set threat\.public"):
         public_clients(replace(seen(), public=None))

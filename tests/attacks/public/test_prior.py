@@ -47,6 +47,7 @@ def test_no_other_coordinates_of_an_image_have_less_energy(around):
 
 def test_the_mean_is_that_of_the_nearest_images_of_the_label(monkeypatch):
     monkeypatch.setattr("attacks.public.prior.NEIGHBOURS", 2)
+    monkeypatch.setattr("attacks.public.prior.FEWEST", 2)
     pixels = torch.tensor([[0.0, 0.0], [0.2, 0.0], [0.9, 0.9], [0.0, 0.1], [0.5, 0.4], [0.1, 0.9]])
     prior = Neighbourhoods.of(pixels, torch.tensor([0, 0, 0, 1, 1, 1]))
     found = prior.evidence(torch.tensor([[[0.1, 0.0]]]), torch.tensor([[0]]))
@@ -57,3 +58,16 @@ def test_a_label_without_public_images_gets_those_of_all(around):
     prior, images, *_ = around
     found = prior.evidence(images, torch.tensor([[0, 9]]))
     assert torch.isfinite(prior.image(prior.coordinates(images, found), found)).all()
+
+
+def test_a_label_with_few_public_images_narrows_no_other_ones_prior():
+    draw = torch.Generator().manual_seed(0)
+    pixels = torch.rand(61, 6, generator=draw, dtype=torch.float64)
+    labels = torch.cat([torch.arange(60) % 2, torch.tensor([2])])
+    images = pixels[None, :1]
+    rare = Neighbourhoods.of(pixels, labels).evidence(images, torch.tensor([[0]]))
+    alone = Neighbourhoods.of(pixels[:60], labels[:60]).evidence(images, torch.tensor([[0]]))
+    assert torch.equal(rare["mean"], alone["mean"])
+    assert torch.equal(rare["near"], alone["near"])
+    of_all = Neighbourhoods.of(pixels, labels).evidence(images, torch.tensor([[2]]))
+    assert all(torch.isfinite(part).all() for part in of_all.values())

@@ -51,8 +51,10 @@ def test_held_out_images_are_a_thousand_or_a_fifth_of_a_small_half(digits):
     nothing = torch.zeros(0, 1, 8, 8, dtype=torch.uint8)
     sizes = {}
     for count in (8, 100, 11_000):
-        whole = torch.zeros(count, 1, 1, 1, dtype=torch.uint8), torch.zeros(count, dtype=torch.long)
-        split = public_split(replace(digits, read_training=lambda whole=whole: whole), 10_000, nothing, explicit=False)
+        noise = torch.randint(256, (count, 1, 4, 4), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+        whole = noise, torch.zeros(count, dtype=torch.long)
+        own = replace(digits, read_training=lambda whole=whole: whole)
+        split = public_split(own, 10_000, nothing[..., :4, :4], explicit=False)
         sizes[count] = len(split.labels), len(split.held_out_labels)
     assert sizes == {8: (4, 0), 100: (40, 10), 11_000: (4500, 1000)}
 
@@ -64,11 +66,14 @@ def test_held_out_images_are_of_the_public_half_and_never_among_the_granted(digi
     places = torch.arange(len(labels))
     source = replace(digits, read_training=lambda: (pixels, places))  # Labels that tell images apart.
     split = public_split(source, count, torch.zeros(0, 1, 8, 8, dtype=torch.uint8), explicit=False)
-    assert len(split.held_out_labels) == len(half) // 5
-    assert set(split.held_out_labels.tolist()) <= set(half.tolist())
+    last = half[-(len(half) // 5) :]
+    assert set(split.held_out_labels.tolist()) <= set(last.tolist())
     assert not set(split.held_out_labels.tolist()) & set(split.labels.tolist())
-    # Who is held out does not follow from how many are granted.
-    assert torch.equal(split.held_out_labels, half[-(len(half) // 5) :])
+    # The attacker holds copies of those that are missing, as it holds none of an attacked image.
+    missing = torch.tensor(sorted(set(last.tolist()) - set(split.held_out_labels.tolist())), dtype=torch.long)
+    assert len(missing) < 10
+    assert (copies_of(pixels[missing], split.pixels) >= 0).all()
+    assert (copies_of(split.held_out_pixels, split.pixels) == -1).all()
 
 
 def test_no_held_out_image_is_a_copy_of_an_attacked_one(digits):
@@ -78,7 +83,8 @@ def test_no_held_out_image_is_a_copy_of_an_attacked_one(digits):
     pixels[last] = attacked[2]
     source = replace(digits, read_training=lambda: (pixels, labels))
     split = public_split(source, 30, attacked, explicit=False)
-    assert len(split.held_out_labels) == len(labels) // 2 // 5 - 1
+    whole = public_split(digits, 30, attacked, explicit=False)
+    assert len(split.held_out_labels) == len(whole.held_out_labels) - 1
     assert (copies_of(split.held_out_pixels, attacked) == -1).all()
     assert split.left_out == 0
     with pytest.raises(ConfigurationError, match=f"training image {int(last)} of digits is the attacked image 2"):
