@@ -50,6 +50,7 @@ DEFENSES = {
     "noop": {},
     "norm_clipping": {"clip_norm": 0.1, "scope": "layer"},
     "planted_leak": {},
+    "random_mask": {},
     "sign_compression": {"scale": 2.0},
     "zeros": {},
 }

@@ -42,13 +42,13 @@ class Attempt:
     chance: np.ndarray
     """SSIM of the attack's reconstructions of other images, minus that of its other controls."""
     underpowered: np.ndarray
+    """Above 0 where a seed's objective ended worse than at the truth; NaN without an objective."""
     by_seed: np.ndarray
     """The headline score of each image under each seed (s n)."""
     floors: np.ndarray
     """The headline score of each control that belongs to the attack, of each image under each seed (f s n)."""
     held_out: np.ndarray
     """The headline score of its answers to held-out clients, against their own images (s n); NaN without."""
-    """Above 0 where a seed's objective ended worse than at the truth; NaN without an objective."""
     skipped: bool
     reason: str
     whole: bool

@@ -53,7 +53,9 @@ def _met(question: Question, evidence: Evidence, name: str, least: float, alpha:
 def _passes(attempt: Attempt, groups: np.ndarray, least: float, alpha: float) -> bool:
     if not able([attempt]) or not np.isfinite(attempt.held_out).all():
         return False
-    return not StrongestGain.of([attempt.held_out], [attempt.floors], groups).is_below(least, alpha)
+    gain = StrongestGain.of([attempt.held_out], [attempt.floors], groups)
+    # With too few independent clients for an interval nothing was shown.
+    return gain.interval() is not None and not gain.is_below(least, alpha)
 
 
 def inconsistent(question: Question, finished: Evidence, level: float) -> bool:

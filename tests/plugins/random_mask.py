@@ -9,7 +9,7 @@ from leakboard import Defense, Generator, Surrogate, Task, Update
 
 @dataclass(frozen=True)
 class RandomMask(Defense):
-    """Send each entry with probability `kept`, and zeros for the others."""
+    """Send each entry with probability `kept`, and zeros for the others (a heuristic)."""
 
     kept: float = 0.2
 
