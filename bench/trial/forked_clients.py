@@ -295,7 +295,7 @@ def _place(error: BaseException, chain: Chain, files: Sequence[str]) -> str:
 
 
 def _answer(line: Connection, seconds: float, what: str) -> Any:
-    """What the other end says; raises `DefenseFault` for a fault of the plugin, and for silence."""
+    """The next message of the other end; raises `DefenseFault` for a fault of the plugin, and for silence."""
     if not line.poll(seconds):
         raise _Silence(f"it took over {seconds:g} s for {what}")
     kind, said = line.recv()

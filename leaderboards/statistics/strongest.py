@@ -164,7 +164,7 @@ class StrongestGain:
 
 
 def p_of_more(first: StrongestGain, second: StrongestGain, resamples: int = LEAST_RESAMPLES) -> float:
-    """How well chance explains that the first gains more than the second, seeds averaged: a p-value.
+    """The p-value of chance as the reason why the first gains more than the second, seeds averaged.
 
     One-sided studentised bootstrap of the paired difference (as `comparison.lower_p_values`), the strongest attacks of
     both chosen inside each resample. Of several dealings into batches the largest counts; too few units show nothing.

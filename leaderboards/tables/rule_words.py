@@ -29,11 +29,11 @@ class RuleWords:
     beside_cells: Callable[[Standing], list[str]]
     """A cell for each of these columns."""
     notes: tuple[str, ...]
-    """What the gain is, for whoever reads the table."""
+    """The meaning of the gain, for whoever reads the table."""
     compared: str
     """The comparison that a rank is made of."""
     verdicts: Mapping[Verdict, str]
-    """What a verdict of these rules says, where it stands in a table."""
+    """The meaning of a verdict of these rules, where it stands in a table."""
 
 
 def words_of(rule: RankingRule) -> RuleWords:

@@ -38,7 +38,7 @@ def grid(defenses, images=20, public="true", known="true", releases="1"):
 
 
 def identified(defense, images=40, **changes):
-    """How many of the first images are identified under a defense."""
+    """The number of the first images that are identified under a defense."""
     _, _, clients, plan = prepare(grid([defense], images, **changes))
     found = [identified_by_likelihood(clients, b, clients.release(b)).found for b in plan.cells[0].blocks(plan.images)]
     return int(torch.cat(found).sum())

@@ -34,7 +34,7 @@ NOISE = "gaussian_noise(std=0.1)"
 
 @pytest.fixture
 def sent(grid_file):
-    """What the clients of the small grid release under a defense, so often, and how they were asked."""
+    """The releases of the small grid's clients under a defense, so often, and how they were asked."""
 
     def make(defense, releases=1, known=True):
         overrides = [f'grid.defenses=["{defense}"]', f"grid.threat.releases={releases}"]
