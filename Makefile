@@ -20,7 +20,7 @@ format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .
 
 slow: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -o faulthandler_timeout=3600
 
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 

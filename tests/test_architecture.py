@@ -231,6 +231,12 @@ def test_nothing_prints_below_the_command_line():
         assert not calls or name_of(path) in COMMAND_LINE, f"{name_of(path)}:{calls[0].lineno} prints"
 
 
+def test_nothing_factorises_batches_by_lu():
+    """On the CPU and with two threads PyTorch's never end (its issue 141358); Cholesky's and eigh's do."""
+    found = re.compile(r"linalg\.(solve|inv|det|slogdet|lu\w*|tensorinv|tensorsolve)\b")
+    assert [name_of(path) for path in FILES if found.search(path.read_text())] == []
+
+
 def test_every_module_and_every_public_function_and_class_says_what_it_is():
     silent = []
     for path, tree in TREES.items():

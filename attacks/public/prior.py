@@ -86,7 +86,9 @@ class Neighbourhoods:
         root = torch.cat(list(parts.values()), -1).double()
         offset = (images - evidence["mean"]).double()[..., None]
         inner = root.mT @ root + PIXEL_VARIANCE * torch.eye(root.shape[-1], dtype=torch.float64, device=images.device)
-        solved = (offset - root @ torch.linalg.solve(inner, root.mT @ offset)) / PIXEL_VARIANCE
+        # By Cholesky: on the CPU batches of LU hang with two threads (PyTorch issue 141358).
+        within = torch.cholesky_solve(root.mT @ offset, torch.linalg.cholesky(inner))
+        solved = (offset - root @ within) / PIXEL_VARIANCE
         found = dict(
             zip(parts, (root.mT @ solved)[..., 0].split([p.shape[-1] for p in parts.values()], -1), strict=True)
         )

@@ -1,5 +1,10 @@
 """The Gaussian prior around an image: its coordinates, its energy, and the images that make it."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch.distributions import MultivariateNormal
@@ -71,3 +76,23 @@ def test_a_label_with_few_public_images_narrows_no_other_ones_prior():
     assert torch.equal(rare["near"], alone["near"])
     of_all = Neighbourhoods.of(pixels, labels).evidence(images, torch.tensor([[2]]))
     assert all(torch.isfinite(part).all() for part in of_all.values())
+
+
+THREADED = """
+import torch
+from attacks.public.prior import Neighbourhoods
+torch.set_num_threads(2)
+pixels, labels = torch.rand(400, 400), torch.arange(400) % 2
+prior, images = Neighbourhoods.of(pixels, labels), torch.rand(20, 1, 400)
+around = prior.evidence(images, torch.zeros(20, 1, dtype=torch.long))
+print(torch.allclose(prior.image(prior.coordinates(images, around), around), images, atol=1e-4))
+"""
+
+
+def test_many_images_and_two_threads_do_not_hang():
+    root = Path(__file__).parents[3]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    ran = subprocess.run(
+        [sys.executable, "-c", THREADED], env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert ran.stdout.strip() == "True"
