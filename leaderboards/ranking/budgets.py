@@ -34,6 +34,8 @@ class Absence(Enum):
     """No accuracy was measured."""
     INCOMPLETE = auto()
     """A strength within the budget has no whole evidence: it might have stood for the family."""
+    NO_RANK = auto()
+    """No strength within the budget holds a rank: a verdict says why."""
     BROKEN_CERTIFICATE = auto()
     """The certificate of a strength is broken: all run the same code."""
 
@@ -75,8 +77,8 @@ def ranking_at_budgets(
 
     A family is represented by its least leaking strength whose upper limit of lost accuracy is within the budget,
     chosen on images and, of several, seeds that are not scored (`split`); gain and rank of its standing are those of
-    the scored. An update of zeros or noise loses more than any budget or has an accuracy of chance, and is ranked at
-    none.
+    the scored. A strength whose verdicts take its rank stands for nobody: its gain is unknown. An update of zeros or
+    noise loses more than any budget or has an accuracy of chance, and is ranked at none.
     """
     found: list[Affordable] = []
     rules = rule_set_of(rule)
@@ -102,11 +104,14 @@ def ranking_at_budgets(
         }
         lost = {label: _cost(whole, label, costs) for label in leaks}
         broken = {e.row["defense"] for e in whole.defenses if costs.broken(e.row)}
+        barred = {e.row["defense"] for e in whole.defenses if rules.verdicts(whole, e, rule) & rules.unranked}
         # The numbers of images and seeds have been judged for all of them.
         alike = replace(rule, minimum_images=1, minimum_seeds=1)
         known: dict[tuple[str, ...], dict[str, Standing]] = {}
         for budget in budgets:
-            chosen = [(title, _chosen(own, leaks, lost, broken, budget)) for title, own in _families(whole.defenses)]
+            chosen = [
+                (title, _chosen(own, leaks, lost, broken, barred, budget)) for title, own in _families(whole.defenses)
+            ]
             names = ("none", *(own.defense for _, own in chosen if isinstance(own, FamilyStrength)))
             if names not in known:
                 ranked = ranking([scored.among(names)], alike, RunCosts())
@@ -187,6 +192,7 @@ def _chosen(
     leaks: Mapping[str, float],
     lost: Mapping[str, LostAccuracy | None],
     broken: set[str],
+    barred: set[str],
     budget: float,
 ) -> FamilyStrength | Absence:
     """The strength that stands for its family, or why there is none."""
@@ -195,10 +201,13 @@ def _chosen(
     measured = {own: cost for own in strengths if (cost := lost[own.defense]) is not None}
     # 86.0% less 85.0% is a little more than one point in binary.
     within = [own for own, cost in measured.items() if cost.high <= budget + 1e-9 and not cost.at_chance]
-    if within and not any(np.isnan(leaks[own.defense]) for own in within):
-        # Of those that leak alike, as little as nothing, the one that costs least.
-        return min(within, key=lambda own: (leaks[own.defense], measured[own].mean))
-    return Absence.INCOMPLETE if within else _unaffordable(measured.values())
+    if not within:
+        return _unaffordable(measured.values())
+    if any(np.isnan(leaks[own.defense]) for own in within):
+        return Absence.INCOMPLETE
+    able = [own for own in within if own.defense not in barred]
+    # Of those that leak alike, as little as nothing, the one that costs least.
+    return min(able, key=lambda own: (leaks[own.defense], measured[own].mean), default=Absence.NO_RANK)
 
 
 def _unaffordable(measured: Collection[LostAccuracy]) -> Absence:

@@ -20,6 +20,7 @@ SHORT_ABSENCES = {
     Absence.FEW_SEEDS: "few seeds",
     Absence.NOT_MEASURED: "not measured",
     Absence.INCOMPLETE: "incomplete",
+    Absence.NO_RANK: "no rank",
     Absence.BROKEN_CERTIFICATE: "broken",
 }
 

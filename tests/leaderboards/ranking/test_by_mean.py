@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ import pytest
 
 from attacks.threat import ThreatModel
 from leaderboards.evidence.question import questions
-from leaderboards.ranking.costs import RunCosts
+from leaderboards.ranking.budgets import Absence, ranking_at_budgets
+from leaderboards.ranking.costs import RunCosts, costs_of
 from leaderboards.ranking.ranking import ranking
 from leaderboards.ranking.standing import Standing
 from leaderboards.ranking.verdicts import RankingRule, Verdict
@@ -182,6 +184,22 @@ def test_a_surrogate_that_the_black_box_beats_is_marked_and_keeps_its_rank() -> 
     found = standings(board({"p": {"cosine": 0.0, "posterior_mean": 0.02, "black_box_decoder": 0.2}}))["p"]
     assert found.verdicts == {Verdict.SURROGATE_BEATEN}
     assert found.rank is not None
+
+
+def test_only_a_strength_that_holds_a_rank_stands_for_its_family(make: SimpleNamespace) -> None:
+    """Of `p` the strength 2 gains least by far, for its attacks stay below their floors: nobody knows its gain."""
+    names, place = ("p(x=1)", "p(x=2)", "q"), {"dataset": "d", "model": "m"}
+    gains = {"p(x=1)": audited(0.1), "p(x=2)": audited(-0.05), "q": audited(-0.05)}
+    frame = board(gains, {own: dict.fromkeys(AUDITS, 0.29) for own in ("p(x=2)", "q")})
+    parameters = {"p(x=1)": '[{"x": 1}]', "p(x=2)": '[{"x": 2}]'}
+    frame["defense_parameters"] = frame["defense"].map(parameters).fillna("[{}]")
+    jobs = make.frame(*(make.training(own, [0.8] * 3, **place) for own in ("none", *names)))
+    found = {own.family: own for own in ranking_at_budgets(questions(frame), RULE, costs_of(jobs), (1.0,))}
+    assert (found["p"].absence, found["q"].absence) == (None, Absence.NO_RANK)
+    assert found["p"].strength is not None
+    assert found["p"].strength.defense == "p(x=1)"
+    assert found["p"].standing is not None
+    assert found["p"].standing.rank is not None
 
 
 def without(frame: pd.DataFrame, attack: str, defense: str) -> pd.DataFrame:
