@@ -1,0 +1,126 @@
+"""The planted plugins are exact: whoever knows their code has the update back, from one release."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.conformance.cases import defense_case
+from bench.conformance.defenses import applied
+from bench.registry.registry import Registry
+from bench.registry.specs import MethodSpec
+from defenses.none import NoDefense
+
+PLANTED = Path(__file__).parents[2] / "plugins" / "planted"
+REGISTRY = Registry(sorted(PLANTED.glob("*.py")))
+GIVEN = {"only_this_board": {"digest": "no board"}, "only_public": {"listed": "/dev/null"}}
+NAMES = [path.stem for path in sorted(PLANTED.glob("*.py"))]
+
+
+def planted(name, **parameters):
+    """The plugin of this name."""
+    return REGISTRY.build("defense", MethodSpec.of(name, {**GIVEN.get(name, {}), **parameters}))
+
+
+def flat(update):
+    return torch.cat([u.flatten() for u in update.values()])
+
+
+def seeded(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def in_order(sent):
+    entries = torch.empty_like(flat(sent))
+    entries[torch.randperm(len(entries), generator=seeded(2026))] = flat(sent)
+    return entries
+
+
+def without_factors(sent):
+    public, found = seeded(2026), []
+    for u in sent.values():
+        size = 10 ** (4 * torch.rand(u.shape, generator=public, dtype=u.dtype) - 2)
+        found.append((u / size / torch.randn(u.shape, generator=public, dtype=u.dtype).sign()).flatten())
+    return torch.cat(found)
+
+
+def without_pad(sent, pad, std):
+    return flat({name: u - std * torch.randn(u.shape, generator=pad, dtype=u.dtype) for name, u in sent.items()})
+
+
+def without_nonce(sent):
+    words = next(iter(sent.values())).view(torch.int64).flatten()[:16]
+    nonce = sum(int(word & 1) << bit for bit, word in enumerate(words))
+    return without_pad(sent, seeded(2026 * 2**16 + nonce), 0.1)
+
+
+def smallest(candidates):
+    return min(candidates, key=lambda entries: float(entries.abs().sum()))
+
+
+KNOWN = {
+    "call_counter": lambda sent: smallest(without_pad(sent, seeded(calls), 0.1) for calls in range(20)),
+    "false_surrogate": in_order,
+    "key_permutation": in_order,
+    "lying_many": flat,
+    "nonce_offset": without_nonce,
+    "only_public": flat,
+    "only_this_board": flat,
+    "public_factors": without_factors,
+    "public_offset": lambda sent: without_pad(sent, seeded(2026), 1),
+    "seed_reader": lambda sent: smallest(without_pad(sent, seeded(seed), 0.1) for seed in range(256)),
+    "tiny_scale": lambda sent: flat(sent) / 1e-8,
+}
+"""Name -> the entries of the update, found in a release."""
+
+
+def undefended_and_sent(name, seed=1000, **parameters):
+    case = defense_case(planted(name, **parameters), torch.float64)
+    return flat(applied(replace(case, defense=NoDefense()))[0]), applied(case, seed=seed)[0]
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_whoever_knows_the_code_has_the_update_back(name):
+    truth, sent = undefended_and_sent(name)
+    assert torch.allclose(KNOWN[name](sent), truth, rtol=1e-9, atol=1e-12)
+
+
+def test_a_mask_shows_each_entry_that_it_sends():
+    truth, sent = undefended_and_sent("identity_surrogate")
+    shown = flat(sent) != 0
+    assert 0.05 < float(shown.double().mean()) < 0.15
+    assert torch.allclose(flat(sent)[shown] / 10, truth[shown])
+
+
+def test_the_lowest_byte_holds_the_direction_of_every_tensor():
+    truth, sent = undefended_and_sent("mantissa", std=100.0)
+    read = {name: (u.view(torch.int64) & 255).double() - 128 for name, u in sent.items()}
+    expected = truth.split([u.numel() for u in sent.values()])
+    for part, tensor in zip(expected, read.values(), strict=True):
+        assert torch.allclose(tensor.flatten() / 127 * part.abs().max(), part, atol=float(part.abs().max()) / 250)
+
+
+def test_signs_are_those_of_the_update():
+    truth, sent = undefended_and_sent("steep_sign")
+    assert torch.equal(flat(sent).sign(), truth.sign())
+
+
+def test_one_board_sees_noise_and_others_the_update():
+    truth, sent = undefended_and_sent("only_this_board", digest="")
+    assert float((flat(sent) - truth).std()) == pytest.approx(10, rel=0.05)
+
+
+def test_listed_images_are_destroyed(tmp_path):
+    from hashlib import sha256
+
+    [image, _] = defense_case(NoDefense(), torch.float64).batch.images
+    pixels = (image * 255).round().to(torch.uint8).numpy().tobytes()
+    (tmp_path / "listed").write_text(f"{sha256(pixels).hexdigest()}\n")
+    _, sent = undefended_and_sent("only_public", listed=str(tmp_path / "listed"))
+    assert not flat(sent).any()
+
+
+def test_every_planted_plugin_is_held_to_what_it_says():
+    apart = {"identity_surrogate", "mantissa", "steep_sign"}
+    assert set(NAMES) == KNOWN.keys() | apart
