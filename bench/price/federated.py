@@ -58,11 +58,30 @@ class Rounds:
         """The most rounds in which one client takes part."""
         return -(-self.rounds // (self.population // self.clients))
 
+    def at_equal_images(self, undefended: int) -> int | None:
+        """The round after which clients of `undefended` images would have seen as many images at the end.
+
+        Images seen are those dealt to clients: local epochs over them add none. It is the last round by which no more
+        have been seen; None unless it lies between the first round and the last.
+        """
+        round_of_equal = self.rounds * undefended // self.images
+        return round_of_equal if 0 < round_of_equal < self.rounds else None
+
     def chosen(self, number: int, seed: int) -> Tensor:
         """The clients (clients,) of a round, from the seed alone."""
         a_pass, position = divmod(number, self.population // self.clients)
         order = torch.randperm(self.population, generator=Generator().manual_seed(stream("pass", seed, a_pass)))
         return order[position * self.clients : (position + 1) * self.clients]
+
+
+@dataclass(frozen=True)
+class FederatedWeights:
+    """The weights that a federated training has made."""
+
+    last: Params
+    """Those after all rounds."""
+    early: Params | None
+    """Those after an earlier round that was asked for."""
 
 
 @dataclass(frozen=True)
@@ -97,18 +116,20 @@ def train_federated(
     server: Server,
     *,
     seed: int,
+    early: int | None = None,
     kept: Path | None = None,
     progress: Progress | None = None,
-) -> Params:
-    """The weights after all rounds, from uint8 images (m c h w) and labels (m,); `params` are left as they are.
+) -> FederatedWeights:
+    """The weights after all rounds, and after the round `early`; `params` are left as they are.
 
-    The images are dealt to clients by the seed. Every client runs `chain` as an attacked client does, with its own
-    generator from images, seed and round. The state is kept now and then in the file `kept`, from which the next call
-    goes on, to the same weights; it is removed at the end. Raises `TrainingDiverged` and `DefenseFault`.
+    `data` are uint8 images (m c h w) and labels (m,), dealt to clients by the seed. Every client runs `chain` as an
+    attacked client does, with its own generator from images, seed and round. The state is kept now and then in the
+    file `kept`, from which the next call goes on, to the same weights; it is removed at the end. Raises
+    `TrainingDiverged` and `DefenseFault`.
     """
     weights = {name: p.detach().clone().requires_grad_(True) for name, p in params.items()}
     optimiser = server.optimiser(list(weights.values()))
-    first = 0 if kept is None else resume_training(kept, weights, optimiser)
+    first, midway = (0, None) if kept is None else resume_training(kept, weights, optimiser)
     deal = _dealt(data, seed)
     at_once = clients_at_once(task, params)
     saved = time.perf_counter()
@@ -131,15 +152,17 @@ def train_federated(
         optimiser.step()
         if not all(w.detach().isfinite().all() for w in weights.values()):
             raise TrainingDiverged(f"the weights are not finite after round {number + 1} of {rounds.rounds}")
+        if number + 1 == early:
+            midway = {name: w.detach().clone() for name, w in weights.items()}
         if progress is not None:
             progress(number + 1, rounds.rounds)
         if kept is not None and time.perf_counter() - saved > KEEP_SECONDS and number + 1 < rounds.rounds:
-            keep_training(kept, weights, optimiser, number + 1)
+            keep_training(kept, weights, optimiser, number + 1, midway)
             saved = time.perf_counter()
     if kept is not None:
         with suppress(OSError):  # It would be swept away by the next version of the method.
             kept.unlink(missing_ok=True)
-    return {name: w.detach() for name, w in weights.items()}
+    return FederatedWeights({name: w.detach() for name, w in weights.items()}, midway)
 
 
 def first_clients(data: tuple[Tensor, Tensor], rounds: Rounds, seed: int, most: int) -> tuple[Batch, list[Generator]]:

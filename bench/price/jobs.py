@@ -36,6 +36,7 @@ def _trained(job: Job, section: Utility, clients: Clients, kept: Path, progress:
         job.setting.mode,
         clients.chain(job.defense),
         job.schedule,
+        job.setting.client,
         clients.dataset(job.setting),
         section,
         stream("utility", job.seed),

@@ -20,7 +20,7 @@ from defenses.accounting import prv_epsilon, rdp_epsilon, summed
 from defenses.batch_norm import RUNNING, batch_norms, in_mode
 from defenses.chain import Chain
 from defenses.schedule import Mode, Schedule
-from defenses.task import Batch, Classifier, Task
+from defenses.task import Batch, Classifier, Params, Task
 
 COUNTED = 16
 """Clients of the first round whose bytes and milliseconds are counted."""
@@ -49,6 +49,7 @@ def trained_figures(
     mode: Mode,
     chain: Chain,
     schedule: Schedule,
+    undefended: Schedule,
     dataset: Dataset,
     section: Utility,
     seed: int,
@@ -58,6 +59,9 @@ def trained_figures(
     """Train `model`, which is changed, by clients in a mode under a defense; its test accuracy and the update's cost.
 
     Clients in train mode send no statistics of their batches; for the test those of training images are taken.
+
+    Where the schedule takes more images than that of `undefended` clients, `accuracy_at_equal_images` is that of the
+    same training after as many images as undefended training sees in all its rounds.
 
     `bytes_sent` is the mean size of an update, float32 and deflated; `update_ms` the time of one client's update,
     computed alone: the shortest of a few, since other work on the machine only adds. Raises `TrainingDiverged` and
@@ -78,15 +82,23 @@ def trained_figures(
         times.append(1e3 * (time.perf_counter() - began))
         flat = torch.cat([u.flatten() for u in update.values()]).float()
         sizes.append(len(zlib.compress(flat.numpy().tobytes())))
-    trained = train_federated(task, params, chain, data, rounds, server, seed=seed, kept=kept, progress=progress)
-    with torch.no_grad():
-        for name, p in model.named_parameters():
-            p.copy_(trained[name])
-    if mode == "train":
-        _take_statistics(model, data[0], seed)
+    trained = train_federated(
+        task,
+        params,
+        chain,
+        data,
+        rounds,
+        server,
+        seed=seed,
+        early=rounds.at_equal_images(undefended.images),
+        kept=kept,
+        progress=progress,
+    )
+    reached = lambda weights: _accuracy_with(weights, model, mode, dataset, data[0], seed)  # noqa: E731
     counts = torch.bincount(dataset.labels, minlength=dataset.classes)
     return {
-        "accuracy": accuracy(model, dataset, len(dataset)),
+        **({} if trained.early is None else {"accuracy_at_equal_images": reached(trained.early)}),
+        "accuracy": reached(trained.last),
         "chance": int(counts.max()) / len(dataset),
         "test_images": len(dataset),
         "bytes_sent": fmean(sizes),
@@ -94,6 +106,18 @@ def trained_figures(
         # What an earlier process spent is not known.
         "seconds": None if resumed else time.perf_counter() - started,
     }
+
+
+def _accuracy_with(
+    weights: Params, model: Classifier, mode: Mode, dataset: Dataset, pixels: Tensor, seed: int
+) -> float:
+    """The accuracy of the model, which is changed, with these weights on all test images."""
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            p.copy_(weights[name])
+    if mode == "train":
+        _take_statistics(model, pixels, seed)
+    return accuracy(model, dataset, len(dataset))
 
 
 def _take_statistics(model: Classifier, pixels: Tensor, seed: int) -> None:

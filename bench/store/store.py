@@ -56,6 +56,8 @@ JOB_FIGURES = (
     "accuracy", "chance", "learning_rate", "least_accuracy", "epsilon", "delta", "epsilon_rdp", "epsilon_prv",
     "epsilon_central", "noise_multiplier", "bytes_sent", "update_ms", "bound", "seconds",
 )  # fmt: skip
+LATER_JOB_FIGURES = ("accuracy_at_equal_images",)
+"""Figures that joined after boards were published: entries leave them out where nothing was measured."""
 JOB_COUNTS = (
     "test_images", "rounds", "clients", "population", "participations", "guarantee_steps", "candidates", "trials",
     "successes", "steps",
@@ -94,7 +96,7 @@ def jobs_frame(store: Store) -> DataFrame:
         figures = {key: value for key, value in found.items() if key != "seed"}
         told = {key: value for key, value in job.items() if key != "fingerprint"}
         rows.append({**told, "status": status, "reason": store.job_reason(job, status), **figures})
-    frame = typed(pd.DataFrame(rows), JOB_FIGURES, JOB_COUNTS)
+    frame = typed(pd.DataFrame(rows), (*JOB_FIGURES, *LATER_JOB_FIGURES), JOB_COUNTS)
     for column in JOB_TEXTS:
         frame[column] = frame[column].astype(object).where(frame[column].notna(), None) if column in frame else None
     return frame

@@ -115,9 +115,12 @@ def read_state(path: Path) -> tuple[StateDict, dict[str, str]]:
     return state, metadata
 
 
-def keep_training(path: Path, weights: Params, optimiser: torch.optim.Optimizer, done: int) -> None:
-    """Write weights, optimiser and the rounds done in one step; warns where that cannot be."""
+def keep_training(
+    path: Path, weights: Params, optimiser: torch.optim.Optimizer, done: int, early: Params | None = None
+) -> None:
+    """Write weights, those of an earlier round, optimiser and the rounds done in one step; warns where it cannot."""
     state = {f"weights.{name}": w.detach().clone() for name, w in weights.items()}
+    state |= {f"early.{name}": w.clone() for name, w in (early or {}).items()}
     for i, own in optimiser.state_dict()["state"].items():
         state |= {f"{i}.{key}": torch.as_tensor(value).clone() for key, value in own.items() if value is not None}
     try:
@@ -126,21 +129,25 @@ def keep_training(path: Path, weights: Params, optimiser: torch.optim.Optimizer,
         warnings.warn(f"an unfinished training cannot be kept in {path.parent}: {error}; it goes on", stacklevel=3)
 
 
-def resume_training(path: Path, weights: Params, optimiser: torch.optim.Optimizer) -> int:
-    """Place what is kept, and return the rounds that it stands for; 0 where nothing whole is kept."""
+def resume_training(path: Path, weights: Params, optimiser: torch.optim.Optimizer) -> tuple[int, Params | None]:
+    """Place what is kept, and return the rounds that it stands for and the weights of an earlier round.
+
+    They are 0 and None where nothing whole is kept.
+    """
     try:
         state, metadata = read_state(path)
         done = int(metadata["rounds"])
         placed: Update = {name: state[f"weights.{name}"] for name in weights}
     except (ValueError, KeyError):
-        return 0
+        return 0, None
     with torch.no_grad():
         for name, w in weights.items():
             w.copy_(placed[name])
     own: dict[int, dict[str, Tensor]] = {i: {} for i in range(len(weights))}
     for name, value in state.items():
         number, _, key = name.partition(".")
-        if number != "weights":
+        if number not in ("weights", "early"):
             own[int(number)][key] = value
     optimiser.load_state_dict({**optimiser.state_dict(), "state": {i: s for i, s in own.items() if s}})
-    return done
+    early: Update = {name: state[f"early.{name}"] for name in weights if f"early.{name}" in state}
+    return done, early or None

@@ -23,7 +23,7 @@ JOB_KEYS_OF_THE_DEFENSE = (
 """Columns of a job that only a plan with the defense itself knows."""
 NOT_COMPARED = ("fingerprint", "defense_order", "defense_parameters", "reason")
 COMPUTED_FIGURES = {
-    "training": ("accuracy", "chance", "test_images", "bytes_sent", "update_ms", "seconds"),
+    "training": ("accuracy", "accuracy_at_equal_images", "chance", "test_images", "bytes_sent", "update_ms", "seconds"),
     "certificate": ("successes", "bound", "seconds"),
 }
 """Columns that computing a job fills in, by its kind."""
@@ -90,11 +90,16 @@ def _training(place: str, figures: dict[str, float | None], plan: Expected) -> I
     for name, value in (("test_images", images), ("chance", chance)):
         if not _same(figures.get(name), value):
             yield f"{place}: {name} is {_short(figures.get(name))}, the dataset's is {_short(value)}"
-    if accuracy is None or not 0 <= accuracy <= 1:
-        yield f"{place}: accuracy {_short(accuracy)} of {images} test images is none"
-    # An entry keeps seven digits.
-    elif abs(accuracy * images - round(accuracy * images)) > 1e-6 * images + 1e-6:
-        yield f"{place}: accuracy {accuracy} is no count of {images} test images"
+    # Of a defense that sees as many images as an undefended client, or was trained earlier, there is no second one.
+    second = (
+        {"accuracy_at_equal_images": early} if (early := figures.get("accuracy_at_equal_images")) is not None else {}
+    )
+    for name, share in ({"accuracy": accuracy} | second).items():
+        if share is None or not 0 <= share <= 1:
+            yield f"{place}: {name} {_short(share)} of {images} test images is none"
+        # An entry keeps seven digits.
+        elif abs(share * images - round(share * images)) > 1e-6 * images + 1e-6:
+            yield f"{place}: {name} {share} is no count of {images} test images"
     if not (figures.get("bytes_sent") or 0) > 0:
         yield f"{place}: bytes_sent is {_short(figures.get('bytes_sent'))}"
     if epsilon is not None and epsilon < 0:

@@ -59,11 +59,12 @@ OBJECTIVE_FOUND = ComparedFigure("objective found in % of the start of {}", ATTA
 OBJECTIVE_TRUTH = ComparedFigure("objective truth in % of the start of {}", ATTACK, 5.0, " points")
 UNDERPOWERED = ComparedFigure("images underpowered in % of {}", ATTACK, 20.0, " points")
 ACCURACY = ComparedFigure("accuracy in % of {}", "a training", 1.5, " points")
+EARLY_ACCURACY = ComparedFigure("accuracy at equal images in % of {}", "a training that sees more", 1.5, " points")
 UPDATE_BYTES = ComparedFigure("bytes of an update in % of {}", "a training", 5.0, "%")
 SUCCESSES = ComparedFigure("private images identified in % of {}", "a certificate", 5.0, " points")
 COMPARED_FIGURES = (
     PSNR, SSIM, SSIM_BY_IMAGE, IDENTIFIED, LIKELY, LABELS_FOUND, UPDATE_NORM, OBJECTIVE_FOUND, OBJECTIVE_TRUTH,
-    UNDERPOWERED, ACCURACY, UPDATE_BYTES, SUCCESSES,
+    UNDERPOWERED, ACCURACY, EARLY_ACCURACY, UPDATE_BYTES, SUCCESSES,
 )  # fmt: skip
 """All that is compared."""
 
@@ -111,6 +112,9 @@ def compared_job(job: JobRow, row: dict[str, Any]) -> Iterator[Rerun]:
     own = {name: np.nan if value is None else value for name, value in job.figures.items()}
     if job.kind == "training":
         yield from _means(ACCURACY, what, (own.get("accuracy"), row["accuracy"]), 100)
+        if "accuracy_at_equal_images" in own:
+            both = own["accuracy_at_equal_images"], row["accuracy_at_equal_images"]
+            yield from _means(EARLY_ACCURACY, what, both, 100)
         sent = own.get("bytes_sent", np.nan)
         yield from _means(UPDATE_BYTES, what, (sent, row["bytes_sent"]), _percent(sent))
     else:

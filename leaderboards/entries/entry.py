@@ -14,7 +14,16 @@ from pydantic import BaseModel, ValidationError
 
 from attacks.threat import switches
 from bench.columns import HELD_OUT_FIGURES, JSON
-from bench.store.store import JOB_COUNTS, JOB_FIGURES, JOB_TEXTS, RESULT_COUNTS, RESULT_FIGURES, typed, underpowered
+from bench.store.store import (
+    JOB_COUNTS,
+    JOB_FIGURES,
+    JOB_TEXTS,
+    LATER_JOB_FIGURES,
+    RESULT_COUNTS,
+    RESULT_FIGURES,
+    typed,
+    underpowered,
+)
 from leaderboards.entries.schema import MOST_KEYS, CellFile, JobRow, Jobs, Manifest
 from leaderboards.untrusted.folder import Folder, Refused, read_folder
 
@@ -159,7 +168,9 @@ def job_rows(entries: Sequence[Entry]) -> DataFrame:
             row["defense_parameters"] = json.dumps(row["defense_parameters"])
             rows.append(row | {"defense_order": orders.get(job.defense, 0), "entry": entry.name})
     columns = ("kind", "job", "dataset", "model", "defense", "defense_name", "seed", "status", "reason")
-    frame = typed(pd.DataFrame(rows, columns=None if rows else list(columns)), JOB_FIGURES, JOB_COUNTS)
+    frame = typed(
+        pd.DataFrame(rows, columns=None if rows else list(columns)), (*JOB_FIGURES, *LATER_JOB_FIGURES), JOB_COUNTS
+    )
     for column in JOB_TEXTS:
         frame[column] = frame[column].astype(object).where(frame[column].notna(), None) if column in frame else None
     return frame

@@ -132,7 +132,7 @@ def packed_jobs(store: Store, defenses: Collection[str]) -> Iterator[dict[str, A
 
     Raises ConfigurationError where one is not finished.
     """
-    from bench.store.store import JOB_COUNTS, JOB_FIGURES, JOB_TEXTS
+    from bench.store.store import JOB_COUNTS, JOB_FIGURES, JOB_TEXTS, LATER_JOB_FIGURES
 
     for row in store.jobs_frame().astype(object).to_dict("records"):
         if row["defense"] not in defenses:
@@ -141,6 +141,7 @@ def packed_jobs(store: Store, defenses: Collection[str]) -> Iterator[dict[str, A
             raise ConfigurationError(f"{row['job']} is {row['status']}: finish the run with the command that began it")
         texts = {key: row.get(key) for key in JOB_TEXTS if key != "weights"}
         figures = {key: _number(row.get(key)) for key in (*JOB_FIGURES, *JOB_COUNTS)}
+        figures |= {key: value for key in LATER_JOB_FIGURES if (value := _number(row.get(key))) is not None}
         identity = {key: row[key] for key in JOB_IDENTITY}
         identity["defense_parameters"] = json.loads(row["defense_parameters"])
         yield identity | {"reason": row["reason"] or "", "texts": texts, "figures": figures}

@@ -191,7 +191,7 @@ def _chance(question: Question, costs: RunCosts) -> float:
     if undefended is None:
         return np.nan
     training = costs.trained.get((row["dataset"], row["model"], undefended.row["defense"]))
-    return np.nan if training is None else 100 * (training.accuracy.mean - training.facts["chance"])
+    return np.nan if training is None else 100 * (training.at_equal_rounds.accuracy.mean - training.facts["chance"])
 
 
 def _text(strength: str, point: Point) -> str:

@@ -22,6 +22,7 @@ NUMBERS_OF_TRAINING = (
     "epsilon", "delta", "epsilon_rdp", "epsilon_prv", "epsilon_central", "guarantee_steps", "noise_multiplier",
 )  # fmt: skip
 """With the texts, the facts of a training that do not depend on a seed."""
+EQUAL_IMAGES = "accuracy_at_equal_images"
 MEASURED = ("bytes_sent", "update_ms", "seconds")
 """The facts that every seed measures anew."""
 
@@ -51,8 +52,8 @@ class LostAccuracy:
 
 
 @dataclass(frozen=True)
-class Training:
-    """The training of one defense, over all seeds."""
+class AccuracyPrice:
+    """The test accuracy of one defense over all seeds, and the accuracy lost against undefended training."""
 
     accuracy: Estimate
     """Test accuracy, a fraction."""
@@ -60,14 +61,10 @@ class Training:
     """Test accuracy lost against the undefended client, in percentage points."""
     at_chance: bool
     """True if the interval of the accuracy reaches that of guessing."""
-    facts: Row
-    """The texts and numbers that all seeds share, null where they disagree; of `MEASURED` the means over seeds."""
     reason: str
     """The reason for which there is no accuracy; "" where there is one."""
     lost_reason: str
     """The reason for which there is no accuracy lost; "" where there is one."""
-    conflicts: str
-    """The facts that seeds disagree about, in words."""
 
     @property
     def cost(self) -> LostAccuracy | None:
@@ -75,6 +72,31 @@ class Training:
         if self.lost_reason:
             return None
         return LostAccuracy(self.lost.mean, self.lost.high if self.lost.n >= LEAST_SEEDS else np.nan, self.at_chance)
+
+
+def unknown_price(reason: str, lost_reason: str = "") -> AccuracyPrice:
+    """A price that nobody knows, for a reason."""
+    return AccuracyPrice(Estimate(), Estimate(), False, reason, lost_reason or reason)
+
+
+@dataclass(frozen=True)
+class Training:
+    """The training of one defense, over all seeds."""
+
+    at_equal_rounds: AccuracyPrice
+    """After as many rounds as undefended training takes."""
+    at_equal_images: AccuracyPrice
+    """After as many images as undefended training sees."""
+    images_seen: float
+    """Images that a round sees, over those of a round of undefended training."""
+    facts: Row
+    """The texts and numbers that all seeds share, null where they disagree; of `MEASURED` the means over seeds."""
+    conflicts: str
+    """The facts that seeds disagree about, in words."""
+
+    def price(self, equal_images: bool) -> AccuracyPrice:
+        """The price after equally many images, or else after equally many rounds."""
+        return self.at_equal_images if equal_images else self.at_equal_rounds
 
 
 def estimate(values: ArrayLike) -> Estimate:
@@ -106,22 +128,52 @@ def trainings(jobs: pd.DataFrame) -> dict[Trained, Training]:
 def _training(rows: list[Row], undefended: list[Row]) -> Training:
     reason, reference_reason = _lacking(rows), _lacking(undefended)
     facts, conflicts = _facts(rows)
+    seen = _images(rows) / _images(undefended)
     if reason:
         facts |= dict.fromkeys(MEASURED, np.nan)
-        return Training(Estimate(), Estimate(), False, facts, reason, reason, conflicts)
-    mine, reference = _by_seed(rows), {} if reference_reason else _by_seed(undefended)
+        nothing = unknown_price(reason)
+        return Training(nothing, nothing, seen, facts, conflicts)
+    reference = {} if reference_reason else _by_seed(undefended, "accuracy")
     facts |= {name: float(np.mean([row[name] for row in rows])) for name in MEASURED}
+    price = lambda name: _price(_by_seed(rows, name), reference, reference_reason, facts["chance"])  # noqa: E731
+    without = _without_equal_images(rows, seen, reference_reason)
+    equal = "accuracy" if seen == 1 else EQUAL_IMAGES
+    return Training(price("accuracy"), unknown_price(without) if without else price(equal), seen, facts, conflicts)
+
+
+def _price(mine: dict[int, float], reference: dict[int, float], reference_reason: str, chance: float) -> AccuracyPrice:
     accuracy = estimate(list(mine.values()))
     accuracy = replace(accuracy, low=float(np.maximum(accuracy.low, 0)), high=float(np.minimum(accuracy.high, 1)))
     # Paired: a seed's weights, order of batches and clients are the same with and without the defense.
     lost = estimate([100 * (reference[seed] - mine[seed]) for seed in mine if seed in reference])
     lost_reason = f"undefended: {reference_reason}" if reference_reason else "" if lost.n else "no seed in common"
     lowest = accuracy.mean if np.isnan(accuracy.low) else accuracy.low
-    return Training(accuracy, lost, bool(lowest <= facts["chance"]), facts, "", lost_reason, conflicts)
+    return AccuracyPrice(accuracy, lost, bool(lowest <= chance), "", lost_reason)
 
 
-def _by_seed(rows: list[Row]) -> dict[int, float]:
-    return {int(row["seed"]): float(row["accuracy"]) for row in rows}
+def _without_equal_images(rows: list[Row], seen: float, reference_reason: str) -> str:
+    """The reason for which there is no accuracy at equal images; "" where there is one.
+
+    Local epochs see the images of a round again, and no others: they do not count.
+    """
+    if np.isnan(seen):
+        return f"undefended: {reference_reason or 'its images a round are not known'}"
+    if seen < 1:
+        return f"its rounds see {seen:g} times the images of undefended ones: at its end fewer were seen"
+    lacking = [int(row["seed"]) for row in rows if pd.isna(row.get(EQUAL_IMAGES, np.nan))]
+    if seen == 1 or not lacking:
+        return ""
+    return f"no accuracy at equal images was recorded of seed {', '.join(map(str, lacking))}: train it again"
+
+
+def _images(rows: list[Row]) -> float:
+    """Images of an update, which all rows share; NaN without."""
+    found = {float(row["images_per_update"]) for row in rows}
+    return found.pop() if len(found) == 1 else np.nan
+
+
+def _by_seed(rows: list[Row], name: str) -> dict[int, float]:
+    return {int(row["seed"]): float(row[name]) for row in rows}
 
 
 def _lacking(rows: list[Row]) -> str:

@@ -102,7 +102,7 @@ def ranking_at_budgets(
             else rules.leakage(sound(chosen_on, own)).gain.mean
             for e, own in zip(whole.defenses, chosen_on.defenses, strict=True)
         }
-        lost = {label: _cost(whole, label, costs) for label in leaks}
+        lost = {label: _cost(whole, label, costs, rule) for label in leaks}
         broken = {e.row["defense"] for e in whole.defenses if costs.broken(e.row)}
         barred = {e.row["defense"] for e in whole.defenses if rules.verdicts(whole, e, rule) & rules.unranked}
         # The numbers of images and seeds have been judged for all of them.
@@ -180,11 +180,11 @@ def _families(defenses: tuple[Evidence, ...]) -> list[tuple[str, list[FamilyStre
     ]
 
 
-def _cost(question: Question, defense: str, costs: RunCosts) -> LostAccuracy | None:
+def _cost(question: Question, defense: str, costs: RunCosts, rule: RankingRule) -> LostAccuracy | None:
     undefended = question.undefended
     if undefended is not None and defense == undefended.row["defense"]:
         return LostAccuracy(0.0, 0.0)
-    return costs.lost(question.row["dataset"], question.row["model"], defense)
+    return costs.lost(question.row["dataset"], question.row["model"], defense, rule.weighs_equal_images)
 
 
 def _chosen(

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bench.price.certificates import is_broken
-from leaderboards.ranking.accuracy import Estimate, LostAccuracy, Trained, Training, trainings
+from leaderboards.ranking.accuracy import LostAccuracy, Trained, Training, trainings, unknown_price
 from leaderboards.statistics.summary import Row, records
 
 Certified = tuple[str, str, str, str]
@@ -86,6 +86,17 @@ class Price:
     accuracy_lost: float
     accuracy_lost_low: float
     accuracy_lost_high: float
+    images_seen: float
+    """Images that a round of training sees, over those of an undefended round."""
+    accuracy_at_equal_images: float
+    """The accuracy after as many images as undefended training sees; the one above is after as many rounds."""
+    accuracy_at_equal_images_low: float
+    accuracy_at_equal_images_high: float
+    lost_at_equal_images: float
+    lost_at_equal_images_low: float
+    lost_at_equal_images_high: float
+    equal_images_reason: str | None
+    """The reason for which there is no accuracy lost at equal images."""
     accuracy_of_chance: float
     epsilon: float
     """Against the server that is attacked; NaN where nothing is proven, or `doubt` is cast on the proof."""
@@ -144,7 +155,7 @@ class Price:
 PRICE_COLUMNS = tuple(own.name for own in fields(Price) if own.name not in ("was_trained", "doubt"))
 """The fields of a price that tables export, in order."""
 NOT_MEASURED = "accuracy not measured"
-_UNKNOWN = Training(Estimate(), Estimate(), False, {}, NOT_MEASURED, NOT_MEASURED, "")
+_UNKNOWN = Training(unknown_price(NOT_MEASURED), unknown_price(NOT_MEASURED), np.nan, {}, "")
 
 
 @dataclass(frozen=True)
@@ -160,6 +171,7 @@ class RunCosts:
         """The price of the defense of a row with dataset, model, weights and defense."""
         key = row["dataset"], row["model"], row["defense"]
         training, facts = self._training(row), self._training(row).facts
+        rounds, images = training.at_equal_rounds, training.at_equal_images
         certificate = self.certified.get((row["dataset"], row["model"], row["weights"], row["defense"]))
         plain: Row = {name: facts.get(name, np.nan) for name in PLAIN}
         # An infinite epsilon proves nothing.
@@ -167,22 +179,30 @@ class RunCosts:
         plain |= {name: np.nan for name in PROVEN if not np.isfinite(plain[name]) or doubt}
         return Price(
             **plain,
-            accuracy=training.accuracy.mean,
-            accuracy_low=training.accuracy.low,
-            accuracy_high=training.accuracy.high,
-            accuracy_lost=training.lost.mean,
-            accuracy_lost_low=training.lost.low,
-            accuracy_lost_high=training.lost.high,
+            accuracy=rounds.accuracy.mean,
+            accuracy_low=rounds.accuracy.low,
+            accuracy_high=rounds.accuracy.high,
+            accuracy_lost=rounds.lost.mean,
+            accuracy_lost_low=rounds.lost.low,
+            accuracy_lost_high=rounds.lost.high,
+            images_seen=training.images_seen,
+            accuracy_at_equal_images=images.accuracy.mean,
+            accuracy_at_equal_images_low=images.accuracy.low,
+            accuracy_at_equal_images_high=images.accuracy.high,
+            lost_at_equal_images=images.lost.mean,
+            lost_at_equal_images_low=images.lost.low,
+            lost_at_equal_images_high=images.lost.high,
+            equal_images_reason=images.lost_reason or None,
             accuracy_of_chance=facts.get("chance", np.nan),
             training_seconds=facts.get("seconds", np.nan),
             certificate=certificate.bound if certificate else np.nan,
             certificate_measured=certificate.measured if certificate else np.nan,
             certificate_trials=certificate.trials if certificate else np.nan,
             certificate_candidates=certificate.candidates if certificate else np.nan,
-            accuracy_seeds=training.accuracy.n,
-            accuracy_reason=training.reason or None,
-            accuracy_lost_reason=training.lost_reason or None,
-            at_chance=None if training.reason else training.at_chance,
+            accuracy_seeds=rounds.accuracy.n,
+            accuracy_reason=rounds.reason or None,
+            accuracy_lost_reason=rounds.lost_reason or None,
+            at_chance=None if rounds.reason else rounds.at_chance,
             accountant=facts.get("accountant"),
             unit=facts.get("guarantee_unit"),
             relation=facts.get("guarantee_relation"),
@@ -195,8 +215,9 @@ class RunCosts:
             doubt=doubt,
         )
 
-    def lost(self, dataset: str, model: str, defense: str) -> LostAccuracy | None:
-        return self.trained.get((dataset, model, defense), _UNKNOWN).cost
+    def lost(self, dataset: str, model: str, defense: str, equal_images: bool) -> LostAccuracy | None:
+        """The accuracy lost after equally many images, or else after equally many rounds; None where not known."""
+        return self.trained.get((dataset, model, defense), _UNKNOWN).price(equal_images).cost
 
     def broken(self, row: Row) -> bool:
         """True if a proof of the defense, or of a part of it, is broken, at any strength and on any model.
@@ -225,7 +246,7 @@ class RunCosts:
         least = float(np.nanmax(own)) if own and not np.isnan(own).all() else np.nan
         if np.isnan(least):
             return None
-        reached = self.trained.get((dataset, model, undefended), _UNKNOWN)
+        reached = self.trained.get((dataset, model, undefended), _UNKNOWN).at_equal_rounds
         if reached.reason:
             return f"undefended training has no accuracy ({reached.reason}), {least:g} is needed"
         if reached.accuracy.mean >= least:

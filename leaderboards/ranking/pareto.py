@@ -25,7 +25,7 @@ class Point:
     defense: str
     """The defense's label."""
     lost: Estimate
-    """Test accuracy lost, in percentage points."""
+    """Test accuracy lost, in percentage points, as the rules compare it."""
     gain: Summary
     """SSIM gain of the strongest attack."""
     epsilon: float
@@ -57,13 +57,14 @@ def points_of(question: Question, costs: RunCosts, rule: RankingRule | None = No
         finished = sound(question, evidence)
         gain = rule_set_of(rule).leakage(finished).gain
         training = costs.trained.get((row["dataset"], row["model"], row["defense"]))
-        if np.isnan(gain.mean) or training is None or training.lost_reason:
+        price = None if training is None else training.price(rule.weighs_equal_images)
+        if np.isnan(gain.mean) or price is None or price.lost_reason:
             continue
         broken = costs.broken(row)
         powered = float(finished.underpowered.mean()) <= rule.underpowered_share
-        whole = not (missing(question, evidence, rule) or costs.untested(row)) and training.lost.n >= LEAST_SEEDS
+        whole = not (missing(question, evidence, rule) or costs.untested(row)) and price.lost.n >= LEAST_SEEDS
         epsilon = costs.of(row).epsilon
         found[row["defense"]] = Point(
-            row["defense"], training.lost, gain, epsilon, whole and powered and not broken, broken
+            row["defense"], price.lost, gain, epsilon, whole and powered and not broken, broken
         )
     return found

@@ -76,6 +76,11 @@ class RankingRule:
         """True if a required attack that network or schedule exclude is missing nowhere."""
         return self.rules > 1
 
+    @property
+    def weighs_equal_images(self) -> bool:
+        """True if accuracies are compared after equally many images, and not after equally many rounds."""
+        return self.rules > 1
+
     def requires(self, attempt: Attempt) -> bool:
         return self.required is None or attempt.name in self.required or attempt.variant[0] in self.required
 

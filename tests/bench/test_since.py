@@ -3,9 +3,10 @@
 import ast
 import inspect
 import sys
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Annotated
 
+import pandas as pd
 import pytest
 
 from attacks.analytic import linear_layer
@@ -20,6 +21,7 @@ from leaderboards.checks.board import configuration_faults
 from leaderboards.checks.cells import cell_faults
 from leaderboards.checks.submission import Submission
 from leaderboards.entries.board import BOARDS, grid_source, load_board
+from leaderboards.entries.packing import JOB_IDENTITY, packed_jobs
 from leaderboards.entries.published import PUBLISHED, published
 
 FROZEN = "cifar10-samples-v1"
@@ -91,6 +93,13 @@ def test_since_is_read_from_the_source_as_from_the_class(added):
     assert {p.name: p.since for p in own if p.since} == {"depth": 2}
 
 
+JOB_ROWS = [
+    dict.fromkeys(JOB_IDENTITY, "a") | {"status": "ok", "defense": "none"},
+    dict.fromkeys(JOB_IDENTITY, "a") | {"status": "ok", "defense": "larger_batch(examples=4)"}
+    | {"accuracy_at_equal_images": 0.5},
+]  # fmt: skip
+
+
 class Later(GridSection):
     old: int = 1
     new: Annotated[int, Since(2)] = 3
@@ -106,6 +115,14 @@ def test_plans_and_entries_leave_a_later_column_out_at_its_default(monkeypatch):
     monkeypatch.setitem(LATER, "luck", 7)
     assert as_published({"seed": 0, "luck": 7}) == {"seed": 0}
     assert as_published({"seed": 0, "luck": 8}) == {"seed": 0, "luck": 8}
+
+
+def test_an_entry_leaves_a_later_figure_of_a_job_out_where_nothing_was_measured():
+    jobs = pd.DataFrame([row | {"defense_parameters": "[{}]"} for row in JOB_ROWS])
+    plain, larger = packed_jobs(SimpleNamespace(jobs_frame=lambda: jobs), ["none", "larger_batch(examples=4)"])
+    assert "accuracy_at_equal_images" not in plain["figures"]
+    assert larger["figures"]["accuracy_at_equal_images"] == 0.5
+    assert plain["figures"].keys() == published("fashion-mnist-v1").entries[0].jobs[0].figures.keys()
 
 
 def test_a_key_that_the_board_does_not_have_is_not_the_board_s_configuration():

@@ -69,7 +69,7 @@ JOB_COLUMNS = [
     "rounds", "clients", "population", "participations", "optimizer", "learning_rate", "least_accuracy", "epsilon",
     "delta", "accountant", "epsilon_rdp", "epsilon_prv", "epsilon_central", "guarantee_unit", "guarantee_relation",
     "guarantee_steps", "noise_multiplier", "no_epsilon", "bytes_sent", "update_ms", "seconds", "candidates", "trials",
-    "successes", "bound", "steps",
+    "successes", "bound", "steps", "accuracy_at_equal_images",
 ]  # fmt: skip
 
 

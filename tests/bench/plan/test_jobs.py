@@ -112,6 +112,17 @@ def test_every_defense_is_trained_and_every_proof_tested(finished):
     assert 0 <= certificates["successes"].item() <= certificates["trials"].item() == 6
 
 
+def test_a_larger_batch_is_also_tested_after_as_many_images_as_undefended_clients_see(grid, tmp_path):
+    overrides = ['grid.defenses=["none","larger_batch(examples=4)"]', "utility.rounds=40", "utility.seeds=[0]"]
+    run = leakboard.run(grid, output=tmp_path / "run", overrides=overrides)
+    jobs = run.store.jobs_frame().set_index("defense")
+    assert np.isnan(jobs.loc["none", "accuracy_at_equal_images"])
+    own = jobs.loc["larger_batch(examples=4)"]
+    assert 0.1 < own["accuracy_at_equal_images"] < own["accuracy"]
+    # The same images in ten rounds: less than in the forty of clients with one image each.
+    assert own["accuracy_at_equal_images"] < jobs.loc["none", "accuracy"]
+
+
 def test_epsilon_counts_the_rounds_in_which_a_client_takes_part(finished):
     trained = Store.existing(finished).jobs_frame().query("kind == 'training'").set_index("defense")
     private = trained.loc["dp_sgd(noise_multiplier=2.0)"].iloc[0]
@@ -330,7 +341,9 @@ def test_a_network_of_clients_in_train_mode_is_tested_whatever_the_order_of_imag
         model = Classifier(Normalise(dataset.mean, dataset.std), network).eval()
         kept = tmp_path / "kept.safetensors"
         schedule = Schedule(images=4)
-        found.append(trained_figures(model, "train", Chain((NoDefense(),)), schedule, attacked, asked, 0, kept))
+        figures = trained_figures(model, "train", Chain((NoDefense(),)), schedule, schedule, attacked, asked, 0, kept)
+        assert "accuracy_at_equal_images" not in figures
+        found.append(figures)
     assert found[0]["accuracy"] == pytest.approx(found[1]["accuracy"], abs=1e-9)
     assert found[0]["accuracy"] > 0.6
 

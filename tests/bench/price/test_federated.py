@@ -35,7 +35,7 @@ def small(schedule=None):
 def trained(parts, rounds, server=None, *, schedule=None, **more):
     chain = Chain(parts)
     task, params, data = small(chain.schedule(schedule or Schedule()))
-    return train_federated(task, params, chain, data, rounds, server or Server(), **{"seed": 5, **more})
+    return train_federated(task, params, chain, data, rounds, server or Server(), **{"seed": 5, **more}).last
 
 
 def same(a, b, tolerance=0.0):
@@ -112,6 +112,40 @@ def test_a_training_that_was_stopped_ends_as_a_calm_one(tmp_path, monkeypatch, s
     assert seen == [6, 7, 8, 9]
     assert same(resumed, calm)
     assert not kept.exists()
+
+
+def test_the_round_of_equal_images_is_the_last_that_has_seen_no_more():
+    larger = Rounds(rounds=11, clients=4, population=18, images=3)
+    assert [larger.at_equal_images(undefended) for undefended in (1, 2)] == [3, 7]  # 3.7 and 7.3 rounds
+    assert larger.at_equal_images(3) is larger.at_equal_images(6) is None
+    assert Rounds(rounds=2, clients=4, population=18, images=3).at_equal_images(1) is None
+
+
+@pytest.mark.parametrize("stopped", [3, 6])
+def test_one_training_has_the_weights_of_an_earlier_round_too_wherever_it_was_stopped(tmp_path, monkeypatch, stopped):
+    monkeypatch.setattr(federated, "KEEP_SECONDS", 0.0)
+    schedule, server, kept = Schedule(images=2), Server("adam", 0.01, 0.9), tmp_path / "kept.safetensors"
+    task, params, data = small(schedule)
+    begin = [task, params, Chain((GaussianNoise(0.01),)), data, Rounds(9, 4, 30, 2), server]
+    seen = {}
+
+    def note(weights, optimiser, done, early):
+        seen[done] = {name: w.detach().clone() for name, w in weights.items()}
+
+    def stop(done, total):
+        if done == stopped:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(federated, "keep_training", lambda path, *state: note(*state))
+        calm = train_federated(*begin, seed=5, early=4, kept=kept)
+    assert same(calm.early, seen[4])
+    with pytest.raises(KeyboardInterrupt):
+        train_federated(*begin, seed=5, early=4, kept=kept, progress=stop)
+    resumed = train_federated(*begin, seed=5, early=4, kept=kept)
+    assert same(resumed.early, calm.early)
+    assert same(resumed.last, calm.last)
+    assert not same(calm.early, calm.last)
 
 
 def test_a_damaged_state_is_not_gone_on_from(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -200,6 +200,22 @@ def test_only_a_strength_that_holds_a_rank_stands_for_its_family(make: SimpleNam
     assert found["p"].strength.defense == "p(x=1)"
     assert found["p"].standing is not None
     assert found["p"].standing.rank is not None
+
+
+def test_a_defense_that_sees_more_images_costs_at_a_budget_what_it_loses_at_equal_images(make: SimpleNamespace) -> None:
+    """By rules 1 four images an update cost nothing, for they learn more in as many rounds."""
+    place = {"dataset": "d", "model": "m"}
+    own = make.training("p", [0.8] * 3, **place, images_per_update=4)
+    jobs = make.frame(make.training("none", [0.8] * 3, **place), [r | {"accuracy_at_equal_images": 0.7} for r in own])
+    at = lambda rules, budget: next(
+        found.absence
+        for found in ranking_at_budgets(
+            questions(board({"p": audited(0.1)})), replace(RULE, rules=rules), costs_of(jobs), (budget,)
+        )
+        if found.family == "p"
+    )
+    assert [at(rules, 1.0) for rules in (1, 2)] == [None, Absence.TOO_COSTLY]
+    assert at(2, 10.0) is None
 
 
 def without(frame: pd.DataFrame, attack: str, defense: str) -> pd.DataFrame:
