@@ -41,7 +41,7 @@ def ids(found: Published) -> dict[str, list[str]]:
 def ranks(found: Published) -> list[dict[str, Any]]:
     """One row per question and defense of what takes part in the ranking; figures have seven digits."""
     images, jobs = found.frames(ranked=True)
-    rows = records(standings_frame(ranking(questions(images), found.board.rule, costs_of(jobs))))
+    rows = records(standings_frame(ranking(questions(images), found.rule, costs_of(jobs))))
     keys = (*QUESTION, "defense", "verdicts", "unranked", "incomplete", "strongest")
     return [as_published({key: row[key] for key in keys}) | {key: _number(row[key]) for key in FIGURES} for row in rows]
 

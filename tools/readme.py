@@ -57,7 +57,7 @@ def put_board(name: str) -> None:
     title = f"{board.board.rules.title}: what the strongest attack gets beyond its floor, and what the defense costs"
     TARGET.mkdir(exist_ok=True)
     with style():
-        figure = pareto_plot(first, costs_of(jobs), f"{title} ({first.row['weights']} weights)", board.board.rule)
+        figure = pareto_plot(first, costs_of(jobs), f"{title} ({first.row['weights']} weights)", board.rule)
         assert figure is not None, "the board measures accuracy"
         for path in save(figure, TARGET, "plot"):
             if path.suffix != ".png":
@@ -67,7 +67,7 @@ def put_board(name: str) -> None:
 def board_table(board: Published) -> str:
     """Rank and leakage under each of the board's weights, and what the defense costs, as a markdown table."""
     frame, jobs = board.frames(ranked=True)
-    standings = ranking(questions(frame), board.board.rule, costs_of(jobs))
+    standings = ranking(questions(frame), board.rule, costs_of(jobs))
     weights = list(dict.fromkeys(_weights(own) for own in standings))
     by_defense: dict[str, dict[str, Standing]] = {}
     for own in standings:

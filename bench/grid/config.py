@@ -26,6 +26,7 @@ from bench.grid.sections import (
     BoardRules,
     CertificateTest,
     Client,
+    CodeReading,
     DatasetSpec,
     Engine,
     Expect,
@@ -139,6 +140,7 @@ class Config(GridSection):
     certificate: CertificateTest | None = None
     engine: Engine = Engine()
     expect: Expect | None = None
+    reviews: Annotated[tuple[CodeReading, ...], Since(2)] = ()
 
     @field_validator("name")
     @classmethod

@@ -303,6 +303,17 @@ class BoardRules(GridSection):
     rules: Annotated[Literal[1, 2], Since(2)] = 1
 
 
+class CodeReading(GridSection):
+    """A statement of somebody who has read the code of a plugin: without one, or a proof, its results have no rank.
+
+    Boards take no such statement: there the review of an entry says who has read it.
+    """
+
+    defense: Annotated[StrictStr, Field(min_length=1)]
+    read_by: Annotated[StrictStr, Field(min_length=1, max_length=200)]
+    read: Annotated[StrictStr, Field(min_length=1, max_length=2000)]
+
+
 class Utility(GridSection):
     """Federated training with every defense: its rounds, its server (`bench.price.federated.Server`), what is asked of
     it.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from attacks.threat import switches
@@ -15,10 +16,12 @@ from leaderboards.checks.rules import Report, check_rules
 from leaderboards.checks.submission import Submission
 from leaderboards.entries.entry import Entry, image_rows, job_rows, read_entry
 from leaderboards.entries.published import PUBLISHED, Published, published
-from leaderboards.entries.reviews import EntryState, Rerun, Review, write_review
+from leaderboards.entries.reviews import EntryState, Review, write_review
+from leaderboards.evidence.code_reviews import CodeReview
 from leaderboards.evidence.question import questions
 from leaderboards.ranking.costs import costs_of
 from leaderboards.ranking.ranking import ranking
+from leaderboards.ranking.verdicts import RankingRule
 from leaderboards.tables.prices import rank_text
 from leaderboards.untrusted.refusals import shown
 
@@ -52,13 +55,19 @@ def _git(folder: Path, *words: str) -> str:
     return done.stdout
 
 
-def rank_changes(entry: Entry, board: Published) -> list[str]:
-    """One line per defense that comes in, or whose rank moves; says so where nobody is ranked."""
+def rank_changes(entry: Entry, board: Published, code: CodeReview | None = None) -> list[str]:
+    """One line per defense that comes in, or whose rank moves; says so where nobody is ranked.
+
+    `code` is what the entry's review is to say of its code; None where it says what it did before.
+    """
     others = [other for other in board.ranked if other.name != entry.name]
     if not any("none" in other.defenses for other in [*others, entry]):
         return ["nobody is ranked until the board's undefended entry, of the defense none, is there and re-run"]
-    before = _ranks(others, board)
-    after = _ranks([*others, entry], board)
+    rule, known = board.rule, dict(board.rule.reviews.entries or {})
+    before = _ranks(others, rule)
+    if code is not None:
+        known |= dict.fromkeys(entry.defenses, code)
+    after = _ranks([*others, entry], replace(rule, reviews=replace(rule.reviews, entries=known)))
     lines = []
     for key, (rank, why) in after.items():
         question, defense = _question_text(dict(zip(QUESTION, key, strict=False))), key[-1]
@@ -68,10 +77,10 @@ def rank_changes(entry: Entry, board: Published) -> list[str]:
     return lines or ["no rank moves"]
 
 
-def _ranks(entries: list[Entry], board: Published) -> dict[tuple[object, ...], tuple[str, str]]:
+def _ranks(entries: list[Entry], rule: RankingRule) -> dict[tuple[object, ...], tuple[str, str]]:
     if not entries:
         return {}
-    standings = ranking(questions(image_rows(entries)), board.board.rule, costs_of(job_rows(entries)))
+    standings = ranking(questions(image_rows(entries)), rule, costs_of(job_rows(entries)))
     return {
         (*(own.question.row[name] for name in QUESTION), own.defense): (
             rank_text(own.rank),
@@ -101,10 +110,12 @@ def check_one(
     reviewer: str | None,
     say: Callable[[str], None],
     planner: Planner = expected,
+    read: str | None = None,
 ) -> bool:
     """Check the entry in `folder` against what `where` holds; returns whether all rules hold.
 
-    With `count` so many cells are computed again. `reviewer` writes a review, which ranks an entry that was run again.
+    With `count` so many cells are computed again. `reviewer` writes a review, which ranks an entry that was run again;
+    `read` is the reviewer's sentence about its code.
     Whatever a stranger wrote is said in ASCII, cut.
     """
     # Before anything is read: what git cannot compare is no fault of the entry.
@@ -128,21 +139,23 @@ def check_one(
         rerun_count=count,
         on_rerun=lambda title: say(f"  {shown(title, LONGEST_LINE)}"),
         reviewer=reviewer,
+        read=read,
     )
     report = check_rules(submission)
     _say_rules(report, say)
-    reruns = submission.reruns if report.holds("rerun") else []
+    has_run = report.holds("rerun")
     if not report.ok:
         if reviewer is not None:
-            say(f"  {_take_back(submission, reviewer, reruns)}")
+            say(f"  {_take_back(submission, reviewer, has_run)}")
         return False
     # An entry that was compared with no undefended one ranks nobody.
-    state: EntryState = "re-run" if reruns and not report.open else "artefact-checked"
+    state: EntryState = "re-run" if has_run and submission.reruns and not report.open else "artefact-checked"
     say(f"  {state}; ranks{'' if state == 're-run' else ' once it is re-run'}:")
-    for line in rank_changes(entry, board):
+    review = _made(submission, reviewer or "nobody", state, has_run)
+    for line in rank_changes(entry, board, review.of_code if state == "re-run" else None):
         say(f"    {shown(line, LONGEST_LINE)}")
     if reviewer is not None:
-        say(f"  {_review(submission, reviewer, state, reruns)}")
+        say(f"  {_review(submission, review)}")
     return True
 
 
@@ -160,26 +173,38 @@ def _say_rules(report: Report, say: Callable[[str], None]) -> None:
             say(f"             and {len(one.faults) - SHOWN_FAULTS} more")
 
 
-def _review(submission: Submission, reviewer: str, state: EntryState, reruns: list[Rerun]) -> str:
+def _review(submission: Submission, review: Review) -> str:
     """Write the review, but let an artefact check take no re-run back; returns what was done, in words."""
     name = submission.entry.name
     before = submission.board.reviews.get(name)
-    if before is not None and before.state == "re-run" and state != "re-run":
+    if before is not None and before.state == "re-run" and review.state != "re-run":
         return f"{name} keeps the review of its re-run"
-    return f"wrote {_written(submission, reviewer, state, reruns)}"
+    return f"wrote {_written(submission, review)}"
 
 
-def _take_back(submission: Submission, reviewer: str, reruns: list[Rerun]) -> str:
+def _take_back(submission: Submission, reviewer: str, has_run: bool) -> str:
     """Take back the state that an earlier review gave an entry that breaks a rule; returns what was done, in words."""
     entry, reviews = submission.entry, submission.board.reviews
     if entry.name not in reviews or reviews[entry.name].entry_sha256 != entry.digest:
         return "no review is written"
-    return f"self-reported again: {_written(submission, reviewer, 'self-reported', reruns)}"
+    return f"self-reported again: {_written(submission, _made(submission, reviewer, 'self-reported', has_run))}"
 
 
-def _written(submission: Submission, reviewer: str, state: EntryState, reruns: list[Rerun]) -> Path:
+def _made(submission: Submission, reviewer: str, state: EntryState, has_run: bool) -> Review:
+    """The review of what was found; what is computed again is there where that `has_run`."""
     from bench.provenance import commit
 
-    entry = submission.entry
-    review = Review(entry_sha256=entry.digest, state=state, checked_by=reviewer, commit=commit(), reruns=reruns)
-    return write_review(submission.published / submission.board.board.name, entry.name, review)
+    return Review(
+        entry_sha256=submission.entry.digest,
+        state=state,
+        checked_by=reviewer,
+        commit=commit(),
+        reruns=submission.reruns if has_run else [],
+        read_by=reviewer if submission.read else None,
+        read=submission.read,
+        conformance=submission.conformance if has_run else (),
+    )
+
+
+def _written(submission: Submission, review: Review) -> Path:
+    return write_review(submission.published / submission.board.board.name, submission.entry.name, review)

@@ -20,9 +20,9 @@ from bench.columns import facts_of, granted_text
 from bench.errors import ConfigurationError
 from bench.store.store import underpowered
 from bench.trial.same_class import SAME_CLASS, same_class_label
-from leaderboards.checks.expected import Expected
+from leaderboards.checks.expected import Expected, chain_of
 from leaderboards.entries.entry import Entry
-from leaderboards.entries.reviews import Rerun
+from leaderboards.entries.reviews import Conformance, Rerun
 from leaderboards.entries.schema import LENT, CellFile, JobRow
 from leaderboards.untrusted.refusals import shown
 
@@ -224,6 +224,27 @@ def rerun(
     for job in chosen.jobs:
         found += compared_job(job, jobs.set_index("job").loc[job.job].to_dict())
     return found
+
+
+def held(entry: Entry, registry: Registry, say: Callable[[str], None]) -> tuple[Conformance, ...]:
+    """Hold every method of the entry's plugin to the conformance suite, each with its parameters.
+
+    Raises ConfigurationError where that cannot be.
+    """
+    from bench.conformance.child import checked
+    from bench.conformance.findings import Finding
+
+    parts = dict.fromkeys(part for cell in entry.cells for part in chain_of(cell.identity))
+    foreign, found = registry.foreign("defense", (part.name for part in parts)), []
+    for call in dict.fromkeys(registry.resolve("defense", part).call for part in parts if part.name in foreign):
+        say(f"holding to the conformance suite: {call}")
+        told = [one for one in checked(call, registry.plugins) if isinstance(one, Finding)]
+        passed, failed = ([one.rule for one in told if one.status == status] for status in ("passed", "failed"))
+        found.append(Conformance(method=shown(call, 2000), passed=passed, failed=failed))
+        for one in told:
+            if one.failed:
+                say(str(one))
+    return tuple(found)
 
 
 def _computed(

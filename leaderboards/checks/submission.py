@@ -9,10 +9,10 @@ from pathlib import Path
 
 from bench.registry.registry import Registry
 from leaderboards.checks.expected import Expected, Planner, expected
-from leaderboards.checks.rerun import rerun, sample_reruns
+from leaderboards.checks.rerun import held, rerun, sample_reruns
 from leaderboards.entries.entry import Entry
 from leaderboards.entries.published import PUBLISHED, Published
-from leaderboards.entries.reviews import Rerun
+from leaderboards.entries.reviews import Conformance, Rerun
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ class Submission:
     """Told the title of each cell and job before it is computed again."""
     reviewer: str | None = None
     """The name under which a review is to be written."""
+    read: str | None = None
+    """The reviewer's sentence about the code of the entry's plugin."""
 
     @cached_property
     def plan(self) -> Expected:
@@ -60,6 +62,14 @@ class Submission:
             own = cell.identity
             self.on_rerun(f"computing again: {own.attack} / {own.defense}, {own.weights} weights")
         return rerun(self.plan, chosen, self.entry, self.registry, self.on_rerun)
+
+    @cached_property
+    def conformance(self) -> tuple[Conformance, ...]:
+        """The conformance suite over every method of the entry's plugin; nothing on boards of rules 1.
+
+        Built-in defenses are held to it by the tests of this package.
+        """
+        return () if self.board.board.rules.rules == 1 else held(self.entry, self.registry, self.on_rerun)
 
     @property
     def figure_count(self) -> int:

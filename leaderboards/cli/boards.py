@@ -96,6 +96,10 @@ def check_entries(
     review: Annotated[
         str | None, typer.Option(metavar="WHO", help="Write what was checked beside the published entry, as WHO.")
     ] = None,
+    read: Annotated[
+        str | None,
+        typer.Option(metavar="SENTENCE", help="What the plugin's code does, from WHO who has read it; with --rerun."),
+    ] = None,
 ) -> None:
     """Check entries: files, hashes, cells, images, seeds, and every metric from the reconstructions.
 
@@ -109,7 +113,11 @@ def check_entries(
     registry.descriptions("defense")  # A file that cannot be used is no fault of an entry.
     if review is not None and not 0 < len(review.strip()) <= 200:
         raise ConfigurationError(f"--review {review[:40]!r} is no name: give 1 to 200 characters")
+    if read is not None and not (review and rerun and len(entries) == 1 and 0 < len(read.strip()) <= 200):
+        raise ConfigurationError(
+            "--read is one sentence, of up to 200 characters, about one entry: give --review and --rerun with it"
+        )
     if published is not None and not published.is_dir():
         raise ConfigurationError(f"--published {published} is no folder; give the one that holds the boards' folders")
-    outcomes = [check_one(entry, published, registry, rerun, base, review, typer.echo) for entry in entries]
+    outcomes = [check_one(entry, published, registry, rerun, base, review, typer.echo, read=read) for entry in entries]
     raise typer.Exit(0 if all(outcomes) else 1)

@@ -130,15 +130,12 @@ def print_ranks(
 
     from bench.store.store import Store
     from leaderboards.entries.board import rule_of_run
-    from leaderboards.ranking.verdicts import RankingRule
     from leaderboards.tables.standings import render_standings
 
     given = {"required": tuple(required) if required else None, "margin": margin}
     given |= {"minimum_images": minimum_images, "rules": rules}
     try:
-        rule = replace(
-            rule_of_run(run) or RankingRule(), **{key: value for key, value in given.items() if value is not None}
-        )
+        rule = replace(rule_of_run(run), **{key: value for key, value in given.items() if value is not None})
     except ValueError as error:
         raise ConfigurationError(str(error)) from error
     store = Store.existing(run)

@@ -6,7 +6,7 @@ import hashlib
 import os
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,9 @@ from pydantic import ValidationError
 
 from bench.errors import ConfigurationError, suggest
 from bench.grid.reading import GridSource, GridText, list_mistakes, presets
-from bench.grid.sections import BoardRules, as_list
+from bench.grid.sections import BoardRules, CodeReading, as_list
+from bench.registry.registry import Registry
+from leaderboards.evidence.code_reviews import CodeReviews, Reading
 from leaderboards.ranking.verdicts import RankingRule
 
 PREFIX = "board:"
@@ -110,15 +112,27 @@ def load_board(name: str) -> Board:
     return Board(name, known[name], _rules(name, table["board"]), grid)
 
 
-def rule_of_run(folder: Path) -> RankingRule | None:
-    """The ranking rule of the board whose run is in this folder; None where the run is of no board."""
+def built_in_defenses() -> frozenset[str]:
+    """The names of the defenses whose code is this package's own."""
+    return frozenset(own.name for own in Registry().descriptions("defense") if own.origin == "built-in")
+
+
+def rule_of_run(folder: Path) -> RankingRule:
+    """The ranking rule of a run, by its board where it is of one, and the statements of its grid file about plugins."""
     try:
         table = tomllib.loads((folder / "run.toml").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return None
+        table = {}
+    try:
+        stated = [CodeReading.model_validate(own) for own in table.get("reviews", ())]
+    except ValidationError as error:
+        raise ConfigurationError(list_mistakes(error, CodeReading, f"{folder / 'run.toml'}, reviews")) from error
+    readings = {own.defense: Reading(own.read_by, own.read) for own in stated}
+    reviews = CodeReviews(built_in_defenses(), {} if "board" in table else readings)
     if "board" not in table:
-        return None
-    return Board(folder.name, "", _rules(str(folder), table["board"]), _without_rules(table)).rule
+        return RankingRule(reviews=reviews)
+    rule = Board(folder.name, "", _rules(str(folder), table["board"]), _without_rules(table)).rule
+    return replace(rule, reviews=reviews)
 
 
 def _without_rules(table: dict[str, Any]) -> dict[str, Any]:

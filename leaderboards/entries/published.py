@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from leaderboards.entries.board import Board, load_board
+from leaderboards.entries.board import Board, built_in_defenses, load_board
 from leaderboards.entries.entry import Entry, image_rows, job_rows, read_entry
 from leaderboards.entries.reviews import Review, read_review
+from leaderboards.evidence.code_reviews import CodeReviews
+from leaderboards.ranking.verdicts import RankingRule
 from leaderboards.untrusted.refusals import Refused, shown
 
 if TYPE_CHECKING:
@@ -31,6 +34,12 @@ class Published:
     def state(self, entry: str) -> str:
         """`self-reported`, `artefact-checked` or `re-run`."""
         return self.reviews[entry].state if entry in self.reviews else "self-reported"
+
+    @cached_property
+    def rule(self) -> RankingRule:
+        """The rule that its rankings follow, with what the reviews say of the code of its entries."""
+        found = {label: r.of_code for e in self.entries if (r := self.reviews.get(e.name)) for label in e.defenses}
+        return replace(self.board.rule, reviews=CodeReviews(built_in_defenses(), entries=found))
 
     @property
     def ranked(self) -> tuple[Entry, ...]:

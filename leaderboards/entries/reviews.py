@@ -10,7 +10,8 @@ from pydantic import Field, ValidationError
 
 from bench.store.whole_files import publish
 from leaderboards.entries.entry import Entry
-from leaderboards.entries.schema import CellId, Digest, Finite, NotNegative, Strict, Text, Word
+from leaderboards.entries.schema import CellId, Digest, Few, Finite, NotNegative, Strict, Text, Word
+from leaderboards.evidence.code_reviews import CodeReview, Reading
 from leaderboards.untrusted.folder import Refused
 
 EntryState = Literal["self-reported", "artefact-checked", "re-run"]
@@ -26,14 +27,38 @@ class Rerun(Strict):
     tolerance: NotNegative
 
 
+class Conformance(Strict):
+    """The rules of the conformance suite that a plugin's method kept and broke when its entry was run again."""
+
+    method: Text
+    """The method with its parameters."""
+    passed: Annotated[list[Word], Few]
+    failed: Annotated[list[Word], Few]
+
+
 class Review(Strict):
-    """`<entry>.review.json`: holds for the entry whose manifest has this SHA-256, and for no other."""
+    """`<entry>.review.json`: holds for the entry whose manifest has this SHA-256, and for no other.
+
+    What joined after the first boards is left out at its default.
+    """
 
     entry_sha256: Digest
     state: EntryState
     checked_by: Word
     commit: Word | None
     reruns: Annotated[list[Rerun], Field(max_length=100_000)]
+    read_by: Word | None = None
+    """Whoever has read the code of the entry's plugin."""
+    read: Word | None = None
+    """One sentence of theirs: what that code does."""
+    conformance: Annotated[tuple[Conformance, ...], Few] = ()
+
+    @property
+    def of_code(self) -> CodeReview:
+        """The findings about the code of the entry's plugin."""
+        reading = Reading(self.read_by, self.read) if self.read_by and self.read else None
+        held = bool(self.conformance) and not any(own.failed for own in self.conformance)
+        return CodeReview(reading, held)
 
 
 def read_review(folder: Path, entry: Entry) -> Review | None:
@@ -51,7 +76,7 @@ def read_review(folder: Path, entry: Entry) -> Review | None:
 def write_review(folder: Path, name: str, review: Review) -> Path:
     """Publish the review of an entry; returns its file."""
     path = review_path(folder, name)
-    publish(path, (json.dumps(review.model_dump(), indent=1) + "\n").encode())
+    publish(path, (json.dumps(review.model_dump(exclude_defaults=True), indent=1) + "\n").encode())
     return path
 
 

@@ -104,7 +104,8 @@ def ranking_at_budgets(
         }
         lost = {label: _cost(whole, label, costs, rule) for label in leaks}
         broken = {e.row["defense"] for e in whole.defenses if costs.broken(e.row)}
-        barred = {e.row["defense"] for e in whole.defenses if rules.verdicts(whole, e, rule) & rules.unranked}
+        judged = {e.row["defense"]: rules.verdicts(whole, e, rule, costs.of(e.row)) for e in whole.defenses}
+        barred = {label for label, verdicts in judged.items() if verdicts & rules.unranked}
         # The numbers of images and seeds have been judged for all of them.
         alike = replace(rule, minimum_images=1, minimum_seeds=1)
         known: dict[tuple[str, ...], dict[str, Standing]] = {}
@@ -114,7 +115,7 @@ def ranking_at_budgets(
             ]
             names = ("none", *(own.defense for _, own in chosen if isinstance(own, FamilyStrength)))
             if names not in known:
-                ranked = ranking([scored.among(names)], alike, RunCosts())
+                ranked = ranking([scored.among(names)], alike, costs)
                 known[names] = {standing.defense: standing for standing in ranked}
             for title, own in chosen:
                 if isinstance(own, Absence):

@@ -11,6 +11,7 @@ from leaderboards.evidence.attempt import Attempt
 from leaderboards.evidence.evidence import Evidence
 from leaderboards.evidence.question import Question
 from leaderboards.ranking.audit import able, inconsistent, is_audited, strongest_gain, surrogate_beaten
+from leaderboards.ranking.costs import Price
 from leaderboards.ranking.rule_set import Leakage, RuleSet
 from leaderboards.ranking.verdicts import RankingRule, Verdict, lacking, of_images, required_variants, sound
 from leaderboards.statistics.intervals import UNKNOWN, Summary, summarise_units
@@ -30,7 +31,14 @@ class ByMean(RuleSet):
     """
 
     unranked = frozenset(
-        {Verdict.INCOMPLETE, Verdict.BROKEN_CERTIFICATE, Verdict.UNAUDITED, Verdict.BLIND, Verdict.INCONSISTENT}
+        {
+            Verdict.INCOMPLETE,
+            Verdict.BROKEN_CERTIFICATE,
+            Verdict.UNREAD,
+            Verdict.UNAUDITED,
+            Verdict.BLIND,
+            Verdict.INCONSISTENT,
+        }
     )
 
     def leakage(self, finished: Evidence) -> Leakage:
@@ -63,17 +71,21 @@ class ByMean(RuleSet):
             found.append(f"{seeds} seed{'s' * (seeds != 1)} of weights, {rule.minimum_seeds} are needed")
         return found
 
-    def verdicts(self, question: Question, evidence: Evidence, rule: RankingRule) -> frozenset[Verdict]:
+    def verdicts(self, question: Question, evidence: Evidence, rule: RankingRule, price: Price) -> frozenset[Verdict]:
         finished = sound(question, evidence)
         gain = strongest_gain(finished.of_images, finished.groups)
         defended = evidence.row["defense_name"] != "none"
         level = rule.alpha / len(question.defenses)
         # Where no attack has public images that is said of the question, and not of every defense again.
         asked = defended and any(own.knows_public for own in _tried(question))
+        row, reviews = evidence.row, rule.reviews
         limits = {
-            Verdict.UNAUDITED: asked and not is_audited(question, evidence, BLIND, rule.alpha),
+            # A proof speaks for itself, and certificates put it to a test.
+            Verdict.UNREAD: np.isnan(price.epsilon) and reviews.is_unread(row),
+            Verdict.UNAUDITED: (asked and not is_audited(question, evidence, BLIND, rule.alpha))
+            or reviews.is_unheld(row),
             Verdict.BLIND: gain is not None and gain.is_below(BLIND, rule.alpha),
-            Verdict.INCONSISTENT: defended and inconsistent(question, finished, level),
+            Verdict.INCONSISTENT: (defended and inconsistent(question, finished, level)) or reviews.is_outdone(row),
             Verdict.SURROGATE_BEATEN: defended and surrogate_beaten(finished, level),
         }
         return frozenset(verdict for verdict, holds in limits.items() if holds)

@@ -9,6 +9,7 @@ import numpy as np
 from leaderboards.evidence.evidence import Evidence
 from leaderboards.evidence.question import Question
 from leaderboards.evidence.record import HEADLINE, Variant
+from leaderboards.ranking.costs import Price
 from leaderboards.ranking.rule_set import Leakage, RuleSet
 from leaderboards.ranking.verdicts import RankingRule, Verdict, lacking, of_images, required_variants, sound
 from leaderboards.statistics.comparison import significantly_lower
@@ -43,7 +44,7 @@ class PerImage(RuleSet):
         found = [_invalid(undefended, own, rule) for own in asked if not lacking(question, undefended, own)]
         return [message for message in found if message]
 
-    def verdicts(self, question: Question, evidence: Evidence, rule: RankingRule) -> frozenset[Verdict]:
+    def verdicts(self, question: Question, evidence: Evidence, rule: RankingRule, price: Price) -> frozenset[Verdict]:
         is_audited = evidence.row["defense_name"] == "none" or _audited(question, evidence, rule)
         return frozenset() if is_audited else frozenset({Verdict.UNAUDITED})
 

@@ -117,7 +117,9 @@ def _standing(question: Question, evidence: Evidence, rule: RankingRule, unranke
         rank=None,
         unranked=unranked,
         incomplete=absent,
-        verdicts=frozenset(rules.verdicts(question, evidence, rule) | {own for own, holds in limits.items() if holds}),
+        verdicts=frozenset(
+            rules.verdicts(question, evidence, rule, price) | {own for own, holds in limits.items() if holds}
+        ),
         incomparable=None,
         strongest=leakage.strongest,
         finished={HEADLINE: leakage.gain, "identified": identified or UNKNOWN},

@@ -11,6 +11,7 @@ import numpy as np
 from leaderboards.evidence.evidence import Evidence
 from leaderboards.evidence.question import Question
 from leaderboards.evidence.record import Variant
+from leaderboards.ranking.costs import Price
 from leaderboards.ranking.verdicts import RankingRule, Verdict
 from leaderboards.statistics.intervals import UNKNOWN, Summary
 
@@ -56,5 +57,5 @@ class RuleSet(ABC):
         """The reasons of these rules, beside missing results, for which nobody is ranked on a question."""
 
     @abstractmethod
-    def verdicts(self, question: Question, evidence: Evidence, rule: RankingRule) -> frozenset[Verdict]:
+    def verdicts(self, question: Question, evidence: Evidence, rule: RankingRule, price: Price) -> frozenset[Verdict]:
         """The verdicts of these rules on a defense, beside those that all rules share."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
 from bench.columns import column_names
 from leaderboards.evidence.attempt import Attempt
+from leaderboards.evidence.code_reviews import CodeReviews
 from leaderboards.evidence.evidence import Evidence
 from leaderboards.evidence.question import Question
 from leaderboards.evidence.record import Variant
@@ -21,6 +22,8 @@ class Verdict(Enum):
 
     INCOMPLETE = auto()
     """Something that the rules ask for has no result."""
+    UNREAD = auto()
+    """A plugin without a proof whose code nobody says to have read: its attacks may have been shown something else."""
     UNAUDITED = auto()
     """No attack that simulates the defense, and works undefended, has finished; by rules 2: none that learns from what
     the defense itself releases of public images."""
@@ -60,6 +63,8 @@ class RankingRule:
     """The rules of floors, verdicts and ranks: a board is judged by those of its time."""
     notice: str = ""
     """A sentence or two for whoever reads the ranks; "" where there is nothing to say."""
+    reviews: CodeReviews = field(default_factory=CodeReviews)
+    """The findings of reviewers about the defenses' code, which rules 1 do not ask for."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.margin < 1:

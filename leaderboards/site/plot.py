@@ -158,7 +158,7 @@ def plot(results: Results, asked: Asked, ranked: set[str]) -> Plot | None:
 
 def _points(results: Results, asked: Asked) -> dict[str, Point]:
     """Defense -> point, each judged beside those that may speak about it."""
-    rule, found = results.published.board.rule, {}
+    rule, found = results.published.rule, {}
     every = points_of(results.questions[asked], results.costs, rule)
     again = results.ranked_questions.get(asked)
     ranked = points_of(again, results.ranked_costs, rule) if again else {}

@@ -78,7 +78,7 @@ def faced_of(row: Mapping[str, Any]) -> Faced:
 def results(published: Published) -> Results:
     """Rank what was run again, and summarise everything."""
     _check_names(published)
-    rule, all_of_them = published.board.rule, published.ranked == published.entries
+    rule, all_of_them = published.rule, published.ranked == published.entries
     images, jobs = published.frames()
     # Text as plain objects: cutting tens of thousands of rows into cells is twice as fast.
     texts = [name for name, kind in images.dtypes.items() if isinstance(kind, pd.StringDtype)]

@@ -102,6 +102,7 @@ STATES = {
 }
 EXPLAINED = {
     Verdict.INCOMPLETE: "something that the board asks for has no result",
+    Verdict.UNREAD: "a plugin without a proof, and nobody says to have read its code",
     Verdict.UNAUDITED: "no attack that simulates the defense or learns from it, and works, has finished",
     Verdict.BLIND: "the strongest attack stays below its own floor: the gain is unknown, not 0",
     Verdict.INCONSISTENT: "attacks fare better on held-out clients of the defense than on the attacked ones",

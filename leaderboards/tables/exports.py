@@ -19,6 +19,7 @@ from leaderboards.statistics.summary import Row, records
 
 VERDICTS = {
     Verdict.INCOMPLETE: "incomplete",
+    Verdict.UNREAD: "unread",
     Verdict.UNAUDITED: "unaudited",
     Verdict.BLIND: "blind",
     Verdict.INCONSISTENT: "inconsistent",

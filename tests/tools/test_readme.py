@@ -25,7 +25,7 @@ def board():
 @cache
 def standings():
     frame, jobs = board().frames(ranked=True)
-    return ranking(questions(frame), board().board.rule, costs_of(jobs))
+    return ranking(questions(frame), board().rule, costs_of(jobs))
 
 
 def test_the_readme_shows_the_board_as_it_is_published():
@@ -58,7 +58,7 @@ def test_the_published_accuracies_are_those_of_the_published_trainings():
 
 def test_no_budget_ranks_an_update_of_zeros():
     frame, jobs = board().frames(ranked=True)
-    for own in ranking_at_budgets(questions(frame), board().board.rule, costs_of(jobs)):
+    for own in ranking_at_budgets(questions(frame), board().rule, costs_of(jobs)):
         assert own.family != "zeros" or own.standing is None
 
 

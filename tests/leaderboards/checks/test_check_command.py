@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import random
 import shutil
@@ -111,6 +112,21 @@ def test_an_entry_that_is_run_again_is_reviewed_and_then_ranked(tiny, tmp_path):
     assert [entry.name for entry in board.ranked] == ["signs"]
     held, text = told(here / PICTURES / "signs", here, reviewer="tester")
     assert "keeps the review of its re-run" in text
+
+
+def test_a_review_of_a_board_of_rules_1_is_written_as_it_always_was(tiny, tmp_path):
+    here = tmp_path / "published"
+    shutil.copytree(tiny, here)
+    held, text = told(here / PICTURES / "noise", here, reviewer="tester")
+    assert held, text
+    written = json.loads(review_path(here / PICTURES, "noise").read_text())
+    assert list(written) == ["entry_sha256", "state", "checked_by", "commit", "reruns"]
+
+
+def test_a_reader_s_sentence_goes_with_a_review_and_a_re_run(command, tiny):
+    code, _, err = command("--published", tiny, tiny / PICTURES / "signs", "--read", "It sends signs.")
+    assert code == 2
+    assert "give --review and --rerun with it" in err
 
 
 def test_a_plugin_is_executed_once_by_a_check_with_a_re_run(tiny, monkeypatch):

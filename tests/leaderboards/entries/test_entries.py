@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from shutil import copytree
 
 import numpy as np
@@ -15,7 +16,8 @@ from tiny_board import NOISE, PICTURES, PLUGIN, PUBLIC, RUNS, TRAININGS
 import leakboard
 from bench.engines.run import prepare
 from bench.errors import ConfigurationError
-from bench.grid.config import load_config
+from bench.grid.config import from_toml, load_config, to_toml
+from bench.grid.reading import GridText
 from bench.registry.registry import Registry
 from bench.store.store import Store
 from leaderboards.entries.board import BOARDS, grid_source, load_board, rule_of_run
@@ -23,10 +25,12 @@ from leaderboards.entries.entry import _place
 from leaderboards.entries.packing import Author, write_entry
 from leaderboards.entries.published import published
 from leaderboards.entries.reviews import Review, write_review
+from leaderboards.evidence.code_reviews import CodeReviews, Reading
 from leaderboards.evidence.question import questions
 from leaderboards.figures.gallery import StoredImages
 from leaderboards.ranking.costs import costs_of
 from leaderboards.ranking.ranking import ranking
+from leaderboards.ranking.verdicts import RankingRule
 from leaderboards.tables.exports import standings_frame
 
 
@@ -192,8 +196,30 @@ def test_entries_hold_what_answers_to_held_out_clients_score_against_their_own_i
 
 
 def test_a_run_of_a_board_is_ranked_by_its_rule(tiny):
-    assert rule_of_run(tiny.parent / PICTURES) == load_board(PICTURES).rule
-    assert rule_of_run(tiny) is None
+    found = rule_of_run(tiny.parent / PICTURES)
+    assert replace(found, reviews=CodeReviews()) == load_board(PICTURES).rule
+    assert replace(rule_of_run(tiny), reviews=CodeReviews()) == RankingRule()
+
+
+def test_a_run_knows_who_has_read_a_plugin_from_its_grid_file(tmp_path):
+    (tmp_path / "run.toml").write_text('[[reviews]]\ndefense = "mine"\nread_by = "Ada"\nread = "It sends signs."\n')
+    reviews = rule_of_run(tmp_path).reviews
+    assert reviews.readings == {"mine": Reading("Ada", "It sends signs.")}
+    assert [reviews.is_unread({"defense_name": name}) for name in ("mine", "dp_sgd | mine", "other", "dp_sgd")] == [
+        False, False, True, False,
+    ]  # fmt: skip
+    (tmp_path / "run.toml").write_text('[[reviews]]\ndefense = "mine"\nread = "It sends signs."\n')
+    with pytest.raises(ConfigurationError, match="read_by is missing"):
+        rule_of_run(tmp_path)
+
+
+def test_the_statements_about_plugins_that_a_grid_file_makes_are_kept_with_its_run():
+    plain = load_config("quick")
+    stated = '\n[[reviews]]\ndefense = "mine"\nread_by = "Ada"\nread = "It sends signs."\n'
+    found = load_config(GridText("quick", to_toml(plain) + stated, "a grid"))
+    assert "reviews" not in plain.resolved()
+    assert from_toml(to_toml(found)) == found
+    assert [own.read_by for own in found.reviews] == ["Ada"]
 
 
 def test_a_broken_proof_of_one_entry_says_nothing_of_another_s(tiny):

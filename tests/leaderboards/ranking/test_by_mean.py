@@ -14,8 +14,10 @@ import pandas as pd
 import pytest
 
 from attacks.threat import ThreatModel
+from leaderboards.evidence.code_reviews import CodeReview, CodeReviews, Reading
 from leaderboards.evidence.question import questions
 from leaderboards.ranking.budgets import Absence, ranking_at_budgets
+from leaderboards.ranking.by_mean import ByMean
 from leaderboards.ranking.costs import RunCosts, costs_of
 from leaderboards.ranking.ranking import ranking
 from leaderboards.ranking.standing import Standing
@@ -129,6 +131,53 @@ def test_a_rank_above_another_needs_the_same_sign_in_every_seed() -> None:
 def test_fewer_seeds_than_three_are_not_ranked() -> None:
     frame = board({"p": audited(0.1)})
     assert reason(pd.DataFrame(frame[frame["seed"] < 2])) == "2 seeds of weights, 3 are needed"
+
+
+def test_a_plugin_that_nobody_has_read_and_that_proves_nothing_has_no_rank() -> None:
+    frame = board({"p": audited(0.1), "q": audited(0.2)})
+    ours = CodeReviews(frozenset({"none", "q"}))
+    found = standings(frame, replace(RULE, reviews=ours))
+    assert found["p"].verdicts == {Verdict.UNREAD}
+    assert found["p"].rank is None
+    assert found["q"].rank is not None
+    read = replace(ours, readings={"p": Reading("Ada", "It sends signs.")})
+    assert standings(frame, replace(RULE, reviews=read))["p"].rank is not None
+    assert "unread" in render_standings(frame, rule=replace(RULE, reviews=ours))
+
+
+def test_a_proof_stands_in_for_a_reader_and_a_broken_one_does_not() -> None:
+    frame = board({"p": audited(0.1)})
+    rule = replace(RULE, reviews=CodeReviews(frozenset({"none"})))
+    row = questions(frame)[0].defenses[1].row
+
+    def verdicts(epsilon: float) -> frozenset[Verdict]:
+        (question,), price = questions(frame), replace(RunCosts().of(questions(frame)[0].row | row), epsilon=epsilon)
+        return ByMean().verdicts(question, question.defenses[1], rule, price)
+
+    assert verdicts(8.0) == frozenset()
+    assert verdicts(np.nan) == {Verdict.UNREAD}
+
+
+def test_a_board_s_plugin_is_audited_only_after_the_conformance_suite_has_passed() -> None:
+    frame, read = board({"p": audited(0.1)}), Reading("Ada", "It sends signs.")
+    for review, verdicts in (
+        (CodeReview(read, conforms=True), set()),
+        (CodeReview(read), {Verdict.UNAUDITED}),
+        (CodeReview(conforms=True), {Verdict.UNREAD}),
+        (CodeReview(read, conforms=True, outdone=True), {Verdict.INCONSISTENT}),
+    ):
+        rule = replace(RULE, reviews=CodeReviews(frozenset({"none"}), entries={"p": review}))
+        found = standings(frame, rule)
+        assert found["p"].verdicts == verdicts
+        assert (found["p"].rank is None) == bool(verdicts)
+        assert found["none"].rank is not None
+
+
+def test_rules_1_ask_nothing_about_code() -> None:
+    frame = board({"p": audited(0.1)})
+    rule = RankingRule(rules=1, minimum_images=1, required=("black_box_decoder",))
+    asked = replace(rule, reviews=CodeReviews(frozenset({"none"}), entries={}))
+    assert standings(frame, asked)["p"].verdicts == standings(frame, rule)["p"].verdicts
 
 
 def test_a_run_without_public_images_says_so_once() -> None:

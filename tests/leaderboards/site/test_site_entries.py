@@ -23,7 +23,7 @@ from leaderboards.entries.reviews import Review, write_review
 from leaderboards.evidence.question import questions
 from leaderboards.site.board_page import board_view
 from leaderboards.site.build import command_of, write, write_site
-from leaderboards.site.defense_page import curves
+from leaderboards.site.defense_page import curves, pages_of
 from leaderboards.site.lines import gain_figure
 from leaderboards.site.results import results
 from leaderboards.site.text import significant_text
@@ -110,6 +110,18 @@ def test_no_figure_on_a_drawing_is_minus_nothing(made):
     make_entry(made / "made-up", "zzz", [("zeros", "zeros", [{}], 0.9005)])
     _, view = view_of(made)
     assert any("zeros: 0.0 points of accuracy lost" in mark.words for mark in view.plot.marks)
+
+
+def test_the_page_of_a_defense_says_who_has_read_its_code_and_which_rules_it_breaks(made):
+    folder = made / "made-up"
+    digest = {"entry_sha256": read_entry(folder / "mine").digest, "state": "re-run", "checked_by": "me"}
+    suite = [{"method": "zeros(part=0.5)", "passed": ["surrogate"], "failed": ["draws"]}]
+    code = {"read_by": "Ada", "read": "It sends <nothing>.", "conformance": suite}
+    write_review(folder, "mine", Review.model_validate(digest | {"commit": None, "reruns": []} | code))
+    write_site(made.parent / "site", made)
+    page = (made.parent / "site" / "made-up" / pages_of(results(published("made-up", made)))[MINE[0][0]]).read_text()
+    assert "<dt>Read by</dt><dd>Ada: It sends &lt;nothing&gt;.</dd>" in page
+    assert "breaks draws" in page
 
 
 def test_seeds_have_pages_that_are_linked_and_the_gallery_says_which_it_shows(tmp_path):
