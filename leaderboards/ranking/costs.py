@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from math import ceil
 
 import numpy as np
 import pandas as pd
 
 from bench.price.certificates import is_broken
-from leaderboards.ranking.accuracy import LostAccuracy, Trained, Training, trainings, unknown_price
+from defenses.accounting import gaussian_epsilon
+from leaderboards.ranking.accuracy import Estimate, LostAccuracy, Trained, Training, trainings, unknown_price
 from leaderboards.statistics.summary import Row, records
 
 Certified = tuple[str, str, str, str]
@@ -65,6 +67,8 @@ def _certificate(rows: list[Row], levels: int) -> CertificateResult:
 
 
 BROKEN = "broken certificate"
+CLOSED_FORM = "closed form"
+"""The accountant of a proof that is of Gaussian noise at sampling rate 1 and of nothing else."""
 PROVEN = ("epsilon", "epsilon_rdp", "epsilon_prv", "epsilon_central")
 PLAIN = (
     *PROVEN, "delta", "guarantee_steps", "noise_multiplier", "test_images", "rounds", "clients", "population",
@@ -99,11 +103,18 @@ class Price:
     """The reason for which there is no accuracy lost at equal images."""
     accuracy_of_chance: float
     epsilon: float
-    """Against the server that is attacked; NaN where nothing is proven, or `doubt` is cast on the proof."""
+    """Of the whole training, against the server that is attacked; NaN where nothing is proven, or `doubt` is cast on
+    the proof."""
     epsilon_rdp: float
     epsilon_prv: float
     epsilon_central: float
     """Against whoever sees the mean of a round's updates alone."""
+    attacked_releases: float
+    """Releases of a client that the attacks of the question see; NaN where nothing is proven."""
+    epsilon_of_attacked_releases: float
+    """Of so many releases, and not of the whole training."""
+    attacked_releases_reason: str | None
+    """The reason for which a proof of the whole training says nothing of so many releases alone."""
     delta: float
     guarantee_steps: float
     noise_multiplier: float
@@ -151,6 +162,29 @@ class Price:
         """True if training says that nothing is proven, which is no failure."""
         return self.no_epsilon is not None and self.doubt is None
 
+    def loss(self, equal_images: bool) -> Estimate:
+        """The accuracy lost after equally many images, or else after equally many rounds, in percentage points."""
+        rounds = Estimate(self.accuracy_lost, self.accuracy_lost_low, self.accuracy_lost_high, self.accuracy_seeds)
+        images = Estimate(
+            self.lost_at_equal_images,
+            self.lost_at_equal_images_low,
+            self.lost_at_equal_images_high,
+            self.accuracy_seeds,
+        )
+        return images if equal_images else rounds
+
+    def loss_reason(self, equal_images: bool) -> str | None:
+        """The reason for which there is no such loss."""
+        return self.equal_images_reason if equal_images else self.accuracy_lost_reason
+
+    def reached(self, equal_images: bool) -> float:
+        """The accuracy after equally many images, or else after equally many rounds."""
+        return self.accuracy_at_equal_images if equal_images else self.accuracy
+
+    def stated_epsilon(self, of_attacked_releases: bool) -> float:
+        """The epsilon of the releases that are attacked, or else of the whole training."""
+        return self.epsilon_of_attacked_releases if of_attacked_releases else self.epsilon
+
 
 PRICE_COLUMNS = tuple(own.name for own in fields(Price) if own.name not in ("was_trained", "doubt"))
 """The fields of a price that tables export, in order."""
@@ -176,6 +210,7 @@ class RunCosts:
         plain: Row = {name: facts.get(name, np.nan) for name in PLAIN}
         # An infinite epsilon proves nothing.
         doubt = BROKEN if self.broken(row) else self.untested(row)
+        attacked, epsilon, unproven = _of_releases(row.get("releases", 1), {} if doubt else facts)
         plain |= {name: np.nan for name in PROVEN if not np.isfinite(plain[name]) or doubt}
         return Price(
             **plain,
@@ -193,6 +228,9 @@ class RunCosts:
             lost_at_equal_images_low=images.lost.low,
             lost_at_equal_images_high=images.lost.high,
             equal_images_reason=images.lost_reason or None,
+            attacked_releases=attacked,
+            epsilon_of_attacked_releases=epsilon,
+            attacked_releases_reason=unproven or None,
             accuracy_of_chance=facts.get("chance", np.nan),
             training_seconds=facts.get("seconds", np.nan),
             certificate=certificate.bound if certificate else np.nan,
@@ -265,6 +303,23 @@ class RunCosts:
 
     def _training(self, row: Row) -> Training:
         return self.trained.get((row["dataset"], row["model"], row["defense"]), _UNKNOWN)
+
+
+def _of_releases(releases: int, facts: Row) -> tuple[float, float, str]:
+    """The releases that are attacked, the epsilon of so many, and the reason for which there is none.
+
+    Adaptively composed, the releases of one client are as many steps of one Gaussian mechanism each: the closed form of
+    the whole training holds of a part of it.
+    """
+    whole, participations = facts.get("epsilon", np.nan), facts.get("participations", np.nan)
+    if not np.isfinite(whole):
+        return np.nan, np.nan, ""
+    if releases == participations:
+        return releases, whole, ""
+    noise, steps, delta = (facts.get(name, np.nan) for name in ("noise_multiplier", "guarantee_steps", "delta"))
+    if facts.get("accountant") != CLOSED_FORM or not np.isfinite([noise, steps, delta, participations]).all():
+        return releases, np.nan, f"its proof, which is not of Gaussian noise alone, is of {participations:g} releases"
+    return releases, gaussian_epsilon(noise, ceil(steps * releases / participations), delta), ""
 
 
 def costs_of(jobs: pd.DataFrame | None) -> RunCosts:

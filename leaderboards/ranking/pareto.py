@@ -31,8 +31,8 @@ class Point:
     epsilon: float
     """NaN without a proof."""
     claims: bool
-    """True if the evidence speaks for the defense: it is whole, of at least three seeds, mostly not underpowered, and
-    no certificate is broken."""
+    """True if the evidence speaks for the defense: it is whole, of at least three seeds, mostly not underpowered, no
+    certificate is broken, and no verdict takes its rank."""
     broken: bool
     """True if the certificate is broken."""
 
@@ -52,10 +52,11 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
 def points_of(question: Question, costs: RunCosts, rule: RankingRule | None = None) -> dict[str, Point]:
     """Defense -> point, for those with an accuracy lost and a gain."""
     rule, found = rule or RankingRule(), {}
+    rules = rule_set_of(rule)
     for evidence in question.defenses:
         row = question.row | evidence.row
         finished = sound(question, evidence)
-        gain = rule_set_of(rule).leakage(finished).gain
+        gain = rules.leakage(finished).gain
         training = costs.trained.get((row["dataset"], row["model"], row["defense"]))
         price = None if training is None else training.price(rule.weighs_equal_images)
         if np.isnan(gain.mean) or price is None or price.lost_reason:
@@ -63,8 +64,10 @@ def points_of(question: Question, costs: RunCosts, rule: RankingRule | None = No
         broken = costs.broken(row)
         powered = float(finished.underpowered.mean()) <= rule.underpowered_share
         whole = not (missing(question, evidence, rule) or costs.untested(row)) and price.lost.n >= LEAST_SEEDS
-        epsilon = costs.of(row).epsilon
+        own = costs.of(row)
+        barred = rules.verdicts(question, evidence, rule, own) & rules.unranked
+        epsilon = own.stated_epsilon(rule.states_attacked_releases)
         found[row["defense"]] = Point(
-            row["defense"], price.lost, gain, epsilon, whole and powered and not broken, broken
+            row["defense"], price.lost, gain, epsilon, whole and powered and not (broken or barred), broken
         )
     return found

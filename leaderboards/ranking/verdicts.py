@@ -86,6 +86,11 @@ class RankingRule:
         """True if accuracies are compared after equally many images, and not after equally many rounds."""
         return self.rules > 1
 
+    @property
+    def states_attacked_releases(self) -> bool:
+        """True if epsilon is stated for as many releases as are attacked, and not for the whole training."""
+        return self.rules > 1
+
     def requires(self, attempt: Attempt) -> bool:
         return self.required is None or attempt.name in self.required or attempt.variant[0] in self.required
 

@@ -189,10 +189,10 @@ def part(
 
 
 def _strength(results: Results, asked: Asked, standing: Standing, line: LeaderboardLine) -> Strength:
-    price = standing.price
+    price, rule = standing.price, results.published.board.rule
     told = {"rank": why_no_rank(results, asked, standing), "incomplete": standing.incomplete}
     told |= {"accuracy": price.conflicts, "training": price.accuracy_reason}
-    told |= {"points lost": price.accuracy_lost_reason, "certificate": price.certificate_reason}
+    told |= {"points lost": price.loss_reason(rule.weighs_equal_images), "certificate": price.certificate_reason}
     # One reason is told once, as what it limits first.
     first = {why: what for what, why in reversed(told.items()) if why}
     limits = [f"{what}: {why}" for what, why in told.items() if why and first[why] == what]

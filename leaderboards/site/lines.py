@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from leaderboards.ranking.accuracy import LEAST_SEEDS
 from leaderboards.ranking.costs import Price
 from leaderboards.ranking.ranking import rule_set_of
 from leaderboards.ranking.standing import Rank, Standing
+from leaderboards.ranking.verdicts import RankingRule
 from leaderboards.site.results import Asked, Results
 from leaderboards.site.text import (
     DASH,
@@ -26,7 +27,15 @@ from leaderboards.site.text import (
 from leaderboards.statistics.intervals import Summary
 from leaderboards.statistics.summary import Row
 from leaderboards.tables.exports import verdict_words
-from leaderboards.tables.prices import bound_sign, epsilon_text, rank_text
+from leaderboards.tables.prices import (
+    WHOLE_TRAINING,
+    attacked_heading,
+    attacks_other_releases,
+    bound_sign,
+    epsilon_text,
+    rank_text,
+    sees_more_images,
+)
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,8 @@ class LeaderboardLine:
     gain: Figure
     bar: Bar | None
     figures: Mapping[str, Figure]
+    beside: Mapping[str, Figure]
+    """Words -> accuracies and epsilons that are not those that the board's rules compare, where they differ."""
 
 
 def lines(results: Results, asked: Asked, pages: Mapping[str, str]) -> list[LeaderboardLine]:
@@ -93,7 +104,7 @@ def gain_figure(standing: Standing) -> Figure:
 
 def _line(results: Results, asked: Asked, standing: Standing, pages: Mapping[str, str]) -> LeaderboardLine:
     defense = standing.defense
-    entry = results.owners[defense]
+    entry, rule = results.owners[defense], results.published.board.rule
     effort = {"seconds": significant(seconds_of_attacks(results, asked, defense))}
     return LeaderboardLine(
         defense=defense,
@@ -106,7 +117,8 @@ def _line(results: Results, asked: Asked, standing: Standing, pages: Mapping[str
         rank=_rank(standing.rank, why_no_rank(results, asked, standing)),
         gain=gain_figure(standing),
         bar=_bar(standing.gain),
-        figures=_strongest(results, asked, standing) | _price(standing.price) | _proof(standing) | effort,
+        figures=_strongest(results, asked, standing) | _price(standing.price, rule) | _proof(standing, rule) | effort,
+        beside=_not_compared(standing.price, rule),
     )
 
 
@@ -144,23 +156,48 @@ def strongest_cell(results: Results, asked: Asked, standing: Standing) -> Row | 
     return own if own is not None and own["status"] == "ok" else None
 
 
-def _price(price: Price) -> dict[str, Figure]:
-    accuracy, lost = number_figure(price.accuracy, ".1%"), number_figure(price.accuracy_lost, POINTS)
+def _price(price: Price, rule: RankingRule) -> dict[str, Figure]:
+    equal_images = rule.weighs_equal_images
+    accuracy, loss = number_figure(price.reached(equal_images), ".1%"), price.loss(equal_images)
+    lost = number_figure(loss.mean, POINTS)
     few = f"of {price.accuracy_seeds} seeds" if 0 < price.accuracy_seeds < LEAST_SEEDS else ""
     why = (price.accuracy_reason or "") if price.was_trained else ""
-    interval = span(price.accuracy_lost_low, price.accuracy_lost_high, POINTS)
+    interval = span(loss.low, loss.high, POINTS)
     return {
         "accuracy": Figure(accuracy.text, accuracy.sort, "chance" if price.at_chance is True else few, why),
-        "lost": Figure(lost.text, lost.sort, interval, why or price.accuracy_lost_reason or ""),
+        "lost": Figure(lost.text, lost.sort, interval, why or price.loss_reason(equal_images) or ""),
         "kib": number_figure(price.bytes_sent / 1024, ".1f" if price.bytes_sent < 102_400 else ",.0f"),
         "ms": significant(price.update_ms),
     }
 
 
-def _proof(standing: Standing) -> dict[str, Figure]:
+def _not_compared(price: Price, rule: RankingRule) -> dict[str, Figure]:
+    """Accuracy and epsilon as the board's rules do not compare them, where that makes a difference."""
+    found, images, releases = {}, not rule.weighs_equal_images, not rule.states_attacked_releases
+    if sees_more_images([price]):
+        loss, words = price.loss(images), "at equal images" if images else "at equal rounds"
+        why = price.loss_reason(images) or ""
+        found[f"accuracy {words}"] = replace(number_figure(price.reached(images), ".1%"), note=why)
+        found[f"points lost {words}"] = replace(
+            number_figure(loss.mean, POINTS), beside=span(loss.low, loss.high, POINTS), note=why
+        )
+    if attacks_other_releases([price]):
+        words = attacked_heading([price]) if releases else WHOLE_TRAINING
+        found[words] = _epsilon(price, releases)
+    return found
+
+
+def _epsilon(price: Price, of_attacked_releases: bool) -> Figure:
+    epsilon = price.stated_epsilon(of_attacked_releases)
+    if np.isnan(epsilon):
+        return Figure(DASH, "", "", (price.attacked_releases_reason or "") if of_attacked_releases else "")
+    return Figure(epsilon_text(epsilon), f"{epsilon:.9g}", f"delta {price.delta:g}")
+
+
+def _proof(standing: Standing, rule: RankingRule) -> dict[str, Figure]:
     price = standing.price
     if not np.isnan(price.epsilon):
-        epsilon = Figure(epsilon_text(price.epsilon), f"{price.epsilon:.9g}", f"delta {price.delta:g}")
+        epsilon = _epsilon(price, rule.states_attacked_releases)
     else:
         is_heuristic = price.is_heuristic and not standing.is_undefended
         epsilon = Figure("heuristic" if is_heuristic else DASH, "", "", price.no_epsilon or "")

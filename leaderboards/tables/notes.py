@@ -14,6 +14,7 @@ from leaderboards.ranking.accuracy import LEAST_SEEDS
 from leaderboards.ranking.budgets import Absence, Affordable
 from leaderboards.ranking.costs import Price
 from leaderboards.ranking.standing import Standing
+from leaderboards.ranking.verdicts import RankingRule
 from leaderboards.statistics.summary import Row, scored, status_text
 
 ABSENCES = {
@@ -124,11 +125,11 @@ def explanations(rows: list[Row]) -> list[str]:
     return notes
 
 
-def question_notes(standings: list[Standing], affordable: list[Affordable]) -> list[str]:
+def question_notes(standings: list[Standing], affordable: list[Affordable], rule: RankingRule) -> list[str]:
     """The notes of one question: its standings, and its families at accuracy budgets."""
     prices = [standing.price for standing in standings]
     trained = [price for price in prices if not price.accuracy_reason]
-    notes = [*_accuracy(trained), *_budgets(standings, affordable)] if trained else [_not_measured(prices)]
+    notes = [*_accuracy(trained, rule), *_budgets(standings, affordable)] if trained else [_not_measured(prices)]
     proven = [price for price in prices if not np.isnan(price.epsilon)]
     if proven:
         notes += _epsilon(proven)
@@ -152,7 +153,7 @@ def _not_measured(prices: list[Price]) -> str:
     return "What a defense costs in accuracy is not known: no training finished."
 
 
-def _accuracy(prices: list[Price]) -> list[str]:
+def _accuracy(prices: list[Price], rule: RankingRule) -> list[str]:
     """The notes about the measurement of accuracy."""
     values = lambda name: [getattr(price, name) for price in prices]  # noqa: E731
     optimizers = " or ".join(dict.fromkeys(price.optimizer for price in prices if price.optimizer))
@@ -164,7 +165,21 @@ def _accuracy(prices: list[Price]) -> list[str]:
         f"all with the defense{by}; mean and 95% Student-t interval over {_range(values('accuracy_seeds'))} seeds. It "
         "starts untrained, whatever weights were attacked.",
         "Accuracy lost: percentage points against the undefended client, seed by seed.",
+        *_equal_images(prices, rule),
         "KiB sent: mean of an update in float32, deflated; ms: the shortest time of making one.",
+    ]
+
+
+def _equal_images(prices: list[Price], rule: RankingRule) -> list[str]:
+    """The note about trainings whose rounds see other numbers of images than undefended ones."""
+    seen = [price.images_seen for price in prices if price.images_seen != 1 and not np.isnan(price.images_seen)]
+    if not seen:
+        return []
+    judged = "this is the loss that budgets weigh" if rule.weighs_equal_images else "budgets weigh it at equal rounds"
+    return [
+        f"At equal images: updates here have up to {max(seen):g} times the images of undefended ones, and learn more "
+        "in a round; this is the accuracy of the same training when it has seen as many images as undefended training "
+        f"sees in all ({judged}). Local epochs over the same images add none."
     ]
 
 
@@ -197,6 +212,13 @@ def _epsilon(prices: list[Price]) -> list[str]:
         "server knows who takes part, so that nothing is amplified by sampling (q = 1). An upper bound, as RDP's and "
         "PRV's are, and rounded up."
     ]
+    attacked, counted = values("attacked_releases"), values("participations")
+    if any(mine != its for mine, its in zip(attacked, counted, strict=True)):
+        times = f"{_range(attacked)} release{'s' * (_range(attacked) != '1')}"
+        notes.append(
+            f"Epsilon, {times} attacked: the leakage of this question is that of {times} of a client, and this epsilon "
+            f"is of as many; epsilon of the whole training counts {_range(counted)}."
+        )
     if not all(np.isnan(price.epsilon_central) for price in prices):
         notes.append(
             "Central, trusted aggregator: epsilon against another adversary, who sees only the mean of a round's "

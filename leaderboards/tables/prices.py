@@ -11,6 +11,7 @@ from leaderboards.ranking.accuracy import LEAST_SEEDS
 from leaderboards.ranking.budgets import Absence, Affordable
 from leaderboards.ranking.costs import Price
 from leaderboards.ranking.standing import Rank, Standing
+from leaderboards.ranking.verdicts import RankingRule
 from leaderboards.tables.formats import Table
 from leaderboards.tables.notes import marked
 from leaderboards.tables.scores import ABSENT, number
@@ -31,34 +32,77 @@ def is_priced(standings: list[Standing]) -> bool:
     return any(p.was_trained or p.certificate_reason or not np.isnan(p.certificate) for p in prices)
 
 
+def sees_more_images(prices: list[Price]) -> bool:
+    """True if anybody's training sees other numbers of images a round than undefended training."""
+    return any(price.images_seen != 1 and not np.isnan(price.images_seen) for price in prices)
+
+
+def attacks_other_releases(prices: list[Price]) -> bool:
+    """True if an epsilon of the whole training is of other numbers of releases than are attacked."""
+    return any(own.attacked_releases != own.participations and not np.isnan(own.attacked_releases) for own in prices)
+
+
 def overview(
-    standings: list[Standing], columns: Sequence[str], gains: dict[str, list[str]], reasons: dict[str, int]
+    standings: list[Standing],
+    columns: Sequence[str],
+    gains: dict[str, list[str]],
+    reasons: dict[str, int],
+    rule: RankingRule,
 ) -> Table:
-    """Leakage, accuracy, proofs and traffic of every defense; `gains` are the cells of the leakage's `columns`."""
-    lines = []
+    """Leakage, accuracy, proofs and traffic of every defense; `gains` are the cells of the leakage's `columns`.
+
+    Accuracy and epsilon are those that the rule compares.
+    """
+    lines, prices = [], [standing.price for standing in standings]
+    images, releases = rule.weighs_equal_images, rule.states_attacked_releases
     for standing in standings:
         price = standing.price
         certificate = ABSENT + marked(reasons, price.certificate_reason)
         if not np.isnan(price.certificate):
             broken = "BROKEN: " if price.certificate_broken else ""
             certificate = f"{broken}{price.certificate_measured:.3f} / {price.certificate:.3f}"
-        accuracy = ABSENT if np.isnan(price.accuracy) else f"{price.accuracy:.3f}"
-        costs = [accuracy, _lost(price, reasons), _epsilon(price, reasons), certificate]
+        accuracy = number(price.reached(images), ".3f")
+        costs = [accuracy, _lost(price, images, reasons), _epsilon(price, releases, reasons), certificate]
         costs += [_kibibytes(price), number(price.update_ms, ".3g")]
         lines.append([standing.defense, *gains[standing.defense], *costs])
-    costs = ["accuracy", "accuracy lost", "epsilon", "picked / proven", "KiB sent", "ms"]
+    equal = " at equal images" * (images and sees_more_images(prices))
+    epsilon = attacked_heading(prices) if releases and attacks_other_releases(prices) else "epsilon"
+    costs = [f"accuracy{equal}", f"accuracy lost{equal}", epsilon, "picked / proven", "KiB sent", "ms"]
     return Table("Privacy and its price", ["defense", *columns, *costs], lines)
 
 
 def what_it_costs(standings: list[Standing], reasons: dict[str, int]) -> Table:
-    """Accuracy itself, epsilon by another accountant and against another adversary, and how certificates fared."""
-    lines = []
+    """Accuracy itself, epsilon by another accountant and against another adversary, and how certificates fared.
+
+    Where these differ, accuracy at equal images stands beside that at equal rounds, and epsilon of the releases that
+    are attacked beside that of the whole training.
+    """
+    lines, prices = [], [standing.price for standing in standings]
+    more_images, other_releases = sees_more_images(prices), attacks_other_releases(prices)
     for standing in standings:
         price = standing.price
+        accuracies = [_accuracy(price, reasons)] + [_at_equal_images(price, reasons)] * more_images
+        stated = [_epsilon(price, True, reasons), _epsilon(price, False, reasons)] if other_releases else []
         others = [epsilon_text(own) for own in (price.epsilon_rdp, price.epsilon_prv, price.epsilon_central)]
-        lines.append([standing.defense, _accuracy(price, reasons), *others, _certificate(price, reasons)])
-    columns = ["accuracy", "epsilon by RDP", "by PRV", "central, trusted aggregator", "certificate"]
+        lines.append([standing.defense, *accuracies, *stated, *others, _certificate(price, reasons)])
+    columns = ["accuracy", *["at equal images"] * more_images]
+    columns += [attacked_heading(prices), WHOLE_TRAINING] if other_releases else []
+    columns += ["epsilon by RDP", "by PRV", "central, trusted aggregator", "certificate"]
     return Table("What it costs", ["defense", *columns], lines)
+
+
+WHOLE_TRAINING = "epsilon, whole training"
+
+
+def attacked_heading(prices: list[Price]) -> str:
+    """The heading of the epsilon of the releases that a question attacks."""
+    (releases,) = {price.attacked_releases for price in prices if not np.isnan(price.attacked_releases)}
+    return f"epsilon, {releases_text(releases)} attacked"
+
+
+def releases_text(releases: float) -> str:
+    """A number of releases in words."""
+    return f"{releases:.0f} release{'s' * (releases != 1)}"
 
 
 def at_budgets(affordable: list[Affordable], reasons: dict[str, int]) -> list[Table]:
@@ -115,10 +159,18 @@ def _place(own: Affordable, reasons: dict[str, int]) -> str:
     return rank if own.strength.value is None else f"{rank}: {own.strength.value:g}"
 
 
-def _lost(price: Price, reasons: dict[str, int]) -> str:
-    if price.accuracy_lost_reason:
-        return ABSENT + marked(reasons, _training(price, price.accuracy_lost_reason))
-    return f"{round(price.accuracy_lost, 1) + 0.0:.1f}{_span(price.accuracy_lost_low, price.accuracy_lost_high, 1)}"
+def _lost(price: Price, equal_images: bool, reasons: dict[str, int]) -> str:
+    if reason := price.loss_reason(equal_images):
+        return ABSENT + marked(reasons, _training(price, reason))
+    lost = price.loss(equal_images)
+    return f"{round(lost.mean, 1) + 0.0:.1f}{_span(lost.low, lost.high, 1)}"
+
+
+def _at_equal_images(price: Price, reasons: dict[str, int]) -> str:
+    if np.isnan(price.accuracy_at_equal_images):
+        return ABSENT + marked(reasons, _training(price, price.equal_images_reason or ""))
+    ends = price.accuracy_at_equal_images_low, price.accuracy_at_equal_images_high
+    return f"{price.accuracy_at_equal_images:.3f}{_span(*ends, 3)}"
 
 
 def _accuracy(price: Price, reasons: dict[str, int]) -> str:
@@ -134,10 +186,12 @@ def _training(price: Price, reason: str) -> str | None:
     return f"training: {reason}" if price.was_trained else None
 
 
-def _epsilon(price: Price, reasons: dict[str, int]) -> str:
-    if not np.isnan(price.epsilon):
-        return epsilon_text(price.epsilon)
-    return ABSENT + marked(reasons, f"no epsilon: {price.doubt}" if price.doubt else None)
+def _epsilon(price: Price, of_attacked_releases: bool, reasons: dict[str, int]) -> str:
+    epsilon = price.stated_epsilon(of_attacked_releases)
+    if not np.isnan(epsilon):
+        return epsilon_text(epsilon)
+    why = price.doubt or (price.attacked_releases_reason if of_attacked_releases else None)
+    return ABSENT + marked(reasons, f"no epsilon: {why}" if why else None)
 
 
 def _certificate(price: Price, reasons: dict[str, int]) -> str:

@@ -63,7 +63,7 @@ def _section(standings: list[Standing], affordable: list[Affordable], rule: Rank
     reasons: dict[str, int] = {}
     words = words_of(rule)
     gains = {standing.defense: words.cells(standing) for standing in standings}
-    tables = [overview(standings, words.columns, gains, reasons)] if priced else []
+    tables = [overview(standings, words.columns, gains, reasons, rule)] if priced else []
     tables.append(_ranks(standings, words, {} if priced else gains, reasons))
     more = ["defense", "not adapting", "adapting", "identified", "underpowered"]
     made_of = "What it is made of: SSIM gain of attacks that do not adapt and that do"
@@ -81,7 +81,7 @@ def _section(standings: list[Standing], affordable: list[Affordable], rule: Rank
         tables=tables,
         notes=[f"[{number}] {shorten(reason, 300, placeholder=' ...')}" for reason, number in reasons.items()]
         + _explanations(standings, rule)
-        + question_notes(standings, affordable),
+        + question_notes(standings, affordable, rule),
     )
 
 

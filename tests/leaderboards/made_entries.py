@@ -86,9 +86,11 @@ def make_entry(
     fails: bool = False,
     seeds: int = 1,
     picked: int | None = None,
+    images: int = 1,
 ) -> None:
     """One whole entry; where it `fails` its adapting attack has no result.
 
+    Trainings with several `images` an update reach 3 points less at equal images than at equal rounds.
     `picked` of 200 trials of a certificate that allows 23% name the private image; without it there is no certificate.
     """
     files: dict[str, bytes] = {}
@@ -97,7 +99,7 @@ def make_entry(
         for defense in defenses:
             for identity in (own for seed in range(seeds) for own in _identities(defense, weight, say, seed)):
                 _add_cell(files, identity, truth, defense[3] * (1 - 0.3 * number), fails, say)
-    jobs = [_job(defense, seed, say) for defense in defenses for seed in range(3)]
+    jobs = [_job(defense, seed, say, images) for defense in defenses for seed in range(3)]
     jobs += [] if picked is None else [_certificate(jobs[0], picked)]
     _add(files, "jobs.json", {"jobs": jobs})
     manifest = {
@@ -185,17 +187,18 @@ def _columns(ssim: np.ndarray, name: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _job(defense: Defense, seed: int, say: Callable[[str], str]) -> dict[str, Any]:
+def _job(defense: Defense, seed: int, say: Callable[[str], str], images: int) -> dict[str, Any]:
     label, name, parameters, share = defense
     is_none = name == "none"
     figures = {"accuracy": 0.5 + 0.4 * share + 0.01 * seed, "chance": 0.1, "bytes_sent": 2048.0, "update_ms": 1.5}
     figures |= {"least_accuracy": 0.5, "delta": 1e-5, "epsilon": None if is_none or share else 3.2, "seconds": 9.0}
     figures |= {"test_images": 100.0, "rounds": 10.0, "clients": 5.0, "population": 50.0, "participations": 1.0}
+    figures |= {} if images == 1 else {"accuracy_at_equal_images": figures["accuracy"] - 0.03}
     texts = {"no_epsilon": None if figures["epsilon"] else "heuristic: " + say("nothing"), "accountant": say("closed")}
     return {
         "kind": "training", "job": f"training-{zlib.crc32(f'{label} {seed}'.encode()):016x}", "dataset": say("made-up"),
         "model": say("lenet-zhu"), "weights": None, "defense": label if is_none else say(label),
-        "defense_name": name if is_none else say(name), "defense_parameters": parameters, "images_per_update": 1,
+        "defense_name": name if is_none else say(name), "defense_parameters": parameters, "images_per_update": images,
         "local_steps": 0, "seed": seed, "status": "ok", "reason": "", "texts": texts, "figures": figures,
     }  # fmt: skip
 

@@ -19,6 +19,7 @@ from leaderboards.evidence.question import questions
 from leaderboards.ranking.budgets import Absence, ranking_at_budgets
 from leaderboards.ranking.by_mean import ByMean
 from leaderboards.ranking.costs import RunCosts, costs_of
+from leaderboards.ranking.pareto import points_of
 from leaderboards.ranking.ranking import ranking
 from leaderboards.ranking.standing import Standing
 from leaderboards.ranking.verdicts import RankingRule, Verdict
@@ -249,6 +250,10 @@ def test_only_a_strength_that_holds_a_rank_stands_for_its_family(make: SimpleNam
     assert found["p"].strength.defense == "p(x=1)"
     assert found["p"].standing is not None
     assert found["p"].standing.rank is not None
+    points = points_of(questions(frame)[0], costs_of(jobs), RULE)
+    assert {name: own.claims for name, own in points.items()} == {
+        "none": True, "p(x=1)": True, "p(x=2)": False, "q": False,
+    }  # fmt: skip
 
 
 def test_a_defense_that_sees_more_images_costs_at_a_budget_what_it_loses_at_equal_images(make: SimpleNamespace) -> None:

@@ -11,7 +11,7 @@ import time
 from dataclasses import replace
 
 import pytest
-from made_entries import NONE, board_of, make_entry
+from made_entries import BOARD, NONE, board_of, make_entry
 from tiny_board import PUBLIC
 from typer.testing import CliRunner
 
@@ -30,6 +30,35 @@ from leaderboards.site.text import significant_text
 
 MINE = [(f"zeros(part={part})", "zeros", [{"part": part}], share) for part, share in ((0.5, 0.3), (1.0, 0.0))]
 THEIRS = [(f"zeros(part={part})", "zeros", [{"part": part}], 0.2) for part in (0.6, 0.8)]
+
+
+RULES_2 = BOARD.replace("[board]\n", "[board]\nrules = 2\n")
+
+
+@pytest.mark.parametrize("text", [BOARD, RULES_2], ids=["rules 1", "rules 2"])
+def test_a_defense_with_more_images_has_both_losses_on_its_page_and_the_one_of_the_rules_on_the_board(tmp_path, text):
+    with board_of(tmp_path / "boards", text):
+        for name, defenses, images in (("none", [NONE], 1), ("mine", MINE, 4)):
+            make_entry(tmp_path / "published" / "made-up", name, defenses, images=images)
+            run_again(tmp_path / "published" / "made-up", name)
+        _, view = view_of(tmp_path / "published")
+        write_site(tmp_path / "site", tmp_path / "published")
+    line = next(own for own in view.lines if own.defense == "zeros(part=0.5)")
+    words = "at equal images" if text == BOARD else "at equal rounds"
+    lost = 40 * (NONE[3] - 0.3)
+    assert float(line.figures["lost"].text) == pytest.approx(lost + 3 * (text == RULES_2), abs=0.05)
+    assert float(line.beside[f"points lost {words}"].text) == pytest.approx(lost + 3 * (text == BOARD), abs=0.05)
+    [page] = (tmp_path / "site" / "made-up" / "defenses").glob("zeros-*.html")
+    assert f"<dt>points lost {words}</dt>" in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("text", [BOARD, RULES_2])
+def test_a_defense_with_as_many_images_has_one_loss(tmp_path, text):
+    with board_of(tmp_path / "boards", text):
+        make_entry(tmp_path / "published" / "made-up", "none", [NONE])
+        run_again(tmp_path / "published" / "made-up", "none")
+        _, view = view_of(tmp_path / "published")
+    assert not any(line.beside for line in view.lines)
 
 
 def run_again(folder, name):

@@ -183,6 +183,86 @@ def test_the_first_table_joins_leakage_accuracy_proof_certificate_and_cost(frame
     assert costs["certificate |"] == "≤ 0.23 (measured 0.18 of 200 trials) |"
 
 
+LARGER = "larger_batch(examples=4)"
+
+
+@pytest.fixture
+def larger(frame: pd.DataFrame, jobs: Callable, make: SimpleNamespace) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The frame and jobs with a larger batch, which gains a point at equal rounds and loses two at equal images."""
+    own = make.training(LARGER, list(0.61 + SEEDS), images_per_update=4)
+    own = [row | {"accuracy_at_equal_images": row["accuracy"] - 0.03} for row in own]
+    zeros = frame[frame["defense"] == "zeros"]
+    shown = zeros.assign(defense=LARGER, defense_name="larger_batch", defense_parameters='[{"examples": 4}]')
+    return pd.concat([frame, shown], ignore_index=True), pd.concat([jobs(), make.frame(own)], ignore_index=True)
+
+
+TWO = RankingRule(rules=2, minimum_images=1)
+
+
+@pytest.mark.parametrize("rule", [ANY, TWO], ids=["rules 1", "rules 2"])
+def test_accuracy_at_equal_images_stands_beside_that_at_equal_rounds(
+    larger: tuple[pd.DataFrame, pd.DataFrame], rule: RankingRule
+) -> None:
+    text = standings.render_standings(larger[0], "markdown", rule, larger[1])
+    costs = shown(text, "What it costs")
+    assert costs[LARGER]["accuracy"].startswith("0.620 [")
+    assert costs[LARGER]["at equal images"].startswith("0.590 [")
+    assert costs[PRUNED[0]]["at equal images"] == costs[PRUNED[0]]["accuracy"]
+    assert "up to 4 times the images" in text
+    first = shown(text, "Privacy and its price")[LARGER]
+    compared = first["accuracy lost"] if rule is ANY else first["accuracy lost at equal images"]
+    assert compared == ("-1.0 [-1.0, -1.0]" if rule is ANY else "2.0 [2.0, 2.0]")
+    row = of(ranked(larger[0], rule, larger[1]), LARGER)
+    assert (row["accuracy_lost"], row["lost_at_equal_images"]) == pytest.approx((-1.0, 2.0))
+    assert row["images_seen"] == 4
+
+
+def test_an_accuracy_at_equal_images_that_was_never_measured_is_null_with_its_reason(
+    larger: tuple[pd.DataFrame, pd.DataFrame],
+) -> None:
+    jobs = larger[1].assign(accuracy_at_equal_images=np.nan)
+    row = of(ranked(larger[0], TWO, jobs), LARGER)
+    assert np.isnan([row["accuracy_at_equal_images"], row["lost_at_equal_images"]]).all()
+    assert row["equal_images_reason"] == "no accuracy at equal images was recorded of seed 0, 1, 2: train it again"
+    text = standings.render_standings(larger[0], "markdown", TWO, jobs)
+    assert f"training: {row['equal_images_reason']}" in text
+    assert "nan" not in text.lower()
+
+
+def test_a_table_where_all_see_as_many_images_has_no_column_of_equal_images(
+    frame: pd.DataFrame, jobs: Callable
+) -> None:
+    text = standings.render_standings(frame, "markdown", TWO, jobs())
+    assert "equal images" not in text
+
+
+@pytest.mark.parametrize(("releases", "epsilon"), [(1, 4.38), (2, 6.573), (7, 14.21)])
+def test_epsilon_is_stated_for_as_many_releases_as_are_attacked(
+    frame: pd.DataFrame, jobs: Callable, releases: int, epsilon: float
+) -> None:
+    """Noise of one clipping norm; the whole training takes seven releases of every client."""
+    row = of(ranked(frame.assign(releases=releases), TWO, jobs()), NOISE)
+    assert row["epsilon_of_attacked_releases"] == pytest.approx(epsilon, abs=0.01)
+    assert (row["attacked_releases"], row["epsilon"], row["participations"]) == (releases, 14.21, 7)
+    text = standings.render_standings(frame.assign(releases=releases), "markdown", TWO, jobs())
+    heading = "epsilon" if releases == 7 else f"epsilon, {releases} release{'s' * (releases > 1)} attacked"
+    assert shown(text, "Privacy and its price")[NOISE][heading] == epsilon_text(row["epsilon_of_attacked_releases"])
+    costs = shown(text, "What it costs")[NOISE]
+    assert costs.get("epsilon, whole training") == (None if releases == 7 else "14.3")
+    assert ("epsilon of the whole training counts 7" in text) == (releases != 7)
+
+
+def test_a_proof_of_the_whole_training_alone_says_nothing_of_fewer_releases(
+    frame: pd.DataFrame, jobs: Callable
+) -> None:
+    made = jobs()
+    made.loc[made["defense"].eq(NOISE), "accountant"] = "RDP"
+    row = of(ranked(frame, TWO, made), NOISE)
+    assert np.isnan(row["epsilon_of_attacked_releases"])
+    assert row["attacked_releases_reason"] == "its proof, which is not of Gaussian noise alone, is of 7 releases"
+    assert of(ranked(frame.assign(releases=7), TWO, made), NOISE)["epsilon_of_attacked_releases"] == 14.21
+
+
 def test_budgets_name_rank_and_strength_or_why_there_is_none(frame: pd.DataFrame, jobs: Callable) -> None:
     found = shown(standings.render_standings(frame, "markdown", ANY, jobs()), "Who leaks least")
     pruning = found["gradient_pruning: ratio"]
