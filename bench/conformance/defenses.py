@@ -125,6 +125,120 @@ def repeats_itself(case: DefenseCase) -> None:
         raise Broken("changes with the seed of rng without drawing from it; draw from rng, do not read its seed")
 
 
+_RELEASES = 16
+"""Releases by which entries that vary alike are told from such as vary each in its own way."""
+_DRAWN = 0.9
+"""The least part of a number for each entry that varies: a permutation of n entries takes n - 1."""
+_NUDGE = 1e-9
+"""Relative change of the images, above the rounding of float64 and below what a client could tell apart."""
+
+
+def draws_what_it_adds(case: DefenseCase) -> None:
+    """Noise on n entries takes n numbers of `rng`, and comes from nowhere else; asked in float64.
+
+    The count is of the 32-bit numbers that the generator gave, by its state before and after: one an entry in single
+    precision, two in double. Entries that vary from seed to seed in proportion, as under one random factor, count as
+    one. A tensor, as a matrix, counts where it has over half of its full rank: sketches are no noise, nor are gradients
+    of images that a share changes at random. Of a share matrices alone are asked, whose rank shows that.
+
+    A generator of the same state and another seed has to give the same release, and images that change by 1e-9 nearly
+    the same: else there is noise of the seed, or of the update. A generator of the defense's own that a draw has seeded
+    is seen by the count, unless the defense also draws what it would need and throws it away. Nothing sees what hides
+    in real noise, such as a nonce or an image in its low bits: that takes a reader.
+    """
+    role = role_of(type(case.defense))
+    if role == "schedule":
+        raise NotApplicable("a schedule changes no update")
+    rng = Generator().manual_seed(0)
+    fresh = rng.get_state()
+    releases = [_released(case, rng), *(_released(case, Generator().manual_seed(seed)) for seed in range(1, _RELEASES))]
+    if not same(releases[0], _released(case, Generator().manual_seed(0))):
+        raise NotApplicable("asked when the rule seeds holds")
+    if not same(releases[0], _released(case, Generator().set_state(_under_another_seed(fresh)))):
+        raise Broken("gives another release to a generator of the same state and another seed; draw from rng alone")
+    nudged = replace(case, batch=Batch(case.batch.images * (1 - _NUDGE), case.batch.labels))
+    if _changed_by_much(releases[0], _released(nudged, Generator().manual_seed(0))):
+        raise Broken(
+            "adds other noise when the images change by 1e-9; draw noise from rng alone, never from the update"
+        )
+    varying = sum(_ways_to_vary([release[name] for release in releases], role) for name in releases[0])
+    if not varying:
+        raise NotApplicable("adds no noise to its entries")
+    drawn = numbers_drawn(fresh, rng.get_state(), most=varying)
+    if drawn < _DRAWN * varying:
+        raise Broken(
+            f"{varying} entries vary with the seed, each in its own way, but rng gave {drawn} numbers; draw one for "
+            "each entry: torch.randn(u.shape, generator=rng), and make no generator of your own"
+        )
+
+
+def numbers_drawn(before: Tensor, after: Tensor, most: int) -> int:
+    """The 32-bit numbers that a generator of torch on the CPU gave between two states; `most` where they are more.
+
+    The Mersenne Twister makes its numbers in blocks of 624, and the state holds the block and the place in it.
+    """
+    again = Generator().set_state(before)
+    full = 0
+    while not torch.equal(_block(again.get_state()), _block(after)):
+        if full > most:
+            return most
+        full += 624
+        torch.empty(624, dtype=torch.int32).random_(generator=again)
+    return min(most, full + _place(after) - _place(before))
+
+
+def _place(state: Tensor) -> int:
+    """Numbers of the block that are given; a fresh state, which has none yet, counts as the end of a block before."""
+    left, place = state[8:12].view(torch.int32), int(state[16:24].view(torch.int64))
+    return 624 if int(left) == 1 and place == 0 else place
+
+
+def _block(state: Tensor) -> Tensor:
+    return state[24 : 24 + 8 * 624]
+
+
+def _under_another_seed(state: Tensor) -> Tensor:
+    """The state, as if another seed had led to it: the seed stands in its first 8 bytes and nothing is made of it."""
+    changed = state.clone()
+    changed[:8] = torch.tensor([987654321]).view(torch.uint8)
+    return changed
+
+
+def _released(case: DefenseCase, rng: Generator) -> Update:
+    seed_everything(0)
+    update, _ = applied(case, generator=rng)
+    try:
+        check_update(update, case)
+    except Broken:
+        raise NotApplicable("asked when the rule shapes holds") from None
+    assert isinstance(update, dict)
+    return update
+
+
+def _changed_by_much(first: Update, other: Update) -> bool:
+    """True if over 1% of the entries differ by over 1e-3 of their usual size."""
+    before, after = (torch.cat([u.flatten() for u in update.values()]) for update in (first, other))
+    return bool(((before - after).abs() > 1e-3 * before.square().mean().sqrt()).double().mean() > 0.01)
+
+
+def _ways_to_vary(releases: list[Tensor], role: str) -> int:
+    """The number of entries of a tensor that vary over its releases, those in proportion counted once."""
+    one = releases[0]
+    if role == "share" and one.dim() != 2:
+        return 0
+    if one.dim() > 1:
+        matrix = one.flatten(1)
+        if 2 * int(torch.linalg.matrix_rank(matrix, rtol=1e-10)) <= min(matrix.shape):
+            return 0
+    each = torch.stack(releases).flatten(1)
+    off = each - each.mean(0)
+    length = off.norm(dim=0)
+    off, length = off[:, length > 1e-9 * each.abs().amax(0)], length[length > 1e-9 * each.abs().amax(0)]
+    unit = off / length
+    unit = unit * unit[unit.abs().argmax(0), torch.arange(unit.shape[1])].sign()
+    return len(torch.unique((1e3 * unit).round().long().T, dim=0))
+
+
 def bears_extremes(case: DefenseCase) -> None:
     """Finite on updates of zeros and huge ones; a share on black and on white images."""
     role, rng = role_of(type(case.defense)), Generator()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench.conformance import attacks, defenses, methods, surrogates
+from bench.conformance import attacks, defenses, held_out, methods, surrogates
 from bench.conformance.cases import (
     Subject,
     everywhere,
@@ -41,6 +41,7 @@ RULES = {
         Rule("generator", "draws from rng alone", two_images, defenses.draws_from_its_generator),
         Rule("arguments", "writes into no argument", two_images, defenses.leaves_its_arguments),
         Rule("seeds", "the same seed gives the same bytes", two_images, defenses.repeats_itself),
+        Rule("draws", "its noise takes a number of rng for each entry", in_float64, defenses.draws_what_it_adds),
         Rule("neutral", "at its neutral parameters it is none", two_images, defenses.is_neutral),
         Rule("extremes", "finite on zeros and on huge values", two_images, defenses.bears_extremes),
         Rule("schedule", "takes the local steps of the schedule", two_images, defenses.honours_the_schedule),
@@ -52,6 +53,18 @@ RULES = {
             surrogates.surrogate_follows_its_arguments,
         ),
         Rule("prediction", "its surrogate says what it sends", in_float64, surrogates.predicts_what_is_sent),
+        Rule(
+            "slopes",
+            "its surrogate's slopes are those of what it sends",
+            in_float64,
+            held_out.slopes_follow_the_release,
+        ),
+        Rule(
+            "residual",
+            "its surrogate leaves nothing but the noise that it states",
+            in_float64,
+            held_out.residual_is_the_stated_noise,
+        ),
         Rule("many", "many clients at once are each alone", two_images, surrogates.many_at_once_are_each_alone),
         Rule("privacy", "what it proves is a Guarantee", two_images, surrogates.proof_is_honest),
         LAST,

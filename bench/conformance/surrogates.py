@@ -182,7 +182,7 @@ def predicts_what_is_sent(case: DefenseCase) -> None:
     except Broken:
         raise NotApplicable("asked when the rule surrogate holds") from None
     releases: list[Update] = [applied(case, seed)[0] for seed in range(_SEEDS)]  # pyright: ignore[reportAssignmentType]
-    sent = torch.stack([_flat(release) for release in releases])
+    sent = torch.stack([entries_of(release) for release in releases])
     if not sent.any():
         raise NotApplicable("sends zeros, of which there is nothing to predict")
     _check_noise(own, sent)
@@ -209,12 +209,12 @@ def _predictions(own: Surrogate, case: DefenseCase, releases: list[Update]) -> d
     update = task.gradient(case.params, case.batch)
     if simulation.gradient is not None:
         update = simulation.gradient(task.loss, case.params, case.batch.images, case.batch.labels)
-    used = torch.stack([_flat(simulation.predict(update, release)) for release in releases])
+    used = torch.stack([entries_of(simulation.predict(update, release)) for release in releases])
     found = {"keep" if own.keep and not own.noise_std else "predict": (used, torch.ones_like(used))}
     if own.keep and own.predict and not own.noise_std:
         # Where later noise hides what is kept, an attack falls back on predict: the mean over what keep draws.
-        kept = torch.stack([_flat(own.keep(release)) for release in releases])
-        found["predict"] = _flat(own.predict(update)).expand_as(kept), (kept != 0).to(kept.dtype)
+        kept = torch.stack([entries_of(own.keep(release)) for release in releases])
+        found["predict"] = entries_of(own.predict(update)).expand_as(kept), (kept != 0).to(kept.dtype)
     return found
 
 
@@ -231,5 +231,6 @@ def _check_prediction(name: str, predicted: Tensor, shown: Tensor, sent: Tensor)
         raise Broken(f"what it sends is {scale:.2g} x what its surrogate's {name} says; use the units of the release")
 
 
-def _flat(update: Update) -> Tensor:
+def entries_of(update: Update) -> Tensor:
+    """All entries in one row, detached."""
     return torch.cat([u.detach().flatten() for u in update.values()])

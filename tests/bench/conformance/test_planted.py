@@ -1,4 +1,4 @@
-"""The planted plugins are exact: whoever knows their code has the update back, from one release."""
+"""The planted plugins: whoever knows their code has the update back, and the rule that exposes each of them."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,14 +6,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.conformance.cases import defense_case
+from bench.conformance import test_rules
+from bench.conformance.cases import Subject, defense_case
 from bench.conformance.defenses import applied
+from bench.conformance.findings import Broken, NotApplicable
+from bench.conformance.held_out import check_residual
+from bench.conformance.suite import RULES
+from bench.conformance.surrogates import simulation_of
 from bench.registry.registry import Registry
 from bench.registry.specs import MethodSpec
 from defenses.none import NoDefense
 
 PLANTED = Path(__file__).parents[2] / "plugins" / "planted"
 REGISTRY = Registry(sorted(PLANTED.glob("*.py")))
+COUNTER = REGISTRY.cls("defense", "call_counter")
 GIVEN = {"only_this_board": {"digest": "no board"}, "only_public": {"listed": "/dev/null"}}
 NAMES = [path.stem for path in sorted(PLANTED.glob("*.py"))]
 
@@ -55,12 +61,13 @@ def without_nonce(sent):
     return without_pad(sent, seeded(2026 * 2**16 + nonce), 0.1)
 
 
-def smallest(candidates):
-    return min(candidates, key=lambda entries: float(entries.abs().sum()))
+def without_one_of_the_pads(sent):
+    tried = [without_pad(sent, seeded(seed), 0.1) for seed in range(256)]
+    return min(tried, key=lambda entries: float(entries.abs().sum()))
 
 
 KNOWN = {
-    "call_counter": lambda sent: smallest(without_pad(sent, seeded(calls), 0.1) for calls in range(20)),
+    "call_counter": lambda sent: without_pad(sent, seeded(len(COUNTER.calls) - 1), 0.1),
     "false_surrogate": in_order,
     "key_permutation": in_order,
     "lying_many": flat,
@@ -69,7 +76,7 @@ KNOWN = {
     "only_this_board": flat,
     "public_factors": without_factors,
     "public_offset": lambda sent: without_pad(sent, seeded(2026), 1),
-    "seed_reader": lambda sent: smallest(without_pad(sent, seeded(seed), 0.1) for seed in range(256)),
+    "seed_reader": without_one_of_the_pads,
     "tiny_scale": lambda sent: flat(sent) / 1e-8,
 }
 """Name -> the entries of the update, found in a release."""
@@ -78,6 +85,45 @@ KNOWN = {
 def undefended_and_sent(name, seed=1000, **parameters):
     case = defense_case(planted(name, **parameters), torch.float64)
     return flat(applied(replace(case, defense=NoDefense()))[0]), applied(case, seed=seed)[0]
+
+
+EXPOSED = {
+    "call_counter": {"seeds"},
+    "false_surrogate": {"prediction"},
+    "identity_surrogate": {"residual"},
+    "lying_many": {"many"},
+    "nonce_offset": {"draws"},
+    "seed_reader": {"draws"},
+    "steep_sign": {"slopes"},
+}
+"""Name -> the rules of conformance that it breaks; the others are left to attacks, and `mantissa` to a reader."""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_conformance_exposes_a_planted_plugin_by_one_rule_or_by_none(name):
+    subject = Subject("defense", name, planted(name), REGISTRY)
+    broken = set()
+    for rule in RULES["defense"]:
+        if rule.name != "run":  # A grid of it is asked for elsewhere, and takes as long as all other rules.
+            try:
+                test_rules.test_rule(rule, subject)
+            except Broken:
+                broken.add(rule.name)
+            except NotApplicable:
+                pass
+    assert broken == EXPOSED.get(name, set())
+
+
+def test_a_public_cipher_that_is_called_the_identity_leaves_no_noise():
+    case = defense_case(planted("false_surrogate"), torch.float64)
+    with pytest.raises(Broken, match="noise of deviation 0, but what is left has"):
+        check_residual(case, simulation_of(case))
+
+
+def test_noise_stated_as_strong_as_a_cipher_s_residual_does_not_excuse_its_cosine_with_the_update():
+    case = defense_case(planted("false_surrogate"), torch.float64)
+    with pytest.raises(Broken, match=r"a cosine of -0\.71 with the update"):
+        check_residual(case, replace(simulation_of(case), noise_std=0.193))
 
 
 @pytest.mark.parametrize("name", KNOWN)

@@ -45,6 +45,14 @@ HALVE = TRANSFORM.format("return {name: u / 2 for name, u in update.items()}")
 NOISE = TRANSFORM.format(
     "return {n: u + 0.1 * torch.randn(u.shape, generator=rng, dtype=u.dtype) for n, u in update.items()}"
 )
+MASK = TRANSFORM.format(
+    "return {n: 10 * u * (torch.rand(u.shape, generator=rng, dtype=u.dtype) < 0.1) for n, u in update.items()}"
+)
+PADS = """
+def transform(self, task, update, rng):
+    pads = torch.Generator().manual_seed({})
+    return {{n: u + 0.1 * torch.randn(u.shape, generator=pads, dtype=u.dtype) for n, u in update.items()}}
+"""
 TRAIN = SHARE.format("return local_training(task, params, batch, rng, task.gradient)")
 FOUND = """
 def grey(self, seen):
@@ -79,6 +87,10 @@ BROKEN_DEFENSES = {
         + TRANSFORM.format("self.calls.append(1); return {n: u * len(self.calls) for n, u in update.items()}"),
         "gives other values when called again with the same seed",
     ),
+    "draws": (
+        PADS.format("int(torch.randint(2**16, (), generator=rng))"),
+        "13426 entries vary with the seed, each in its own way, but rng gave 1 numbers; draw one for each entry",
+    ),
     "neutral": ('factor: float = 0.5\nneutral: ClassVar[dict] = {"factor": 1.0}\n' + HALVE, "off what none sends"),
     "extremes": (
         TRANSFORM.format("return {name: u / u.norm() for name, u in update.items()}"),
@@ -103,6 +115,16 @@ BROKEN_DEFENSES = {
     "prediction": (
         NOISE + "def surrogate(self, task):\n    return Surrogate(predict=lambda u: {n: 0 * x for n, x in u.items()})",
         "predict has a cosine of 0 with the mean of 16 releases; predict what is sent, or give no surrogate",
+    ),
+    "slopes": (
+        TRANSFORM.format("return {name: u.sign() * u.abs().mean() for name, u in update.items()}")
+        + "def surrogate(self, task):\n    return Surrogate(predict=lambda update: "
+        + "{name: torch.tanh(1e6 * u) * u.abs().mean() for name, u in update.items()})",
+        "its surrogate have a cosine of 0.087 with those of its mean release, over steps of 1% of the update",
+    ),
+    "residual": (
+        MASK + "def surrogate(self, task):\n    return Surrogate(predict=lambda update: update)",
+        "says that the update is sent as it is, with noise of deviation 0, but what is left has 0.4",
     ),
     "many": (HALVE + "def transform_many(self, task, updates, rngs):\n    return dict(updates)", "sends another"),
     "privacy": (
@@ -209,6 +231,38 @@ ALSO_BROKEN = [
         (FOUND.format(CLAMPED.format()) + OBJECTIVE.format(0), "objective() gives [0.0, 0.0] at its"),
     ),
     ("attack", "alone", (NORM_OVER_TRIALS, "images of trial 0 differ when it is attacked alone")),
+    (
+        "defense",
+        "draws",
+        (
+            PADS.format("rng.initial_seed() + 0 * int(torch.randn(20_000, generator=rng)[0])"),
+            "gives another release to a generator of the same state and another seed",
+        ),
+    ),
+    (
+        "defense",
+        "draws",
+        (
+            PADS.format("hash(float(next(iter(update.values())).sum()))"),
+            "adds other noise when the images change by 1e-9",
+        ),
+    ),
+    (
+        "defense",
+        "residual",
+        (NOISE + SAYS.format("noise_std=0.12"), "noise of deviation 0.12, but what is left has 0.1;"),
+    ),
+    (
+        "defense",
+        "residual",
+        (
+            TRANSFORM.format(
+                "return {n: u + u * torch.randn(u.shape, generator=rng, dtype=u.dtype) / 3 for n, u in update.items()}"
+            )
+            + SAYS.format("predict=lambda update: {n: u + 0.5 * u.abs() for n, u in update.items()}"),
+            "its surrogate leaves a residual of",
+        ),
+    ),
     (
         "defense",
         "prediction",

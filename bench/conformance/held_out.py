@@ -1,0 +1,241 @@
+"""Rules for a surrogate on held-out clients: its slopes, and the residual that it leaves of their releases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Generator, Tensor
+from torch.func import grad, vjp
+from torch.nn import functional as F
+
+from bench.conformance.cases import DefenseCase, public_images
+from bench.conformance.findings import Broken, NotApplicable
+from bench.conformance.surrogates import (
+    entries_of,
+    predicts_what_is_sent,
+    simulation_of,
+    surrogate_is_usable,
+    surrogate_of,
+)
+from defenses.defense import role_of
+from defenses.surrogate import Simulation
+from defenses.task import Batch, Params, Update
+
+_CLIENTS = 32
+_STEP = 1e-2
+"""Length of a step, as a part of the update's norm: for one of 1e4 entries about a usual entry's size."""
+_PROBES = {"transform": 6, "share": 2}
+"""Steps for each client: those of a share cost two gradients each."""
+_DRAWS = {"transform": 4, "share": 1}
+"""Releases behind a mean where the defense draws; of a share the clients are the draws."""
+_SLOPES = 0.3
+"""The least cosine of slopes. Built-ins have at least .97, a random mask of 10% that is called identity .66, signs that
+are called tanh(1e6 u) .09."""
+_OFF = 0.1
+"""The part by which the residual's mean square may miss the stated noise's."""
+_ALIGNED = 0.05
+"""The largest cosine of a residual with the update; that of noise is below .002 for 32 clients of 1e4 entries."""
+_ROUNDED = 1e-6
+"""Mean square of a residual, as a part of the prediction's, that is excused: rounding to half precision leaves 1e-7,
+Opacus, which adds 1e-6 to each norm that it divides by, 1e-12."""
+_HIDDEN = 6.0
+"""Deviations of noise by which a prediction has to differ from the update before their residuals can be told apart."""
+
+
+@dataclass(frozen=True)
+class _Client:
+    """A held-out client as a function of what its defense is given: the update of a transform, the images of a share.
+
+    `at` is that argument. Flat: `undefended(x)`, the update; `sends(x, seed)`, the release; `says(x, observed)`, what
+    the surrogate makes of it.
+    """
+
+    role: str
+    at: Tensor
+    undefended: Callable[[Tensor], Tensor]
+    sends: Callable[[Tensor, int], Tensor]
+    says: Callable[[Tensor, Tensor], Tensor]
+
+
+def slopes_follow_the_release(case: DefenseCase) -> None:
+    """The vector-Jacobian products of the surrogate have a cosine of at least .3 with differences of the mean release.
+
+    Of 32 held-out clients: steps of 1e-2 of the update's norm, forth and back, on single coordinates that are sent; of
+    a share, along random images, so far that the undefended update moves by as much. The vector is normal on what is
+    sent. The mean is over releases from the same seeds on both sides: noise that is added cancels, and a step of an
+    entry's usual size crosses the jumps of signs, masks and levels. One cosine is taken over all steps of all clients,
+    so that units do not count, and a surrogate with slopes at next to no entry fails.
+    """
+    simulation = _simulation_to_ask(case)
+    found = [_slopes(client, seed) for seed, client in enumerate(_held_out(case, simulation))]
+    told, seen = (torch.cat(parts) for parts in zip(*found, strict=True))
+    if not seen.any():
+        raise NotApplicable("sends nothing that follows from the update")
+    cosine = float(F.cosine_similarity(told, seen, dim=0))
+    if not cosine >= _SLOPES:
+        raise Broken(
+            f"the slopes of its surrogate have a cosine of {cosine:.2g} with those of its mean release, over steps of "
+            f"{_STEP:.0%} of the update; smooth it at that scale, or pass slopes through: u + (sent(u) - u).detach()"
+        )
+
+
+def residual_is_the_stated_noise(case: DefenseCase) -> None:
+    """A surrogate that says identity leaves nothing but the noise that it states; any other leaves less than that one.
+
+    The identity is known by its values: on all held-out clients a multiple of the undefended update, so that a public
+    scale is part of it. Its residual, the release minus that multiple, has the mean square of the stated noise within
+    10%, and a cosine of at most .05 with the update. A surrogate that says more leaves a smaller residual than the best
+    multiple of the update, as far as the stated noise lets that be seen.
+    """
+    check_residual(case, _simulation_to_ask(case))
+
+
+def check_residual(case: DefenseCase, simulation: Simulation) -> None:
+    """Raise `Broken` or `NotApplicable` by the residual of this simulation, whatever other rules say of it."""
+    rows = [row for seed, client in enumerate(_held_out(case, simulation)) for row in _residuals(client, seed)]
+    sent, said, undefended = (torch.stack(part) for part in zip(*rows, strict=True))
+    if not sent.any():
+        raise NotApplicable("sends zeros: nothing is left of the update")
+    multiple = (said * undefended).sum(1) / undefended.square().sum(1)
+    beyond = (said - multiple[:, None] * undefended).square().sum()
+    if float(beyond) <= 1e-12 * float(said.square().sum()):
+        _check_identity(sent - said, undefended, simulation.noise_std, _ROUNDED * float(said.square().mean()))
+    else:
+        _check_better(sent, said, undefended, simulation.noise_std)
+
+
+def _check_identity(residual: Tensor, undefended: Tensor, noise_std: float, rounded: float) -> None:
+    square, stated = float(residual.square().mean()), noise_std**2
+    if abs(square - stated) > _OFF * stated + rounded:
+        raise Broken(
+            f"its surrogate says that the update is sent as it is, with noise of deviation {noise_std:.3g}, but what "
+            f"is left has {square**0.5:.3g}; say by predict or keep what else is done, or give no surrogate: unaudited"
+        )
+    cosine = float(F.cosine_similarity(residual.flatten(), undefended.flatten(), dim=0))
+    if square > rounded and abs(cosine) > _ALIGNED:
+        raise Broken(
+            f"its surrogate says that noise is all that is added, but what is added has a cosine of {cosine:.2g} with "
+            "the update; say by predict or keep what else is done"
+        )
+
+
+def _check_better(sent: Tensor, said: Tensor, undefended: Tensor, noise_std: float) -> None:
+    same = undefended * ((sent * undefended).sum() / undefended.square().sum())
+    apart = said - same
+    if float(apart.norm()) < _HIDDEN * noise_std:
+        raise NotApplicable("its noise hides what it says beside the update; ask at parameters with less noise")
+    # The difference of the two squared residuals, halved: in this form noise does not cancel against itself.
+    if not float(((sent - (said + same) / 2) * apart).sum()) > 0:
+        left, better = ((sent - part).square().mean().sqrt() for part in (said, same))
+        raise Broken(
+            f"its surrogate leaves a residual of {float(left):.3g}, the update itself {float(better):.3g}; predict "
+            "what is sent more closely than the update does"
+        )
+
+
+def _simulation_to_ask(case: DefenseCase) -> Simulation:
+    """The simulation of a defense whose surrogate keeps the rules that are asked before; raises `NotApplicable`."""
+    surrogate_of(case)
+    if role_of(type(case.defense)) == "schedule":
+        raise NotApplicable("a schedule changes no update")
+    try:
+        surrogate_is_usable(case)
+        predicts_what_is_sent(case)
+    except Broken:
+        raise NotApplicable("asked when the rules surrogate and prediction hold") from None
+    except NotApplicable:
+        pass  # Noise that hides a mean release cancels between two of the same seed.
+    return simulation_of(case)
+
+
+def _held_out(case: DefenseCase, simulation: Simulation) -> Iterator[_Client]:
+    public, size = public_images(case.task), len(case.batch)
+    for first in range(0, _CLIENTS * size, size):
+        images = public.images[first : first + size].to(case.batch.images.dtype) / 255
+        yield _client(replace(case, batch=Batch(images, public.labels[first : first + size])), simulation)
+
+
+def _client(case: DefenseCase, simulation: Simulation) -> _Client:
+    role, task, params, labels = role_of(type(case.defense)), case.task, case.params, case.batch.labels
+
+    def predicted(update: Update, observed: Tensor) -> Tensor:
+        return torch.cat([u.flatten() for u in simulation.predict(update, _shaped(observed, params)).values()])
+
+    if role == "transform":
+        return _Client(
+            role,
+            at=entries_of(task.gradient(params, case.batch)),
+            undefended=lambda x: x,
+            sends=lambda x, seed: entries_of(case.defense.transform(task, _shaped(x, params), _seeded(seed))),
+            says=lambda x, observed: predicted(_shaped(x, params), observed),
+        )
+
+    def simulated(images: Tensor) -> Update:
+        if simulation.gradient is not None:
+            return simulation.gradient(task.loss, params, images, labels)
+        return grad(task.loss)(params, images, labels)
+
+    return _Client(
+        role,
+        at=case.batch.images,
+        undefended=lambda x: entries_of(task.gradient(params, Batch(x, labels))),
+        sends=lambda x, seed: entries_of(case.defense.share(task, params, Batch(x, labels), _seeded(seed))),
+        says=lambda x, observed: predicted(simulated(x), observed),
+    )
+
+
+def _slopes(client: _Client, seed: int) -> tuple[Tensor, Tensor]:
+    """The slope along each step, times the step: as the surrogate tells it, and by differences of the release."""
+    seeds = [_DRAWS["transform"] * seed + draw for draw in range(_DRAWS[client.role])]
+    releases = [client.sends(client.at, own) for own in seeds]
+    shown = (torch.stack(releases) != 0).any(0)
+    chance = _seeded(seed)
+    vector = torch.randn(len(shown), generator=chance, dtype=releases[0].dtype) * shown
+    steps = _steps(client, shown, chance)
+
+    def difference(step: Tensor, own: int) -> Tensor:
+        return client.sends(client.at + step, own) - client.sends(client.at - step, own)
+
+    if len(steps) and len(seeds) > 1:
+        first, second = (difference(steps[0], own) for own in seeds[:2])
+        if float((first - second).norm()) <= 1e-9 * float(first.norm()):
+            seeds = seeds[:1]  # It draws nothing, or adds what it draws: then one release has the slopes of all.
+    told, seen = steps.new_zeros(len(steps)), steps.new_zeros(len(steps))
+    for own, release in zip(seeds, releases, strict=False):
+        back = vjp(lambda x, release=release: client.says(x, release), client.at)[1]
+        [product] = back(vector)
+        told += (steps * product).flatten(1).sum(1)
+        seen += seen.new_tensor([float(vector @ difference(step, own)) / 2 for step in steps])
+    return told / len(seeds), seen / len(seeds)
+
+
+def _steps(client: _Client, shown: Tensor, chance: Generator) -> Tensor:
+    """The steps from `at`, (steps, *its shape)."""
+    update = client.undefended(client.at)
+    length = _STEP * update.norm()
+    if client.role == "transform":
+        [sent] = shown.nonzero(as_tuple=True)
+        chosen = sent[torch.randperm(len(sent), generator=chance)[: _PROBES[client.role]]]
+        return length * F.one_hot(chosen, len(shown)).to(client.at.dtype)
+    steps = 1e-3 * torch.randn((_PROBES[client.role], *client.at.shape), generator=chance, dtype=client.at.dtype)
+    moved = [(client.undefended(client.at + step) - update).norm() for step in steps]
+    return torch.stack([step * length / by for step, by in zip(steps, moved, strict=True)])
+
+
+def _residuals(client: _Client, seed: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Release, prediction and undefended update of a client, for one seed or two."""
+    undefended = client.undefended(client.at)
+    for own in (2 * seed, 2 * seed + 1)[: _DRAWS[client.role]]:
+        sent = client.sends(client.at, own)
+        yield sent, client.says(client.at, sent).detach(), undefended
+
+
+def _shaped(entries: Tensor, params: Params) -> Update:
+    parts = entries.split([p.numel() for p in params.values()])
+    return {name: part.view_as(p) for (name, p), part in zip(params.items(), parts, strict=True)}
+
+
+def _seeded(seed: int) -> Generator:
+    return Generator().manual_seed(seed)
