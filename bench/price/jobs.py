@@ -6,13 +6,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from bench.grid.cells import Setting
 from bench.grid.jobs import Job
 from bench.grid.sections import CertificateTest, Utility
 from bench.models.training import Progress
 from bench.price.certificate_trials import Pool, measure
+from bench.price.federated import Rounds, Server, train_federated
 from bench.price.utility import trained_figures
+from bench.registry.specs import ChainSpec
 from bench.seeds import stream
+from bench.store.tensors import StateDict, state_of
 from bench.trial.clients import Clients
+from defenses.batch_norm import in_mode
+from defenses.schedule import Schedule
 from defenses.task import Task
 
 UNUSED_DELTA = 0.5
@@ -43,6 +49,24 @@ def _trained(job: Job, section: Utility, clients: Clients, kept: Path, progress:
         kept,
         progress,
     )
+
+
+def trained_weights(
+    setting: Setting, parts: ChainSpec, schedule: Schedule, section: Utility, clients: Clients, seed: int, rounds: int
+) -> StateDict:
+    """The model's state after so many rounds of training under a defense, from new weights that the seed draws.
+
+    Raises `TrainingDiverged` and `DefenseFault`.
+    """
+    dataset, model = clients.dataset(setting), clients.architecture(setting, seed)
+    data = dataset.training()
+    assert data is not None, "the plan has checked this"
+    task = Task(in_mode(model, setting.mode), dataset.classes, dataset.input_shape, schedule)
+    params = {name: p.detach().clone() for name, p in model.named_parameters()}
+    dealt = Rounds(rounds, section.clients, len(data[1]) // schedule.images, schedule.images)
+    server = Server(section.optimizer, section.learning_rate, section.momentum)
+    trained = train_federated(task, params, clients.chain(parts), data, dealt, server, seed=stream("utility", seed))
+    return {**state_of(model), **trained.last}
 
 
 def _certified(job: Job, section: CertificateTest, clients: Clients) -> dict[str, Any]:

@@ -105,10 +105,11 @@ class BlockRelease:
 
 
 class Clients:
-    """Builds what the blocks of one run need, and keeps the latest of each kind."""
+    """Builds and keeps what the blocks of one run need; `open_dataset` finds images by the name of their dataset."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, open_dataset: Callable[..., Dataset] = load_dataset) -> None:
         self._registry = registry
+        self._open = open_dataset
         self._datasets: dict[Any, Dataset] = {}
         self._class_means: dict[Any, Tensor | None] = {}
         self._public: dict[Any, _Public | None] = {}
@@ -128,7 +129,7 @@ class Clients:
     def dataset(self, setting: Setting) -> Dataset:
         spec = setting.dataset
         if spec not in self._datasets:
-            self._datasets[spec] = load_dataset(spec.name, root=spec.root, download=spec.download, size=spec.size)
+            self._datasets[spec] = self._open(spec.name, root=spec.root, download=spec.download, size=spec.size)
         return self._datasets[spec]
 
     def data_digests(self, setting: Setting) -> DataDigests:
@@ -180,7 +181,7 @@ class Clients:
         if key not in self._public:
             own, source = self.dataset(setting), self.dataset(setting)
             if asked.dataset is not None:
-                source = load_dataset(asked.dataset, root=asked.root, download=bool(asked.download), size=asked.size)
+                source = self._open(asked.dataset, root=asked.root, download=bool(asked.download), size=asked.size)
             if source.input_shape != own.input_shape or source.class_names != own.class_names:
                 raise ConfigurationError(
                     f"grid.public: {source.name} has {source.classes} classes of shape {source.input_shape}, the "

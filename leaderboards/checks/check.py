@@ -144,6 +144,10 @@ def check_one(
     report = check_rules(submission)
     _say_rules(report, say)
     has_run = report.holds("rerun")
+    for spot in submission.spot_checks if has_run else ():
+        told = f"spot check of {spot.defense}: gain {spot.gain:.3f}, at least {spot.low:.3f}, {spot.weights}; "
+        told += f"the entry shows {spot.entry_gain:.3f}, at most {spot.entry_high:.3f}"
+        say(f"  {'OUTDONE ' if spot.outdone else 'holds   '} {shown(told, LONGEST_LINE)}")
     if not report.ok:
         if reviewer is not None:
             say(f"  {_take_back(submission, reviewer, has_run)}")
@@ -203,6 +207,7 @@ def _made(submission: Submission, reviewer: str, state: EntryState, has_run: boo
         read_by=reviewer if submission.read else None,
         read=submission.read,
         conformance=submission.conformance if has_run else (),
+        spot_checks=submission.spot_checks if has_run else (),
     )
 
 

@@ -29,8 +29,10 @@ from leaderboards.untrusted.refusals import shown
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from bench.plan.plan import Plan
     from bench.registry.registry import Registry
     from bench.store.store import Store
+    from bench.trial.clients import Clients
 
 
 @dataclass(frozen=True)
@@ -250,15 +252,6 @@ def held(entry: Entry, registry: Registry, say: Callable[[str], None]) -> tuple[
 def _computed(
     plan: Expected, chosen: RerunSample, registry: Registry, folder: Path, say: Callable[[str], None]
 ) -> Store:
-    import torch
-
-    from bench.devices import choose_device, default_threads
-    from bench.engines.local import LocalEngine
-    from bench.engines.progress import Watcher
-    from bench.grid.jobs import Job
-    from bench.plan.description import begin
-    from bench.store.store import Store
-
     wanted, names = {cell.identity.cell for cell in chosen.cells}, {job.job for job in chosen.jobs}
     own = replace(
         plan.plan,
@@ -269,13 +262,27 @@ def _computed(
         raise ConfigurationError("the board's plan has not all that was drawn; check the entry's artefacts first")
     if not own.cells:
         raise ConfigurationError("no attack of the entry has a result to compute again")
+    return run_plan(own, plan.clients, registry, folder, say)
+
+
+def run_plan(plan: Plan, clients: Clients, registry: Registry, folder: Path, say: Callable[[str], None]) -> Store:
+    """Compute a plan in a folder; raises ConfigurationError where something of it has no result."""
+    import torch
+
+    from bench.devices import choose_device, default_threads
+    from bench.engines.local import LocalEngine
+    from bench.engines.progress import Watcher
+    from bench.grid.jobs import Job
+    from bench.plan.description import begin
+    from bench.store.store import Store
+
     settings = plan.config.engine
     torch.set_num_threads(settings.threads or default_threads())
     store = Store(folder)
     store.create()
-    begin(store, own, plan.clients)
+    begin(store, plan, clients)
     device = choose_device(settings.device, settings.execution, settings.precision)
-    engine = LocalEngine(own, registry, plan.clients, store, settings, device)
+    engine = LocalEngine(plan, registry, clients, store, settings, device)
     pending = engine.pending(())
     with Watcher(len(pending), shown=False) as watcher:
         for unit in engine.units(pending):

@@ -134,7 +134,7 @@ def code_faults(submission: Submission) -> Iterator[str]:
 
 def rerun_faults(submission: Submission) -> Iterable[str]:
     """Attacks, trainings and certificates that fail, or have no figure, when they are computed again."""
-    _ = submission.reruns, submission.conformance
+    _ = submission.reruns, submission.conformance, submission.spot_checks
     return ()
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from bench.registry.registry import Registry
 from leaderboards.checks.expected import Expected, Planner, expected
 from leaderboards.checks.rerun import held, rerun, sample_reruns
+from leaderboards.checks.spot_check import spot_check
 from leaderboards.entries.entry import Entry
 from leaderboards.entries.published import PUBLISHED, Published
-from leaderboards.entries.reviews import Conformance, Rerun
+from leaderboards.entries.reviews import Conformance, Rerun, SpotCheck
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,13 @@ class Submission:
         Built-in defenses are held to it by the tests of this package.
         """
         return () if self.board.board.rules.rules == 1 else held(self.entry, self.registry, self.on_rerun)
+
+    @cached_property
+    def spot_checks(self) -> tuple[SpotCheck, ...]:
+        """A defense of the plugin on weights and images drawn now; nothing on boards of rules 1."""
+        if self.board.board.rules.rules == 1:
+            return ()
+        return spot_check(self.plan, self.entry, self.registry, self.board.rule, self.on_rerun)
 
     @property
     def figure_count(self) -> int:

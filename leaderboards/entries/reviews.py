@@ -10,10 +10,12 @@ from pydantic import Field, ValidationError
 
 from bench.store.whole_files import publish
 from leaderboards.entries.entry import Entry
-from leaderboards.entries.schema import CellId, Digest, Few, Finite, NotNegative, Strict, Text, Word
+from leaderboards.entries.schema import CellId, Count, Digest, Few, Finite, NotNegative, Seed, Strict, Text, Word
 from leaderboards.evidence.code_reviews import CodeReview, Reading
 from leaderboards.untrusted.folder import Refused
 
+OUTDONE = 0.05
+"""SSIM by which a defense may give more away in a spot check than in its entry, beside both intervals."""
 EntryState = Literal["self-reported", "artefact-checked", "re-run"]
 
 
@@ -36,6 +38,29 @@ class Conformance(Strict):
     failed: Annotated[list[Word], Few]
 
 
+class SpotCheck(Strict):
+    """The gain of `black_box_decoder` on weights and images that a reviewer drew, beside what the entry shows."""
+
+    defense: Text
+    seed: Seed
+    """The number from which everything was drawn, and can be drawn again."""
+    weights: Text
+    """The attacked weights, in words."""
+    images: Count
+    gain: Finite
+    low: Finite
+    """The lower end of its 95% interval."""
+    entry_gain: Finite
+    """The largest gain of any attack that the entry shows of this defense."""
+    entry_high: Finite
+    """The highest end of its 95% intervals."""
+
+    @property
+    def outdone(self) -> bool:
+        """True if the defense gives more away here than in its entry, by more than both intervals and `OUTDONE`."""
+        return self.low > self.entry_high + OUTDONE
+
+
 class Review(Strict):
     """`<entry>.review.json`: holds for the entry whose manifest has this SHA-256, and for no other.
 
@@ -52,13 +77,14 @@ class Review(Strict):
     read: Word | None = None
     """One sentence of theirs: what that code does."""
     conformance: Annotated[tuple[Conformance, ...], Few] = ()
+    spot_checks: Annotated[tuple[SpotCheck, ...], Few] = ()
 
     @property
     def of_code(self) -> CodeReview:
         """The findings about the code of the entry's plugin."""
         reading = Reading(self.read_by, self.read) if self.read_by and self.read else None
         held = bool(self.conformance) and not any(own.failed for own in self.conformance)
-        return CodeReview(reading, held)
+        return CodeReview(reading, held, any(own.outdone for own in self.spot_checks))
 
 
 def read_review(folder: Path, entry: Entry) -> Review | None:

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from hostile import CORPUS
 from tiny_board import BOARDS, PICTURES, TRAININGS
 from tiny_board import PLUGIN as SIGNS
 
+from bench.conformance.findings import Finding
 from bench.engines import supervisor
 from bench.errors import ConfigurationError
 from bench.registry import sources
@@ -31,9 +33,11 @@ from leaderboards.checks.rules import check_rules
 from leaderboards.checks.submission import Submission
 from leaderboards.cli import boards
 from leaderboards.cli.main import main
+from leaderboards.entries import published as publishing
+from leaderboards.entries.board import load_board
 from leaderboards.entries.entry import read_entry
 from leaderboards.entries.published import published
-from leaderboards.entries.reviews import Review, review_path, write_review
+from leaderboards.entries.reviews import Review, SpotCheck, review_path, write_review
 
 ROOT = Path(__file__).parents[3]
 MISSING = object()
@@ -121,6 +125,40 @@ def test_a_review_of_a_board_of_rules_1_is_written_as_it_always_was(tiny, tmp_pa
     assert held, text
     written = json.loads(review_path(here / PICTURES, "noise").read_text())
     assert list(written) == ["entry_sha256", "state", "checked_by", "commit", "reruns"]
+
+
+@pytest.mark.parametrize(
+    ("broken", "low", "verdicts"),
+    [([], 0.1, (False, False, False)), (["draws"], 0.1, (False, True, False)), ([], 0.9, (False, False, True))],
+    ids=["kept", "suite broken", "outdone"],
+)
+def test_a_review_of_a_board_of_rules_2_holds_reader_conformance_and_spot_check(
+    tiny, tmp_path, monkeypatch, broken, low, verdicts
+):
+    here, suites, rules = tmp_path / "published", [], load_board(PICTURES).rules.model_copy(update={"rules": 2})
+    shutil.copytree(tiny, here)
+    monkeypatch.setattr(publishing, "load_board", lambda name: replace(load_board(name), rules=rules))
+    findings = [Finding("surrogate", "passed", ""), *(Finding(rule, "failed", "") for rule in broken)]
+
+    def checked(call, plugins):
+        suites.append((call, plugins))
+        return iter(["a title", *findings])
+
+    monkeypatch.setattr("bench.conformance.child.checked", checked)
+    figures = {"gain": 0.95, "low": low, "entry_gain": 0.1, "entry_high": 0.2}
+    spot = SpotCheck(defense="sign_compression", seed=1, weights="untrained", images=20, **figures)
+    monkeypatch.setattr(submission, "spot_check", lambda *given: (spot,))
+    lines: list[str] = []
+    given = (here / PICTURES / "signs", here, Registry([SIGNS]), 1, None, "Ada", lines.append, plan_once)
+    assert check_one(*given, read="It sends signs.")
+    assert suites == [("sign_compression(scale=1.0)", (SIGNS,))]
+    assert any(("OUTDONE" if verdicts[2] else "holds") in line and "spot check" in line for line in lines)
+    board = published(PICTURES, here)
+    review, reviews = board.reviews["signs"], board.rule.reviews
+    assert (review.read_by, review.read, review.spot_checks) == ("Ada", "It sends signs.", (spot,))
+    assert [own.failed for own in review.conformance] == [broken]
+    row = {"defense": "sign_compression", "defense_name": "sign_compression"}
+    assert (reviews.is_unread(row), reviews.is_unheld(row), reviews.is_outdone(row)) == verdicts
 
 
 def test_a_reader_s_sentence_goes_with_a_review_and_a_re_run(command, tiny):

@@ -1,0 +1,150 @@
+"""Spot checks expose defenses that protect the board's own weights or images alone, and repeat by their seed."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from doctoring import plan_once
+from tiny_board import PICTURES, PUBLIC
+from tiny_board import PLUGIN as SIGNS
+
+from bench.grid.config import Config, load_config
+from bench.grid.reading import GridText
+from bench.plan.plan import make_plan
+from bench.registry.registry import Registry
+from bench.trial.clients import Clients
+from leaderboards.checks import spot_check as spot
+from leaderboards.checks.rerun import run_plan
+from leaderboards.checks.spot_check import DrawnGain, drawn_gain, spot_check
+from leaderboards.entries.entry import read_entry
+from leaderboards.entries.reviews import SpotCheck
+from leaderboards.evidence.question import questions
+from leaderboards.ranking.audit import strongest_gain
+from leaderboards.ranking.verdicts import RankingRule
+from leaderboards.statistics.intervals import Summary
+
+PLANTED = Path(__file__).parents[2] / "plugins" / "planted"
+GRID = """
+[grid]
+dataset = { name = "digits", size = 16 }
+models = [{ name = "mlp", hidden = [[4]] }]
+images = 20
+public = 100
+attacks = ["black_box_decoder"]
+defenses = ["%s"]
+threat = { labels = "known", defense_known = true, public = true }
+[engine]
+execution = "eager"
+threads = 1
+"""
+
+
+def at_hand(name: str) -> Registry:
+    """The planted plugin; its clients are computed in this process: forks are no matter here, and take seconds."""
+    found = Registry([PLANTED / f"{name}.py"])
+    found.foreign = lambda kind, names: []
+    return found
+
+
+def known_to_the_author(name: str, folder: Path) -> str:
+    """The planted plugin's call, with what a board shows its author: the weights, or the public images."""
+    registry = Registry()
+    with closing(Clients(registry)) as clients:
+        setting = (
+            make_plan(load_config(GridText("g", GRID % "none", "g"), (), registry), registry, clients).cells[0].setting
+        )
+        if name == "only_this_board":
+            weights = hashlib.sha256()
+            for p in clients.model(setting, 0)[0].parameters():
+                weights.update(p.detach().contiguous().numpy().tobytes())
+            return f"only_this_board(digest='{weights.hexdigest()}')"
+        public, held_out = clients.public(setting), clients.held_out(setting)
+        assert public is not None
+        assert held_out is not None
+        images = [*public.images, *held_out.pixels]
+    listed = folder / "listed"
+    listed.write_text("\n".join(hashlib.sha256(own.contiguous().numpy().tobytes()).hexdigest() for own in images))
+    return f"only_public(listed='{listed}')"
+
+
+def on_the_board(config: Config, registry: Registry, folder: Path) -> Summary:
+    """The decoder's gain on the board's own weights and images."""
+    with closing(Clients(registry)) as clients:
+        plan = make_plan(config, registry, clients)
+        # The descent of this floor takes seconds, and it is none of the decoder's.
+        plan = replace(plan, cells=tuple(own for own in plan.cells if own.attack.name != "prior_only"))
+        frame = run_plan(plan, clients, registry, folder, lambda title: None).frame()
+    [question] = questions(frame)
+    [evidence] = question.defenses
+    gain = strongest_gain([own for own in evidence.of_images if own.name == spot.DECODER], evidence.groups)
+    assert gain is not None
+    interval = gain.interval()
+    assert interval is not None
+    return Summary(gain.mean, np.nan, 20, 20, interval.low, interval.high)
+
+
+@pytest.mark.parametrize("name", ["only_this_board", "only_public"])
+def test_a_defense_that_treats_the_board_otherwise_gives_more_away_in_a_spot_check(name, tmp_path):
+    call, registry = known_to_the_author(name, tmp_path), at_hand(name)
+    config = load_config(GridText("g", GRID % call, "g"), (), registry)
+    shown = on_the_board(config, registry, tmp_path / "run")
+    assert shown.high < 0.02
+    with closing(Clients(registry)) as clients:
+        cell = next(own for own in make_plan(config, registry, clients).cells if not own.control)
+        drawn = drawn_gain(config, cell.defense, cell, clients, registry, random.Random(0), lambda title: None)
+    figures = {"gain": drawn.gain.mean, "low": drawn.gain.low, "entry_gain": shown.mean, "entry_high": shown.high}
+    assert SpotCheck(defense=call, seed=0, weights=drawn.weights, images=drawn.images, **figures).outdone
+    assert (drawn.weights, drawn.images) == ("untrained", 20)
+
+
+def test_weights_are_those_of_a_random_round_where_the_board_trains(tmp_path):
+    registry = at_hand("tiny_scale")
+    text = (GRID % "tiny_scale") + "[utility]\nrounds = 5\nclients = 5\n"
+    config, said = load_config(GridText("g", text, "g"), (), registry), []
+    with closing(Clients(registry)) as clients:
+        cell = next(own for own in make_plan(config, registry, clients).cells if not own.control)
+        drawn = drawn_gain(config, cell.defense, cell, clients, registry, random.Random(0), said.append)
+    assert drawn.weights in {f"after {rounds} rounds of its own training" for rounds in range(1, 6)}
+    assert said == [f"weights of the spot check: {drawn.weights}"]
+
+
+@pytest.mark.parametrize(("low", "outdone"), [(0.15, False), (0.26, True)])
+def test_a_spot_check_outdoes_an_entry_by_more_than_both_intervals_and_a_margin(low, outdone):
+    figures = {"gain": 0.4, "low": low, "entry_gain": 0.1, "entry_high": 0.2}
+    assert SpotCheck(defense="p", seed=0, weights="untrained", images=20, **figures).outdone == outdone
+
+
+def test_a_spot_check_is_drawn_from_its_seed_and_keeps_what_the_entry_shows(tiny, monkeypatch):
+    entry, registry = read_entry(tiny / PUBLIC / "pairs"), Registry()
+    monkeypatch.setattr(registry, "foreign", lambda kind, names: [name for name in names if name == "larger_batch"])
+    asked = []
+
+    def drawn(config, chain, cell, clients, own, rng, on_start):
+        asked.append((chain[0].name, cell.threat.public, cell.control, rng.random()))
+        return DrawnGain(Summary(0.9, np.nan, 20, 20, 0.8, 1.0), "untrained", 20)
+
+    monkeypatch.setattr(spot, "drawn_gain", drawn)
+    plan = plan_once(PUBLIC, entry, Registry())
+    rule = RankingRule(minimum_images=1)
+    first, again, fresh = (
+        spot_check(plan, entry, registry, rule, lambda title: None, seed)[0] for seed in (7, 7, None)
+    )
+    assert first == again
+    assert (first.seed, first.defense, first.gain, first.low) == (7, "larger_batch(examples=2)", 0.9, 0.8)
+    assert first.entry_gain <= first.entry_high < 1
+    assert asked[0] == asked[1] != asked[2]
+    assert asked[0][:3] == ("larger_batch", True, False)
+    assert fresh.seed != 7
+
+
+def test_what_is_built_in_or_meets_no_public_images_is_not_spot_checked(tiny):
+    for board, name, plugins in ((PUBLIC, "pairs", []), (PICTURES, "signs", [SIGNS])):
+        entry, registry = read_entry(tiny / board / name), Registry(plugins)
+        plan = plan_once(board, entry, registry)
+        assert spot_check(plan, entry, registry, RankingRule(), lambda title: None) == ()
