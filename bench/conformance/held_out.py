@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 from torch import Generator, Tensor
@@ -21,15 +22,15 @@ from bench.conformance.surrogates import (
 )
 from defenses.defense import role_of
 from defenses.surrogate import Simulation
-from defenses.task import Batch, Params, Update
+from defenses.task import Batch, Params, Task, Update
 
 _CLIENTS = 32
 _STEP = 1e-2
 """Length of a step, as a part of the update's norm: for one of 1e4 entries about a usual entry's size."""
-_PROBES = {"transform": 6, "share": 2}
-"""Steps for each client: those of a share cost two gradients each."""
-_DRAWS = {"transform": 4, "share": 1}
-"""Releases behind a mean where the defense draws; of a share the clients are the draws."""
+_PROBES = {"update": 6, "images": 2}
+"""Steps for each client: those along images cost two gradients each."""
+_DRAWS = {"update": 4, "images": 1}
+"""Releases behind a mean where the defense draws; along images the clients are the draws."""
 _SLOPES = 0.3
 """The least cosine of slopes. Built-ins have at least .97, a random mask of 10% that is called identity .66, signs that
 are called tanh(1e6 u) .09."""
@@ -46,13 +47,13 @@ _HIDDEN = 6.0
 
 @dataclass(frozen=True)
 class _Client:
-    """A held-out client as a function of what its defense is given: the update of a transform, the images of a share.
+    """A held-out client as a function of its update, or of its images where a share computes its update by itself.
 
-    `at` is that argument. Flat: `undefended(x)`, the update; `sends(x, seed)`, the release; `says(x, observed)`, what
-    the surrogate makes of it.
+    `at` is that argument, named by `given`. Flat: `undefended(x)`, the update; `sends(x, seed)`, the release;
+    `says(x, observed)`, what the surrogate makes of it.
     """
 
-    role: str
+    given: Literal["update", "images"]
     at: Tensor
     undefended: Callable[[Tensor], Tensor]
     sends: Callable[[Tensor, int], Tensor]
@@ -63,10 +64,10 @@ def slopes_follow_the_release(case: DefenseCase) -> None:
     """The vector-Jacobian products of the surrogate have a cosine of at least .3 with differences of the mean release.
 
     Of 32 held-out clients: steps of 1e-2 of the update's norm, forth and back, on single coordinates that are sent; of
-    a share, along random images, so far that the undefended update moves by as much. The vector is normal on what is
-    sent. The mean is over releases from the same seeds on both sides: noise that is added cancels, and a step of an
-    entry's usual size crosses the jumps of signs, masks and levels. One cosine is taken over all steps of all clients,
-    so that units do not count, and a surrogate with slopes at next to no entry fails.
+    a share that does not call `task.gradient`, along random images, so far that the undefended update moves by as much.
+    The vector is normal on what is sent. The mean is over releases from the same seeds on both sides: noise that is
+    added cancels, and a step of an entry's usual size crosses the jumps of signs, masks and levels. One cosine is taken
+    over all steps of all clients, so that units do not count, and a surrogate with slopes at next to no entry fails.
     """
     simulation = _simulation_to_ask(case)
     found = [_slopes(client, seed) for seed, client in enumerate(_held_out(case, simulation))]
@@ -159,26 +160,35 @@ def _held_out(case: DefenseCase, simulation: Simulation) -> Iterator[_Client]:
 
 def _client(case: DefenseCase, simulation: Simulation) -> _Client:
     role, task, params, labels = role_of(type(case.defense)), case.task, case.params, case.batch.labels
+    update = entries_of(task.gradient(params, case.batch))
 
     def predicted(update: Update, observed: Tensor) -> Tensor:
         return torch.cat([u.flatten() for u in simulation.predict(update, _shaped(observed, params)).values()])
 
-    if role == "transform":
-        return _Client(
-            role,
-            at=entries_of(task.gradient(params, case.batch)),
-            undefended=lambda x: x,
-            sends=lambda x, seed: entries_of(case.defense.transform(task, _shaped(x, params), _seeded(seed))),
-            says=lambda x, observed: predicted(_shaped(x, params), observed),
-        )
+    def changes(x: Tensor, seed: int) -> Tensor:
+        if role == "transform":
+            return entries_of(case.defense.transform(task, _shaped(x, params), _seeded(seed)))
+        given = _GivenGradient(task.model, task.classes, task.input_shape, task.schedule, _shaped(x, params))
+        return entries_of(case.defense.share(given, params, case.batch, _seeded(seed)))
 
     def simulated(images: Tensor) -> Update:
         if simulation.gradient is not None:
             return simulation.gradient(task.loss, params, images, labels)
         return grad(task.loss)(params, images, labels)
 
+    def follows_its_update() -> bool:
+        return not torch.equal(changes(update, 0), changes(-update, 0))
+
+    if role == "transform" or (simulation.gradient is None and follows_its_update()):
+        return _Client(
+            "update",
+            at=update,
+            undefended=lambda x: x,
+            sends=changes,
+            says=lambda x, observed: predicted(_shaped(x, params), observed),
+        )
     return _Client(
-        role,
+        "images",
         at=case.batch.images,
         undefended=lambda x: entries_of(task.gradient(params, Batch(x, labels))),
         sends=lambda x, seed: entries_of(case.defense.share(task, params, Batch(x, labels), _seeded(seed))),
@@ -186,9 +196,19 @@ def _client(case: DefenseCase, simulation: Simulation) -> _Client:
     )
 
 
+@dataclass(frozen=True)
+class _GivenGradient(Task):
+    """A task that has one undefended gradient, whatever the images: what calls `gradient` becomes a function of it."""
+
+    undefended: Update = field(default_factory=dict)
+
+    def gradient(self, params: Params, batch: Batch) -> Update:
+        return dict(self.undefended)
+
+
 def _slopes(client: _Client, seed: int) -> tuple[Tensor, Tensor]:
     """The slope along each step, times the step: as the surrogate tells it, and by differences of the release."""
-    seeds = [_DRAWS["transform"] * seed + draw for draw in range(_DRAWS[client.role])]
+    seeds = [_DRAWS["update"] * seed + draw for draw in range(_DRAWS[client.given])]
     releases = [client.sends(client.at, own) for own in seeds]
     shown = (torch.stack(releases) != 0).any(0)
     chance = _seeded(seed)
@@ -215,11 +235,11 @@ def _steps(client: _Client, shown: Tensor, chance: Generator) -> Tensor:
     """The steps from `at`, (steps, *its shape)."""
     update = client.undefended(client.at)
     length = _STEP * update.norm()
-    if client.role == "transform":
+    if client.given == "update":
         [sent] = shown.nonzero(as_tuple=True)
-        chosen = sent[torch.randperm(len(sent), generator=chance)[: _PROBES[client.role]]]
+        chosen = sent[torch.randperm(len(sent), generator=chance)[: _PROBES[client.given]]]
         return length * F.one_hot(chosen, len(shown)).to(client.at.dtype)
-    steps = 1e-3 * torch.randn((_PROBES[client.role], *client.at.shape), generator=chance, dtype=client.at.dtype)
+    steps = 1e-3 * torch.randn((_PROBES[client.given], *client.at.shape), generator=chance, dtype=client.at.dtype)
     moved = [(client.undefended(client.at + step) - update).norm() for step in steps]
     return torch.stack([step * length / by for step, by in zip(steps, moved, strict=True)])
 
@@ -227,7 +247,7 @@ def _steps(client: _Client, shown: Tensor, chance: Generator) -> Tensor:
 def _residuals(client: _Client, seed: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Release, prediction and undefended update of a client, for one seed or two."""
     undefended = client.undefended(client.at)
-    for own in (2 * seed, 2 * seed + 1)[: _DRAWS[client.role]]:
+    for own in (2 * seed, 2 * seed + 1)[: _DRAWS[client.given]]:
         sent = client.sends(client.at, own)
         yield sent, client.says(client.at, sent).detach(), undefended
 

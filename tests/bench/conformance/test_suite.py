@@ -249,6 +249,14 @@ ALSO_BROKEN = [
     ),
     (
         "defense",
+        "slopes",
+        (
+            TRAIN + SAYS.format("gradient=lambda loss, params, x, y: torch.func.grad(loss)(params, x.detach(), y)"),
+            "its surrogate have a cosine of 0 with",
+        ),
+    ),
+    (
+        "defense",
         "residual",
         (NOISE + SAYS.format("noise_std=0.12"), "noise of deviation 0.12, but what is left has 0.1;"),
     ),
@@ -381,3 +389,12 @@ def test_a_noisy_share_is_asked_for_its_steps_where_it_is_neutral(tmp_path):
         path = write(tmp_path, "defense", noisy.format(declared, share), name=f"noisy_{i}")
         [status[i]] = [f.status for f in conformance(f"noisy_{i}", plugins=[path]) if f.rule == "schedule"]
     assert status == {0: "not applicable", 1: "passed", 2: "failed"}
+
+
+@pytest.mark.parametrize(("slope", "status"), [("0.1", "passed"), ("1e-6", "failed")])
+def test_a_share_that_sends_signs_is_asked_for_slopes_in_steps_of_its_update(tmp_path, slope, status):
+    """A step along its images moves each entry by little, and crosses next to none of the jumps."""
+    signs = "{n: u.sign() for n, u in local_training(task, params, batch, rng, task.gradient).items()}"
+    smooth = SAYS.format(f"predict=lambda update: {{n: torch.tanh(u / {slope}) for n, u in update.items()}}")
+    path = write(tmp_path, "defense", SHARE.format(f"return {signs}") + smooth)
+    assert [f.status for f in conformance("mine", plugins=[path]) if f.rule == "slopes"] == [status]
