@@ -18,7 +18,7 @@ from leaderboards.figures.style import save, style
 from leaderboards.ranking.costs import costs_of
 from leaderboards.ranking.ranking import ranking
 from leaderboards.ranking.standing import Standing
-from leaderboards.ranking.verdicts import Verdict
+from leaderboards.ranking.verdicts import RankingRule, Verdict
 from leaderboards.tables.exports import verdict_words
 from leaderboards.tables.prices import bound_sign, epsilon_text, rank_text
 from leaderboards.tables.standings import render_standings
@@ -32,9 +32,12 @@ def put_quick(run: Path) -> None:
     for kind, name in {"leakage": "leakage-*.png", "gallery": "gallery-*-defense-known.png"}.items():
         [picture] = (run / "plots").glob(name)
         shutil.copy(picture, REPOSITORY / "docs" / "quick" / f"{kind}.png")
-    table = render_standings(Store.existing(run).frame(), "markdown")
-    first = table.split("\n- ")[0]
-    put("table", first.strip(), REPOSITORY / "docs" / "quickstart.md")
+    put("table", quick_table(Store.existing(run).frame()), REPOSITORY / "docs" / "quickstart.md")
+
+
+def quick_table(frame: pd.DataFrame) -> str:
+    """The ranking of a run by the rules of grids, without its notes."""
+    return render_standings(frame, "markdown").split("\n- ")[0].strip()
 
 
 def put(mark: str, text: str, page: Path = README) -> None:
@@ -77,18 +80,17 @@ def board_table(board: Published) -> str:
     head.append("verdicts")
     lines = [head, [":--", *["--:"] * (len(head) - 1)]]
     ordered = sorted(by_defense.values(), key=lambda own: [_rank(own.get(one)) for one in weights])
-    lines += [_line(own, weights) for own in ordered]
-    asked = board.board.rules
+    lines += [_line(own, weights, board.board.rule) for own in ordered]
+    asked, rule = board.board.rules, board.board.rule
     return "\n".join(
         [
             *("| " + " | ".join(line) + " |" for line in lines),
             "",
             f"{len(standings[0].question.images)} images of {asked.title}, board",
             f"[{board.board.name}](leaderboards/boards/{board.board.name}.toml). Rank 1 leaks least, at whatever cost;",
-            "in brackets every rank that the comparisons leave open. SSIM gain: what the strongest attack gets on each",
-            "image beyond its floors, with its 95% interval; ≥ where a better optimiser might get more. Identified:",
+            f"in brackets every rank that the comparisons leave open. {SSIM_GAIN[rule.rules]}",
             "how often a reconstruction is nearest to its own image among 100. Labels found: by the best attack on",
-            f"them; both {' / '.join(weights)}. Points lost: of test accuracy, against undefended training. Epsilon at",
+            f"them; both {' / '.join(weights)}. {POINTS_LOST[rule.rules]} Epsilon at",
             f"delta {_delta(standings)}. Picked / proven: how often an adversary named the private image among 20, and "
             "how",
             "often anybody can. A gain of 0 is no proof that nothing leaks; an epsilon is one.",
@@ -96,22 +98,39 @@ def board_table(board: Published) -> str:
     )
 
 
+SSIM_GAIN = {
+    1: "SSIM gain: what the strongest attack gets on each\n"
+    "image beyond its floors, with its 95% interval; ≥ where a better optimiser might get more. Identified:",
+    2: "SSIM gain: the mean of the strongest attack minus\n"
+    "that of its strongest floor, with its 95% interval over images and seeds of weights; ≥ where a better optimiser\n"
+    "might get more. A verdict may take a rank: docs/how-numbers-are-made.md. Identified:",
+}
+"""Number of the rules -> the meaning of the column."""
+POINTS_LOST = {
+    1: "Points lost: of test accuracy, against undefended training.",
+    2: "Points lost: of test accuracy, after as many images as\nundefended training sees. Epsilon is of as many "
+    "releases as are attacked.",
+}
+"""Number of the rules -> the meaning of the columns of costs."""
+
+
 def _weights(standing: Standing) -> str:
     return standing.question.row["weights"]
 
 
-def _line(own: dict[str, Standing], weights: list[str]) -> list[str]:
+def _line(own: dict[str, Standing], weights: list[str], rule: RankingRule) -> list[str]:
     first = next(iter(own.values()))
     price, cells = first.price, [f"`{first.defense}`"]
     for one in weights:
         cells += [rank_text(own[one].rank), _gain(own[one])] if one in own else ["-", "-"]
-    lost = _number(price.accuracy_lost, ".1f") + _span(price.accuracy_lost_low, price.accuracy_lost_high, ".1f")
+    loss, accuracy = price.loss(rule.weighs_equal_images), price.reached(rule.weighs_equal_images)
+    lost = _number(loss.mean, ".1f") + _span(loss.low, loss.high, ".1f")
     proven = "-" if pd.isna(price.certificate) else f"{price.certificate_measured:.3f} / {price.certificate:.3f}"
     there = [own[one] for one in weights if one in own]
     cells.append(" / ".join(_number(one.identified, ".0%") for one in there))
     cells.append(" / ".join(_number(one.labels_found, ".0%") for one in there))
     verdicts = frozenset[Verdict]().union(*(one.verdicts for one in there))
-    cells += [_number(price.accuracy, ".3f"), lost, _epsilon(first), proven]
+    cells += [_number(accuracy, ".3f"), lost, _epsilon(first, rule), proven]
     return [*cells, ", ".join(verdict_words(verdicts)) or "-"]
 
 
@@ -132,10 +151,10 @@ def _gain(standing: Standing) -> str:
     return bound_sign(standing) + _number(standing.shown_gain, ".3f") + interval
 
 
-def _epsilon(standing: Standing) -> str:
+def _epsilon(standing: Standing, rule: RankingRule) -> str:
     price = standing.price
-    if not pd.isna(price.epsilon):
-        return epsilon_text(price.epsilon)
+    if not pd.isna(epsilon := price.stated_epsilon(rule.states_attacked_releases)):
+        return epsilon_text(epsilon)
     return "heuristic" if price.is_heuristic and not standing.is_undefended else "-"
 
 

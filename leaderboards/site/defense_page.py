@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 import numpy as np
@@ -14,6 +14,7 @@ from leaderboards.evidence.attempt import Attempt
 from leaderboards.evidence.evidence import Evidence
 from leaderboards.evidence.record import HEADLINE
 from leaderboards.ranking.families import Family, families
+from leaderboards.ranking.ranking import rule_set_of
 from leaderboards.ranking.standing import Standing
 from leaderboards.site.axes import Tick, coordinate, linear_scale, round_ticks
 from leaderboards.site.heat import cell_page
@@ -208,10 +209,11 @@ def _strength(results: Results, asked: Asked, standing: Standing, line: Leaderbo
 def _attack(results: Results, asked: Asked, evidence: Evidence, attempt: Attempt) -> AttackLine:
     faced: Faced = (evidence.row["defense"], *attempt.variant)
     row = results.summary[asked][faced]
-    gain = evidence.summarised(attempt.gain(HEADLINE))
-    floor = float(attempt.floor[HEADLINE].mean())
+    alone = replace(evidence, attempts=(attempt,))
+    gain = rule_set_of(results.published.board.rule).leakage(alone).excess
+    floor = float(attempt.score[HEADLINE].mean()) - gain.mean
     figures = [_psnr(row), number_figure(_of(row, "ssim_mean"), ".3f")]
-    if gain is None or attempt.recovers_labels:
+    if np.isnan(gain.mean) or attempt.recovers_labels:
         figures += [Figure(DASH), Figure(DASH)]
     else:
         interval = span(gain.low, gain.high, ".3f")

@@ -15,6 +15,7 @@ from leaderboards.site.text import one_line
 from leaderboards.tables.exports import standing_row
 from leaderboards.tables.formats import Table, TableSection, to_latex
 from leaderboards.tables.labels import slug
+from leaderboards.tables.rule_words import words_of
 
 SIGNS = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_",
@@ -120,7 +121,7 @@ def _section(board: BoardView, view: QuestionView) -> TableSection:
     shown = {"ssim": "SSIM", "psnr_db": "PSNR [dB]", "identified": "identified", **priced}
     rows = [_row(line, list(shown)) for line in view.lines]
     columns = ["defense", "state", "verdicts", "rank", "SSIM gain", "95% interval", *shown.values()]
-    table = Table("Worst case over all attacks", columns, rows, left=3)
+    table = Table(words_of(board.results.published.board.rule).title, columns, rows, left=3)
     why = f" Nobody is ranked: {view.unranked}." if view.unranked else " Rank 1 leaks least."
     facts = one_line(view.facts + "." + why)
     return TableSection(one_line(f"{board.title}: {view.title}"), facts, [table])

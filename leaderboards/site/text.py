@@ -19,6 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from leaderboards.ranking.verdicts import Verdict
 from leaderboards.tables.exports import VERDICTS
 from leaderboards.tables.labels import slug
+from leaderboards.tables.rule_words import RULE_WORDS
 
 DASH = "\N{EN DASH}"
 PERCENT, POINTS = ".0%", ".1f"
@@ -112,6 +113,16 @@ EXPLAINED = {
 }
 
 
+def verdict_words_of(rules: int) -> dict[str, str]:
+    """Verdict -> its meaning, for the verdicts that this number of rules can give."""
+    of_some = frozenset[Verdict]().union(*(words.verdicts for words in RULE_WORDS.values()))
+    return {
+        VERDICTS[own]: text
+        for own, text in EXPLAINED.items()
+        if own not in of_some or own in RULE_WORDS[rules].verdicts
+    }
+
+
 FOLDER = Path(__file__).with_name("templates")
 
 
@@ -135,6 +146,8 @@ def environment() -> Environment:
     made.globals |= {
         "states": STATES,
         "verdict_words": {VERDICTS[own]: text for own, text in EXPLAINED.items()},
+        "verdict_words_of": verdict_words_of,
+        "rule_titles": {number: words.title for number, words in RULE_WORDS.items()},
         "version": _version(),
     }
     return made

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
@@ -26,6 +27,14 @@ class Table:
     def __post_init__(self) -> None:
         if any(len(row) != len(self.columns) for row in self.rows):
             raise ValueError(f"table {self.title!r} has {len(self.columns)} columns and a row of another length")
+
+    def without_empty(self, absent: str, always: Collection[str] = ()) -> Table:
+        """The table without the columns in which every row has `absent`, but for those on the left and `always`."""
+        full = [any(row[j] != absent for row in self.rows) or own in always for j, own in enumerate(self.columns)]
+        kept = [j for j, some in enumerate(full) if j < self.left or some]
+        strong = frozenset((i, kept.index(j)) for i, j in self.strong if j in kept)
+        rows = [[row[j] for j in kept] for row in self.rows]
+        return replace(self, columns=[self.columns[j] for j in kept], rows=rows, strong=strong)
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,8 @@ def _section(standings: list[Standing], affordable: list[Affordable], rule: Rank
     return TableSection(
         title=f"Leakage: {row['dataset']}, {row['model']}, {row['weights']} weights",
         facts=f"{len(question.images)} images, {asked}. {ranked}",
-        tables=tables,
+        # A rank is never read without the verdicts that limit it, be there none.
+        tables=[table.without_empty(ABSENT, () if unranked else ("rank", "verdicts")) for table in tables],
         notes=[f"[{number}] {shorten(reason, 300, placeholder=' ...')}" for reason, number in reasons.items()]
         + _explanations(standings, rule)
         + question_notes(standings, affordable, rule),

@@ -1,18 +1,21 @@
 """What the README shows of the published board: generated from its entries, and true to them."""
 
 import re
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from defenses.accounting import gaussian_epsilon
 from leaderboards.entries.published import published
 from leaderboards.evidence.question import questions
 from leaderboards.ranking.budgets import ranking_at_budgets
 from leaderboards.ranking.costs import costs_of
 from leaderboards.ranking.ranking import ranking
-from tools.readme import board_table
+from leaderboards.tables.prices import epsilon_text
+from tools.readme import board_table, quick_table
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,6 +38,31 @@ def test_the_readme_shows_the_board_as_it_is_published():
     assert shown[1] == board_table(board())
     assert (ROOT / "docs" / "board" / "plot.png").is_file()
     assert "docs/board/plot.png" in readme
+
+
+@pytest.mark.parametrize(
+    ("rules", "gain", "lost"), [(1, "on each\nimage", "against"), (2, "the mean", "as many images")]
+)
+def test_the_table_of_a_board_speaks_of_its_own_rules_and_shows_what_they_compare(monkeypatch, rules, gain, lost):
+    own = board().board
+    one = replace(board(), board=replace(own, rules=own.rules.model_copy(update={"rules": rules})))
+    text = board_table(one)
+    assert f"SSIM gain: {'what the strongest attack gets ' * (rules == 1)}{gain}" in text
+    assert lost in text.partition("Points lost: of test accuracy, ")[2]
+    # Epsilon of the two releases of a training, or of the one that was attacked.
+    row = next(line for line in text.splitlines() if line.startswith("| `dp_sgd` |"))
+    assert f" {epsilon_text(gaussian_epsilon(1.0, 3 - rules, 1e-5))} |" in row
+
+
+def test_the_quick_table_is_by_the_rules_of_grids_and_shows_no_column_of_dashes():
+    frame, _ = board().frames(ranked=True)
+    few = frame["weights"].eq("untrained") & frame["image"].lt(8) & frame["defense_name"].isin(["none", "zeros"])
+    text = quick_table(frame[few])
+    assert "**The strongest attack by its mean**" in text
+    assert "Nobody is ranked: no attack here has public images" in text
+    for table in re.findall(r"(?:^\|.*\|$\n?)+", text, re.MULTILINE):
+        _, _, *rows = [line.strip("|").split("|") for line in table.splitlines()]
+        assert all({cell.strip() for cell in column} != {"-"} for column in zip(*rows, strict=True))
 
 
 def test_the_board_ranks_at_least_twelve_settings_with_accuracy_and_proof():

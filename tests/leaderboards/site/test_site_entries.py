@@ -52,6 +52,33 @@ def test_a_defense_with_more_images_has_both_losses_on_its_page_and_the_one_of_t
     assert f"<dt>points lost {words}</dt>" in page.read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize(("text", "said"), [(BOARD, 1), (RULES_2, 2)])
+def test_a_board_speaks_of_the_rules_by_which_it_is_ranked(tmp_path, text, said):
+    with board_of(tmp_path / "boards", text):
+        make_entry(tmp_path / "published" / "made-up", "none", [NONE])
+        run_again(tmp_path / "published" / "made-up", "none")
+        write_site(tmp_path / "site", tmp_path / "published")
+    page = (tmp_path / "site" / "made-up" / "index.html").read_text(encoding="utf-8")
+    [defense] = (tmp_path / "site" / "made-up" / "defenses").glob("*.html")
+    words = {
+        1: ["Worst case over all attacks", "Per image what", "strongest on most images", "over all rounds"],
+        2: [
+            "The strongest attack by its mean",
+            "by its mean gain",
+            "test accuracy lost at equal images",
+            "<dt>blind</dt>",
+        ],
+    }
+    assert f"Ranked by rules {said}" in page
+    assert all(
+        (word in page) == (rules == said) for rules, own in words.items() for word in own if "rounds" not in word
+    )
+    floors = {1: "own floor, image by image", 2: "own floor, by their means"}
+    assert [rules for rules, word in floors.items() if word in defense.read_text(encoding="utf-8")] == [said]
+    method = (tmp_path / "site" / "method.html").read_text(encoding="utf-8")
+    assert f'made-up/index.html">Made up</a></th><td class="number">{said}</td>' in method
+
+
 @pytest.mark.parametrize("text", [BOARD, RULES_2])
 def test_a_defense_with_as_many_images_has_one_loss(tmp_path, text):
     with board_of(tmp_path / "boards", text):

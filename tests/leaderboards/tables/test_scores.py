@@ -15,6 +15,7 @@ from rich.text import Text
 
 from bench.errors import ConfigurationError
 from leaderboards.statistics.summary import expectation
+from leaderboards.tables.formats import Table
 from leaderboards.tables.labels import label_lines, slug
 from leaderboards.tables.scores import render_scores, summarise
 
@@ -27,6 +28,17 @@ def row(summary: pd.DataFrame, attack: str, defense: str) -> pd.Series:
     found = summary[summary["attack"].str.startswith(attack) & (summary["defense"] == defense)]
     assert len(found) == 1
     return found.iloc[0]
+
+
+def test_a_column_that_is_empty_in_every_row_is_left_out_and_what_stands_out_stays():
+    table = Table(
+        "t", ["name", "a", "b", "c"], [["-", "-", "1", "-"], ["-", "-", "2", "3"]], strong=frozenset({(1, 3)})
+    )
+    assert table.without_empty("-", ("a",)) == table
+    found = table.without_empty("-")
+    assert found.columns == ["name", "b", "c"]
+    assert found.rows == [["-", "1", "-"], ["-", "2", "3"]]
+    assert found.strong == {(1, 2)}
 
 
 def test_every_cell_has_one_row_in_grid_order(results: Make) -> None:
