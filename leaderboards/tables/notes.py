@@ -184,7 +184,7 @@ def _equal_images(prices: list[Price], rule: RankingRule) -> list[str]:
 
 
 def _budgets(standings: list[Standing], affordable: list[Affordable]) -> list[str]:
-    notes = ["The worst case weighs no cost: an update of zeros leaks nothing and trains nothing."]
+    notes = ["Ranks by leakage alone weigh no cost: an update of zeros leaks nothing and trains nothing."]
     if any(own.strength is not None for own in affordable):
         return [
             *notes,

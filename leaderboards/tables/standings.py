@@ -75,11 +75,12 @@ def _section(standings: list[Standing], affordable: list[Affordable], rule: Rank
     row = question.row
     asked = {"known": "labels known", "recovered": "labels recovered", "joint": "labels optimised"}[row["labels"]]
     asked += secrets_text(row)
+    # A rank is never read without the verdicts that limit it, be there none.
+    full = [table.without_empty(ABSENT, () if unranked else ("rank", "verdicts")) for table in tables]
     return TableSection(
         title=f"Leakage: {row['dataset']}, {row['model']}, {row['weights']} weights",
         facts=f"{len(question.images)} images, {asked}. {ranked}",
-        # A rank is never read without the verdicts that limit it, be there none.
-        tables=[table.without_empty(ABSENT, () if unranked else ("rank", "verdicts")) for table in tables],
+        tables=[table for table in full if len(table.columns) > table.left],
         notes=[f"[{number}] {shorten(reason, 300, placeholder=' ...')}" for reason, number in reasons.items()]
         + _explanations(standings, rule)
         + question_notes(standings, affordable, rule),

@@ -426,6 +426,11 @@ def accuracy_no_count(doctor: Doctor) -> None:
     doctor.job("training")["figures"]["accuracy"] = 0.9012345
 
 
+@case("An accuracy at equal images that is no count of them", "jobs", "equal_images 0.9012345 is no", board=TRAININGS)
+def early_accuracy_no_count(doctor: Doctor) -> None:
+    doctor.job("training")["figures"]["accuracy_at_equal_images"] = 0.9012345
+
+
 @case("More test images, so that any accuracy is a count", "jobs", "test_images is 10000000.0", board=TRAININGS)
 def many_test_images(doctor: Doctor) -> None:
     doctor.job("training")["figures"] |= {"accuracy": 0.9012345, "test_images": 1e7}

@@ -306,7 +306,7 @@ def test_tables_name_both_intervals_and_show_each_seed_and_every_verdict(format:
     assert "unaudited" in text
     assert "nan" not in text.lower()
     if format == "markdown":
-        assert "| SSIM gain | 95%, images and seeds | 95%, these seeds | each seed | worst case | by chance |" in text
+        assert "| SSIM gain | 95%, images and seeds | 95%, these seeds | each seed | worst case | of undefended |" in text
         shown = r"0\.\d+ \| \[0\.0\d+, 0\.1\d+\] \| \[0\.0\d+, 0\.1\d+\] \| 0\.\d+ 0\.\d+ 0\.\d+ \|"
         assert re.search(r"\| `p` \| 1 \| " + shown, text)
         assert "posterior_mean and black_box_decoder have not both finished" in text
@@ -314,6 +314,16 @@ def test_tables_name_both_intervals_and_show_each_seed_and_every_verdict(format:
         row = json.loads(text)[1]
         assert len(json.loads(row["ssim_gain_by_seed"])) == SEEDS
         assert row["ssim_gain_low_given_seeds"] < row["ssim_gain"] < row["ssim_gain_high_given_seeds"]
+
+
+def test_a_table_without_a_figure_is_left_out_and_verdicts_stand_wherever_ranks_do() -> None:
+    whole = board({"p": audited(0.1), "q": audited(0.2)})
+    ranked = render_standings(whole, "markdown", RULE)
+    [heading] = [line for line in ranked.splitlines() if line.startswith("| defense | rank |")]
+    assert heading.endswith("| verdicts |")
+    nothing = render_standings(whole.assign(ssim=np.nan, identified=np.nan, underpowered=np.nan), "markdown", RULE)
+    assert "| rank |" not in nothing
+    assert "What it is made of" not in nothing
 
 
 def test_an_attack_that_network_excludes_is_said_to_be_not_applicable() -> None:
