@@ -104,9 +104,11 @@ STATES = {
 EXPLAINED = {
     Verdict.INCOMPLETE: "something that the board asks for has no result",
     Verdict.UNREAD: "a plugin without a proof, and nobody says to have read its code",
-    Verdict.UNAUDITED: "no attack that simulates the defense or learns from it, and works, has finished",
+    Verdict.UNAUDITED: "no attack that simulates the defense or learns from it, and works, has finished, "
+    "or, by rules 2, its plugin has not passed the conformance suite",
     Verdict.BLIND: "the strongest attack stays below its own floor: the gain is unknown, not 0",
-    Verdict.INCONSISTENT: "attacks fare better on held-out clients of the defense than on the attacked ones",
+    Verdict.INCONSISTENT: "attacks fare better on held-out clients of the defense than on the attacked ones, "
+    "or in a reviewer's spot check",
     Verdict.UNDERPOWERED: "attacks ended above their objective at the truth: a lower bound",
     Verdict.BROKEN_CERTIFICATE: "an attack was right more often than the proof allows",
     Verdict.SURROGATE_BEATEN: "the defense as a black box gives more away than attacks through its surrogate find",

@@ -97,11 +97,12 @@ RULE_WORDS = {
             "which no attack replaces. On a board its review says who has; a grid file says it by [[reviews]] with "
             "defense, read_by and read, one sentence.",
             Verdict.UNAUDITED: "Unaudited, no rank: posterior_mean and black_box_decoder have not both finished with "
-            "public images and the defense known, and shown on held-out clients that they work.",
+            "public images and the defense known, and shown on held-out clients that they work; or no re-run of the "
+            "board's entry has found that its plugin passes the conformance suite.",
             Verdict.BLIND: "Blind, no rank: the strongest attack stays more than .02 SSIM below its own floor; the "
             "gain is unknown, not 0.",
             Verdict.INCONSISTENT: "Inconsistent, no rank: attacks do better on held-out clients of the defense than on "
-            "the attacked ones, by more than .05 SSIM.",
+            "the attacked ones, or a reviewer's spot check gains more than the board's attacks, by more than .05 SSIM.",
             Verdict.SURROGATE_BEATEN: "Surrogate beaten: the defense as a black box gives more away than attacks "
             "through its surrogate find.",
         },

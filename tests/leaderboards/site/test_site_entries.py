@@ -173,11 +173,14 @@ def test_the_page_of_a_defense_says_who_has_read_its_code_and_which_rules_it_bre
     digest = {"entry_sha256": read_entry(folder / "mine").digest, "state": "re-run", "checked_by": "me"}
     suite = [{"method": "zeros(part=0.5)", "passed": ["surrogate"], "failed": ["draws"]}]
     code = {"read_by": "Ada", "read": "It sends <nothing>.", "conformance": suite}
+    figures = {"gain": 0.4, "low": 0.3, "entry_gain": 0.1, "entry_high": 0.2}
+    code |= {"spot_checks": [{"defense": "zeros", "seed": 7, "weights": "untrained", "images": 20, **figures}]}
     write_review(folder, "mine", Review.model_validate(digest | {"commit": None, "reruns": []} | code))
     write_site(made.parent / "site", made)
     page = (made.parent / "site" / "made-up" / pages_of(results(published("made-up", made)))[MINE[0][0]]).read_text()
     assert "<dt>Read by</dt><dd>Ada: It sends &lt;nothing&gt;.</dd>" in page
     assert "breaks draws" in page
+    assert "gain 0.400, at least 0.300; the entry shows 0.100, at most 0.200" in page
 
 
 def test_seeds_have_pages_that_are_linked_and_the_gallery_says_which_it_shows(tmp_path):
