@@ -20,8 +20,9 @@ from leaderboards.entries.reviews import EntryState, Review, write_review
 from leaderboards.evidence.code_reviews import CodeReview
 from leaderboards.evidence.question import questions
 from leaderboards.ranking.costs import costs_of
-from leaderboards.ranking.ranking import ranking
+from leaderboards.ranking.ranking import ranking, rule_set_of
 from leaderboards.ranking.verdicts import RankingRule
+from leaderboards.tables.exports import verdict_words
 from leaderboards.tables.prices import rank_text
 from leaderboards.untrusted.refusals import shown
 
@@ -84,7 +85,7 @@ def _ranks(entries: list[Entry], rule: RankingRule) -> dict[tuple[object, ...], 
     return {
         (*(own.question.row[name] for name in QUESTION), own.defense): (
             rank_text(own.rank),
-            own.unranked or own.incomplete,
+            own.unranked or own.incomplete or ", ".join(verdict_words(own.verdicts & rule_set_of(rule).unranked)),
         )
         for own in standings
     }

@@ -38,6 +38,7 @@ from leaderboards.entries.board import load_board
 from leaderboards.entries.entry import read_entry
 from leaderboards.entries.published import published
 from leaderboards.entries.reviews import Review, SpotCheck, review_path, write_review
+from leaderboards.evidence.code_reviews import CodeReview, Reading
 
 ROOT = Path(__file__).parents[3]
 MISSING = object()
@@ -159,6 +160,21 @@ def test_a_review_of_a_board_of_rules_2_holds_reader_conformance_and_spot_check(
     assert [own.failed for own in review.conformance] == [broken]
     row = {"defense": "sign_compression", "defense_name": "sign_compression"}
     assert (reviews.is_unread(row), reviews.is_unheld(row), reviews.is_outdone(row)) == verdicts
+
+
+def test_a_verdict_that_withholds_a_rank_is_said_beside_it(tiny, tmp_path, monkeypatch):
+    here, rules = tmp_path / "published", load_board(PICTURES).rules.model_copy(update={"rules": 2})
+    shutil.copytree(tiny, here)
+    monkeypatch.setattr(publishing, "load_board", lambda name: replace(load_board(name), rules=rules))
+    entry, undefended = (read_entry(here / PICTURES / name) for name in ("signs", "undefended"))
+    review = Review(entry_sha256=undefended.digest, state="re-run", checked_by="Ada", commit=None, reruns=[])
+    write_review(here / PICTURES, "undefended", review)
+    board, ranked = published(PICTURES, here), checking.ranking
+    # Four images under one seed rank nobody, whatever the verdicts are.
+    monkeypatch.setattr(checking, "ranking", lambda *given: [replace(own, unranked="") for own in ranked(*given)])
+    assert all("-> - (unread, " in line for line in rank_changes(entry, board))
+    read = CodeReview(Reading("Ada", "It sends signs."))
+    assert not any("unread" in line for line in rank_changes(entry, board, read))
 
 
 def test_a_reader_s_sentence_goes_with_a_review_and_a_re_run(command, tiny):
