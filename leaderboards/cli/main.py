@@ -121,7 +121,7 @@ def print_ranks(
         typer.Option(help="Rules of floors, verdicts and ranks: 2, by means, unless given; 1, image by image."),
     ] = None,
 ) -> None:
-    """Say who leaks least, and at what cost: the worst case over attacks, with verdicts and ranks.
+    """Say who leaks least, and at what cost: what the strongest attack gets, with verdicts and ranks.
 
     Where the run has trained and certified, accuracy, epsilon and certificates stand beside it. csv and json hold
     every figure. A run of a board is ranked by the board's rules where nothing else is given.

@@ -117,7 +117,8 @@ def pareto_plot(question: Question, costs: RunCosts, title: str, rule: RankingRu
     if undefended is not None:
         _draw(ax, [undefended], "black", "*")
     front = _draw_front(ax, points)
-    _name_axes(ax, list(points.values()), _chance(question, costs))
+    equal_images = (rule or RankingRule()).weighs_equal_images
+    _name_axes(ax, list(points.values()), _chance(question, costs), " at equal images" * equal_images)
     figure.legend(
         handles=_legend(placed, colours, markers, points, undefended, front),
         loc="outside lower left",
@@ -164,7 +165,7 @@ def _draw_front(ax: Axes, points: dict[str, Point]) -> bool:
     return len(front) > 1
 
 
-def _name_axes(ax: Axes, points: list[Point], chance: float) -> None:
+def _name_axes(ax: Axes, points: list[Point], chance: float, compared: str) -> None:
     ax.set_xscale("symlog", linthresh=LINEAR_LOSS, linscale=1.6)
     highest = float(np.nanmax([*(max(p.lost.mean, p.lost.high) for p in points), 12.0]))
     lowest = float(np.nanmin([*(min(p.lost.mean, p.lost.low) for p in points), 0.0]))
@@ -181,7 +182,9 @@ def _name_axes(ax: Axes, points: list[Point], chance: float) -> None:
         at_the_top = {"rotation": 90, "ha": "right", "va": "top", "fontsize": SMALL, "color": "0.4"}
         place: dict[str, Any] = {"xycoords": ax.get_xaxis_transform(), "textcoords": "offset points"}
         ax.annotate("accuracy of chance", (chance, 0.99), (-3, 0), **place, **at_the_top)
-    ax.set_xlabel(f"test accuracy lost [percentage points; logarithmic from {LINEAR_LOSS:g} on; dashed: the budgets]")
+    ax.set_xlabel(
+        f"test accuracy lost{compared} [percentage points; logarithmic from {LINEAR_LOSS:g} on; dashed: the budgets]"
+    )
     ax.set_ylabel("SSIM gain of the strongest attack [95% intervals]")
 
 
@@ -225,7 +228,7 @@ def _legend(
     if front:
         handles.append(Line2D([], [], label="front: no other mean is better in both", **FRONT))
     if any(not p.claims and not p.broken for p in points.values()):
-        hollow = "hollow: a lower bound, or fewer than 3 seeds; not in the front"
+        hollow = "hollow: a lower bound, fewer than 3 seeds, or no rank; not in the front"
         handles.append(Line2D([], [], color="0.4", marker="o", mfc="white", ms=5.5, ls="none", label=hollow))
     if any(p.broken for p in points.values()):
         handles.append(Line2D([], [], color="0.4", marker="x", ls="none", mew=1.2, label="broken certificate"))

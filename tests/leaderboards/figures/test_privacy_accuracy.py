@@ -126,6 +126,7 @@ def test_the_figure_names_strengths_and_proofs(frame: pd.DataFrame, jobs: Callab
         assert figure is not None
         shown = {text.get_text() for text in figure.findobj(Text)}  # type: ignore[union-attr]
         assert {f"0.5 (ε {epsilon})", "0.9", "gradient_pruning: ratio", "larger_batch(examples=4)"} <= shown
+        assert ("at equal images" in figure.axes[0].get_xlabel()) == (rule.rules == 2)
 
 
 def test_the_figure_is_drawn_where_accuracy_was_measured(frame: pd.DataFrame, jobs: Callable, tmp_path: Path) -> None:
