@@ -252,6 +252,12 @@ def _predicted(observation: Observation, images: Tensor, labels: Tensor, seeds: 
     return _parts(task, updates, labels)
 
 
+def undefended_parts(observation: Observation, clients: PublicClients, numbers: Tensor) -> Tensor:
+    """The parts (n m) of what undefended clients send, of all images of public clients by their numbers."""
+    plain = replace(observation, defense=None)
+    return _predicted(plain, *clients.dealt(numbers), numbers.tolist()).flatten(0, 1)
+
+
 def _run(observation: Observation, images: Tensor, labels: Tensor, seeds: Sequence[int]) -> Tensor:
     """The parts of the releases that the client itself sends."""
     assert observation.black_box is not None, "checked before"

@@ -37,6 +37,15 @@ class Signs(Defense):
         return {name: u.sign() for name, u in update.items()}
 
 
+@dataclass(frozen=True)
+class OwnUnits(Defense):
+    """Each entry times a public factor from .01 to 100, on top of a public constant, without a surrogate."""
+
+    def transform(self, task, update, rng):
+        key = torch.Generator().manual_seed(7)
+        return {n: u * 10 ** (4 * torch.rand(u.shape, generator=key) - 2) + 0.1 for n, u in update.items()}
+
+
 @pytest.fixture
 def attacked(case):
     """An observation of digits under a defense, with public images and the client, and the private images."""
@@ -49,6 +58,12 @@ def attacked(case):
         return replace(own.observation, public=public, black_box=box), own.images
 
     return make
+
+
+def with_few_public_images(observation):
+    public = observation.public
+    few = replace(public, images=public.images[:600], labels=public.labels[:600])
+    return replace(observation, public=few)
 
 
 def error(images, truth):
@@ -71,6 +86,12 @@ def test_a_permutation_by_a_public_key_hides_nothing_more_than_no_defense(attack
     permuted, plain = (error(BlackBoxDecoder().reconstruct(seen, [0] * 6).images, truth)
                        for seen, truth in map(attacked, (KeyedPermutation(), NoDefense())))  # fmt: skip
     assert permuted == pytest.approx(plain, rel=0.3)
+
+
+def test_public_units_of_every_entry_hide_nothing_more_than_no_defense(attacked):
+    converted, plain = (BlackBoxDecoder().reconstruct(with_few_public_images(seen), [0] * 6).images
+                        for seen, _ in map(attacked, (OwnUnits(), NoDefense())))  # fmt: skip
+    assert error(converted, plain) < 1e-4
 
 
 def test_of_nothing_it_finds_the_class_means(attacked):
