@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pytest
 import torch
@@ -55,7 +56,7 @@ def first(tmp_path_factory):
 
 
 def test_what_a_learned_attack_chose_is_equal_when_the_attacked_images_are_swapped(first, tmp_path, monkeypatch):
-    monkeypatch.setattr(clients, "load_dataset", other_digits)
+    monkeypatch.setattr(clients, "Clients", partial(clients.Clients, open_dataset=other_digits))
     (store, blocks), (swapped, same) = first, finished(tmp_path)
     held = [
         {(cell["public_images"], cell["public_sha256"]) for cell in own.plan()["cells"]} for own in (store, swapped)
