@@ -14,7 +14,8 @@ from attacks.attack import Attack, Reconstruction, UnsupportedPair
 from attacks.labels import classification_layer
 from attacks.observation import Observation
 from attacks.public.clients import PublicReleases, attacked_parts, label_rows, public_clients, undefended_parts
-from attacks.public.posterior import Posterior, held_out, learned_posterior, likeness
+from attacks.public.expected import ExpectedReleases, draws_matter
+from attacks.public.posterior import Comparable, Posterior, held_out, learned_posterior, likeness
 from defenses.task import Task
 
 PENALTIES = (1e-4, 1e-2, 1.0, 100.0)
@@ -27,13 +28,15 @@ SHARES = (0.25, 0.5, 0.75)
 class BlackBoxDecoder(Attack):
     """Decode the release by what the client sends of public images: the defense is run, never read.
 
-    Four decoders are learned and mixed, all choices made on 500 held-out public images:
+    Up to five decoders are learned and mixed, all choices made on 500 held-out public images:
 
     - the kernel posterior mean of `posterior_mean` over releases as the client sends them, noise and all, in their
       principal directions;
     - the same over entries in units of the undefended update, by a line that is fitted to each entry: a defense that
       gives every entry a public factor hides nothing;
     - the same over signs and magnitudes of their entries, which say more where a defense distorts or drops entries;
+    - the same over coordinates of releases along the principal directions of undefended gradients, each public one
+      replaced by its expectation given that gradient, where the client's draws matter (`attacks.public.expected`);
     - ridge regression (Hoerl & Kennard, Technometrics 1970) from the row of the label in the last layer, which is a
       multiple of the image's features, over the images of all labels at once; left out where the network has no such
       layer or the labels are not known.
@@ -141,9 +144,15 @@ def _learned(observation: Observation) -> Decoder:
     found: dict[str, Posterior | Ridge] = {}
     count = held_out(clients, 2 * sent.size)
     units = _in_undefended_units(observation, sent, count)
-    views = {"entries": sent.view, "units": units, "signs": _signs_and_magnitudes}
-    for name, view in views.items():
-        found[name] = learned_posterior(replace(sent, view=view), task.classes, labels_known, count)
+    views: dict[str, Comparable] = {
+        "entries": sent,
+        "units": replace(sent, view=units),
+        "signs": replace(sent, view=_signs_and_magnitudes),
+    }
+    if draws_matter(sent):
+        views["expected"] = ExpectedReleases.of(observation, sent, count)
+    for name, releases in views.items():
+        found[name] = learned_posterior(releases, task.classes, labels_known, count)
     if labels_known:
         with suppress(UnsupportedPair):
             found["ridge"] = _ridge(observation.task, sent, count)

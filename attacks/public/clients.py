@@ -147,6 +147,14 @@ class PublicReleases:
         """Numbers in the view of an image's part."""
         return next(self.parts(torch.arange(1))).shape[1]
 
+    def held(self, numbers: Tensor) -> Tensor:
+        """The views (n m) of the parts that tell of these images, as of attacked releases: with noise of a fixed seed."""
+        parts = torch.cat(list(self.parts(numbers)))
+        if not self.noise:
+            return parts
+        noise = torch.randn(parts.shape, generator=Generator().manual_seed(1), dtype=parts.dtype).to(parts)
+        return parts + self.noise**0.5 * noise
+
     def parts(self, numbers: Tensor) -> Iterator[Tensor]:
         """The views (n m) of the parts that tell of these images, some at a time."""
         for some in numbers.split(self.chunk):

@@ -121,16 +121,23 @@ def cloud_of(
     """
     base = torch.cat(list(releases(members[:fitted])))
     centre = base.mean(0)
-    base = base - centre
-    variances, axes = torch.linalg.eigh((base @ base.T).double())
-    variances, axes = variances.flip(0)[:directions], axes.flip(1)[:, :directions]
-    # Below it an eigenvalue is rounding: of the largest one, or of releases that are all the same.
-    rounding = 10 * torch.finfo(base.dtype).eps
-    told = variances > max(
-        1e-30, rounding * float(variances[0]), rounding**2 * len(base) * float(centre.square().sum())
-    )
-    axes, lengths = axes[:, told], variances[told].sqrt()
-    found = Directions((axes / lengths).T.to(base) @ base, centre, lengths.new_zeros(len(lengths)))
-    points = torch.cat([axes * lengths, *(found.place(part) for part in releases(members[fitted:]))])
+    axes, own = principal_axes(base - centre, directions, float(centre.square().sum()))
+    found = Directions(axes, centre, own.new_zeros(own.shape[1]))
+    points = torch.cat([own, *(found.place(part) for part in releases(members[fitted:]))])
     middle = points.mean(0)
     return Cloud.around(pixels, labels, points - middle), Directions(found.axes, centre, middle)
+
+
+def principal_axes(centred: Tensor, count: int, removed: float = 0.0) -> tuple[Tensor, Tensor]:
+    """The first `count` principal directions (k m) of centred releases (n m), and their coordinates (n k), float64.
+
+    Directions along which releases differ by rounding alone are left out; `removed` is the squared length of the centre
+    that was taken from them.
+    """
+    variances, axes = torch.linalg.eigh((centred @ centred.T).double())
+    variances, axes = variances.flip(0)[:count], axes.flip(1)[:, :count]
+    # Below it an eigenvalue is rounding: of the largest one, or of releases that are all the same.
+    rounding = 10 * torch.finfo(centred.dtype).eps
+    told = variances > max(1e-30, rounding * float(variances[0]), rounding**2 * len(centred) * removed)
+    axes, lengths = axes[:, told], variances[told].sqrt()
+    return (axes / lengths).T.to(centred) @ centred, axes * lengths

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from attacks.observation import Observation
-from attacks.public.clients import CHOSEN_ON, MOST_ENTRIES, PublicClients, PublicReleases, attacked_parts
+from attacks.public.clients import CHOSEN_ON, MOST_ENTRIES, PublicClients, attacked_parts
 from attacks.public.clouds import DIRECTIONS, FITTED, Cloud, Directions, Kernel, cloud_of
 
 SMOOTHINGS = (0.0, 0.2, 0.4, 0.7, 0.9, 1.0)
@@ -65,7 +66,39 @@ class Posterior:
         return images, believed.view(parts.shape[:2]) if labels is None else labels
 
 
-def learned_posterior(releases: PublicReleases, classes: int, labels_known: bool, count: int) -> Posterior:
+class Comparable(Protocol):
+    """Releases of public clients in the form in which they are compared with an attacked one."""
+
+    @property
+    def clients(self) -> PublicClients:
+        """The clients."""
+        ...
+
+    @property
+    def noise(self) -> float:
+        """The variance of the noise that `parts` leaves out of every number; 0 where none is known."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Numbers in the view of an image's part."""
+        ...
+
+    @property
+    def view(self) -> Callable[[Tensor], Tensor]:
+        """The function of parts (n m) of an attacked release by which it is compared."""
+        ...
+
+    def parts(self, numbers: Tensor) -> Iterator[Tensor]:
+        """The views (n m) of clients of these images, some at a time."""
+        ...
+
+    def held(self, numbers: Tensor) -> Tensor:
+        """The views (n m) of clients of these images with the noise of a release."""
+        ...
+
+
+def learned_posterior(releases: Comparable, classes: int, labels_known: bool, count: int) -> Posterior:
     """The posterior that public releases teach; by the first `count` images, in no cloud, its kernel is chosen.
 
     Without known labels the images of all `classes` are one cloud.
@@ -73,9 +106,7 @@ def learned_posterior(releases: PublicReleases, classes: int, labels_known: bool
     clients, size = releases.clients, releases.size
     labels, numbers = clients.labels, torch.arange(len(clients))
     tried, rest = numbers.split([count, len(clients) - count])
-    held = torch.cat(list(releases.parts(tried)))
-    noise = torch.randn(held.shape, generator=Generator().manual_seed(1), dtype=held.dtype).to(held)
-    held = held + releases.noise**0.5 * noise
+    held = releases.held(tried)
     clouds: dict[int | None, tuple[Cloud, Directions]] = {}
 
     def add(kind: int | None, members: Tensor, kinds: int) -> None:

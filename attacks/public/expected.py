@@ -1,0 +1,93 @@
+"""The releases of public clients that are to be expected, of a defense that adds noise and says nothing of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from attacks.observation import Observation
+from attacks.public.clients import PublicClients, PublicReleases
+from attacks.public.clouds import FITTED, principal_axes
+
+AXES = 200
+"""Principal directions of undefended gradients along which releases are compared."""
+PENALTIES = (1e-4, 1e-3, 1e-2, 0.1, 1.0)
+"""Weights of the ridge penalty on features of variance 1; leaving out one client at a time chooses, for each axis."""
+LEAST_NOISE = 1e-3
+"""Least standard deviation that counts as noise, by that of the releases: the regression knows no more digits."""
+_TWICE = 4
+"""Clients that are run twice to see whether their draws matter."""
+
+
+@dataclass(frozen=True, eq=False)
+class ExpectedReleases:
+    """The expected parts of public clients' releases, by regression of what was sent on undefended gradients.
+
+    A release is a draw: in the principal directions of releases noise drowns a gradient of thousands of entries, and
+    averages over draws cost a run of the client each. The server knows what an undefended client would send, so it
+    looks along the principal directions d_k of those gradients g: the coordinates of a release there are regressed on
+    those of g and of g / |g|, whose factors are what clipping and scaling leave. What the regression leaves over on
+    held-out clients is the noise, of variance 1 in the units of this class.
+    """
+
+    clients: PublicClients
+    """The clients."""
+    axes: Tensor
+    """Orthonormal directions (k m)."""
+    unit: Tensor
+    """Standard deviation of the noise along each, (k,)."""
+    sent: Tensor
+    """The coordinates (n k) of the releases that were sent, in units of the noise."""
+    expected: Tensor
+    """The coordinates (n k) that were expected of them, in units of the noise."""
+    noise: float = 1.0
+    """The variance of the noise that is left out of every expected coordinate."""
+
+    @classmethod
+    def of(cls, observation: Observation, sent: PublicReleases, count: int) -> ExpectedReleases:
+        """What is expected of the releases that a black box sent; the first `count` clients' images are held out."""
+        from sklearn.linear_model import RidgeCV
+
+        clients = sent.clients
+        plain = PublicReleases.of(replace(observation, defense=None), clients, "surrogate")
+        numbers = torch.arange(len(clients))
+        base = torch.cat(list(plain.parts(numbers[count : count + FITTED])))
+        axes, _ = principal_axes(base - base.mean(0), AXES)
+        along = lambda own: torch.cat([part @ axes.T for part in own.parts(numbers)]).double()  # noqa: E731
+        seen, gradients = along(sent), along(plain)
+        features = torch.cat([gradients, gradients / gradients.norm(dim=1, keepdim=True).clamp_min(1e-30)], 1)
+        features = (features - features[count:].mean(0)) / features[count:].std(0).clamp_min(1e-30)
+        fit = RidgeCV([own * (len(clients) - count) for own in PENALTIES], alpha_per_target=True)
+        fit.fit(features[count:].cpu().numpy(), seen[count:].cpu().numpy())
+        expected = torch.from_numpy(fit.predict(features.cpu().numpy())).to(seen).view_as(seen)
+        noise = (seen[:count] - expected[:count]).square().mean(0).sqrt()
+        unit = noise.clamp_min(LEAST_NOISE * float(seen.std(0).max())).clamp_min(1e-30)
+        return cls(clients, axes, unit, seen / unit, expected / unit)
+
+    @property
+    def size(self) -> int:
+        """Numbers in the view of an image's part."""
+        return len(self.axes)
+
+    def view(self, parts: Tensor) -> Tensor:
+        """The coordinates (n k) of parts (n m) of releases."""
+        return (parts @ self.axes.T).double() / self.unit
+
+    def parts(self, numbers: Tensor) -> Iterator[Tensor]:
+        """The coordinates (n k) that are expected of clients of these images."""
+        yield self.expected[numbers.to(self.expected.device)]
+
+    def held(self, numbers: Tensor) -> Tensor:
+        """The coordinates (n k) of what clients of these images sent."""
+        return self.sent[numbers.to(self.sent.device)]
+
+
+def draws_matter(sent: PublicReleases) -> bool:
+    """True if a client of the same images sends another release with another seed."""
+    count = min(_TWICE, len(sent.clients) // sent.clients.behind)
+    images, labels = sent.clients.dealt(torch.arange(count))
+    first, second = (sent.send(images, labels, range(start, start + count)) for start in (0, count))
+    return not torch.equal(first, second)
