@@ -23,7 +23,7 @@ from attacks.matching.simulation import is_drawn, slots
 from attacks.observation import Observation
 from attacks.public.clients import CHOSEN_ON, public_clients
 from attacks.public.posterior import Posterior, likeness
-from attacks.public.prior import Neighbourhoods, energy
+from attacks.public.prior import PARTS_OF_ALL, Neighbourhoods, energy
 from defenses.task import Task
 
 COSINE_SCALE = 2e-6
@@ -31,7 +31,7 @@ COSINE_SCALE = 2e-6
 BLENDS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Parts of the way from the start to the end of the descent of which held-out public clients choose one."""
 TRIED = 40
-"""Images of held-out public clients by which the part is chosen."""
+"""Images of held-out public clients by which that and the prior's part of all images are chosen."""
 APART = 0.5
 """Standard deviations by which starts of equal labels in a batch are drawn apart."""
 
@@ -56,7 +56,8 @@ class InformedMatching(Attack):
     start as the answer.
 
     The answer lies on the way from the start to the end of the descent, as far along as helps held-out public clients:
-    under strong noise that is the start itself, where a mode says less than a mean.
+    under strong noise that is the start itself, where a mode says less than a mean. They also choose the part of the
+    covariance that is that of all images: the more a release tells, the more a wide prior leaves to it.
     """
 
     simulates = True
@@ -73,12 +74,13 @@ class InformedMatching(Attack):
             classification_layer(task)
 
     def reconstruct(self, observation: Observation, seeds: list[int]) -> Reconstruction:
-        start, blend = self._start(observation), self._blend(observation)
+        start, (part_of_all, blend) = self._start(observation), self._choice(observation)
         images, labels = start.answer(observation)
-        choices = {f"start_{name}": value for name, value in start.choices.items()} | {"blend": blend}
+        choices = {f"start_{name}": value for name, value in start.choices.items()}
+        choices |= {"part_of_all": part_of_all, "blend": blend}
         if not blend:
             return Reconstruction(images, labels, choices=choices)
-        search = _Search.around(observation, images, labels)
+        search = _Search.around(observation, images, labels, part_of_all)
         found, descent = search.run(self._adam)
         if blend < 1:
             # On the way no objective is at its least, by choice: none is told.
@@ -86,9 +88,11 @@ class InformedMatching(Attack):
         return Reconstruction(found, labels, search.at(found), descent.start, descent.trace, choices=choices)
 
     def objective(self, observation: Observation, images: Tensor, labels: Tensor) -> Tensor | None:
-        if self._blend(observation) < 1:
+        part_of_all, blend = self._choice(observation)
+        if blend < 1:
             return None
-        return _Search.around(observation, *self._start(observation).answer(observation)).at(images, labels)
+        start = self._start(observation).answer(observation)
+        return _Search.around(observation, *start, part_of_all).at(images, labels)
 
     @property
     def _adam(self) -> Adam:
@@ -107,20 +111,22 @@ class InformedMatching(Attack):
             raise UnsupportedPair("; ".join(dict.fromkeys(reasons)))
         return max(starts, key=lambda start: start.score)
 
-    def _blend(self, observation: Observation) -> float:
-        """The part of the way that is best for held-out public clients of the same defense."""
-        return observation.learn((self, "blend"), lambda: self._best_blend(observation))
+    def _choice(self, observation: Observation) -> tuple[float, float]:
+        """The prior's part of all images, and the part of the way, that are best for held-out public clients."""
+        return observation.learn((self, "choice"), lambda: self._best(observation))
 
-    def _best_blend(self, observation: Observation) -> float:
+    def _best(self, observation: Observation) -> tuple[float, float]:
         start, clients = self._start(observation), public_clients(observation)
         # None of those that the start has learned from: it would know them too well for the search to help.
         count = max(1, min(TRIED, len(start.held)) // clients.behind)
         seen, truth = clients.observed(observation, count)
         images, labels = start.answer(seen)
-        found = _Search.around(seen, images, labels).run(self._adam)[0]
-        shape = tuple(truth.shape[2:])
-        tried = {part: images + part * (found - images) for part in BLENDS}
-        return max(BLENDS, key=lambda part: float(likeness(tried[part], truth, shape).mean()))
+        shape, worth = tuple(truth.shape[2:]), dict[tuple[float, float], float]()
+        for part_of_all in PARTS_OF_ALL:
+            found = _Search.around(seen, images, labels, part_of_all).run(self._adam)[0]
+            for blend in BLENDS:
+                worth[part_of_all, blend] = float(likeness(images + blend * (found - images), truth, shape).mean())
+        return max(worth, key=worth.__getitem__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,8 +143,8 @@ class _Search:
     """The slots' labels (t b)."""
 
     @classmethod
-    def around(cls, observation: Observation, images: Tensor, labels: Tensor) -> _Search:
-        """The search that begins at images (t b c h w) of labels (t b)."""
+    def around(cls, observation: Observation, images: Tensor, labels: Tensor, part_of_all: float) -> _Search:
+        """The search that begins at images (t b c h w) of labels (t b), with this part of all images in its prior."""
         task, known = observation.task, observation.defense
         std = 0.0 if known is None else known.noise_std / task.schedule.update_scale
         numbers = sum(p.numel() for p in task.model.parameters())
@@ -149,6 +155,7 @@ class _Search:
         seen = replace(observation, labels=labels, threat=replace(observation.threat, labels="known"))
         order = slots(task).to(labels.device)
         prior = observation.learn("neighbourhoods", lambda: _neighbourhoods(observation))
+        prior = replace(prior, part_of_all=part_of_all)
         return cls(MatchingProblem(seen, distance), nats, prior, images.flatten(2)[:, order], labels[:, order])
 
     def run(self, adam: Adam) -> tuple[Tensor, Descended]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal
 
-from attacks.public.prior import PART_OF_ALL, PIXEL_VARIANCE, Neighbourhoods, energy
+from attacks.public.prior import PIXEL_VARIANCE, Neighbourhoods, energy
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def around():
     images = torch.rand(1, 2, 6, generator=draw, dtype=torch.float64)
     evidence = prior.evidence(images, torch.tensor([[0, 2]]))
     covariance = evidence["near"] @ evidence["near"].mT + evidence["own"] @ evidence["own"].mT
-    covariance = covariance + PART_OF_ALL * prior.common @ prior.common.T
+    covariance = covariance + prior.part_of_all * prior.common @ prior.common.T
     covariance = covariance + PIXEL_VARIANCE * torch.eye(6, dtype=torch.float64)
     return prior, images, evidence, covariance
 
