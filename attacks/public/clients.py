@@ -148,7 +148,7 @@ class PublicReleases:
         return next(self.parts(torch.arange(1))).shape[1]
 
     def held(self, numbers: Tensor) -> Tensor:
-        """The views (n m) of the parts that tell of these images, as of attacked releases: with noise of a fixed seed."""
+        """The views (n m) of the parts that tell of these images, with noise of a fixed seed."""
         parts = torch.cat(list(self.parts(numbers)))
         if not self.noise:
             return parts
