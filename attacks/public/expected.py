@@ -14,7 +14,7 @@ from attacks.public.clouds import FITTED, principal_axes
 
 AXES = 200
 """Principal directions of undefended gradients along which releases are compared."""
-PENALTIES = (1e-4, 1e-3, 1e-2, 0.1, 1.0)
+REGRESSION_PENALTIES = (1e-4, 1e-3, 1e-2, 0.1, 1.0)
 """Weights of the ridge penalty on features of variance 1; leaving out one client at a time chooses, for each axis."""
 LEAST_NOISE = 1e-3
 """Least standard deviation that counts as noise, by that of the releases: the regression knows no more digits."""
@@ -28,9 +28,9 @@ class ExpectedReleases:
 
     A release is a draw: in the principal directions of releases noise drowns a gradient of thousands of entries, and
     averages over draws cost a run of the client each. The server knows what an undefended client would send, so it
-    looks along the principal directions d_k of those gradients g: the coordinates of a release there are regressed on
-    those of g and of g / |g|, whose factors are what clipping and scaling leave. What the regression leaves over on
-    held-out clients is the noise, of variance 1 in the units of this class.
+    looks along the principal directions d_k of those gradients g: each coordinate of a release there is regressed on
+    those of g and of g / |g|, whose factors are what clipping and scaling leave, of the same direction or of all,
+    whichever leaves less over on held-out clients. That rest is the noise, of variance 1 in the units of this class.
     """
 
     clients: PublicClients
@@ -49,8 +49,6 @@ class ExpectedReleases:
     @classmethod
     def of(cls, observation: Observation, sent: PublicReleases, count: int) -> ExpectedReleases:
         """What is expected of the releases that a black box sent; the first `count` clients' images are held out."""
-        from sklearn.linear_model import RidgeCV
-
         clients = sent.clients
         plain = PublicReleases.of(replace(observation, defense=None), clients, "surrogate")
         numbers = torch.arange(len(clients))
@@ -58,12 +56,12 @@ class ExpectedReleases:
         axes, _ = principal_axes(base - base.mean(0), AXES)
         along = lambda own: torch.cat([part @ axes.T for part in own.parts(numbers)]).double()  # noqa: E731
         seen, gradients = along(sent), along(plain)
-        features = torch.cat([gradients, gradients / gradients.norm(dim=1, keepdim=True).clamp_min(1e-30)], 1)
+        features = torch.stack([gradients, gradients / gradients.norm(dim=1, keepdim=True).clamp_min(1e-30)], 2)
         features = (features - features[count:].mean(0)) / features[count:].std(0).clamp_min(1e-30)
-        fit = RidgeCV([own * (len(clients) - count) for own in PENALTIES], alpha_per_target=True)
-        fit.fit(features[count:].cpu().numpy(), seen[count:].cpu().numpy())
-        expected = torch.from_numpy(fit.predict(features.cpu().numpy())).to(seen).view_as(seen)
-        noise = (seen[:count] - expected[:count]).square().mean(0).sqrt()
+        fits = [fit(features, seen, count) for fit in (_by_the_same_axis, _by_all_axes)]
+        noises = [(seen[:count] - fit[:count]).square().mean(0) for fit in fits]
+        expected, noise = min(zip(fits, noises, strict=True), key=lambda own: float(own[1].sum()))
+        noise = noise.sqrt()
         unit = noise.clamp_min(LEAST_NOISE * float(seen.std(0).max())).clamp_min(1e-30)
         return cls(clients, axes, unit, seen / unit, expected / unit)
 
@@ -91,3 +89,22 @@ def draws_matter(sent: PublicReleases) -> bool:
     images, labels = sent.clients.dealt(torch.arange(count))
     first, second = (sent.send(images, labels, range(start, start + count)) for start in (0, count))
     return not torch.equal(first, second)
+
+
+def _by_the_same_axis(features: Tensor, sent: Tensor, count: int) -> Tensor:
+    """The expectation of coordinates (n k) by features (n k 2) of the same axis, learned without the first `count`."""
+    middle, known = sent[count:].mean(0), features[count:].transpose(0, 1)
+    squares = known.mT @ known + 1e-9 * len(known[0]) * torch.eye(2, dtype=known.dtype, device=known.device)
+    along = known.mT @ (sent[count:] - middle).T[..., None]
+    weights = torch.cholesky_solve(along, torch.linalg.cholesky(squares))[..., 0]
+    return middle + (features * weights).sum(2)
+
+
+def _by_all_axes(features: Tensor, sent: Tensor, count: int) -> Tensor:
+    """The same by the features of all axes, for defenses that mix them."""
+    from sklearn.linear_model import RidgeCV
+
+    flat = features.flatten(1).cpu().numpy()
+    fit = RidgeCV([own * (len(sent) - count) for own in REGRESSION_PENALTIES], alpha_per_target=True)
+    fit.fit(flat[count:], sent[count:].cpu().numpy())
+    return torch.from_numpy(fit.predict(flat)).to(sent).view_as(sent)

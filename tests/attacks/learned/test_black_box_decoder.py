@@ -7,6 +7,7 @@ import torch
 
 from attacks.attack import UnsupportedPair
 from attacks.learned.black_box_decoder import BlackBoxDecoder
+from attacks.learned.posterior_mean import PosteriorMean
 from attacks.observation import PublicImages
 from attacks.threat import ThreatModel
 from bench.data.load import load_dataset
@@ -14,6 +15,7 @@ from bench.trial.black_box import OwnBlackBox
 from defenses.chain import Chain
 from defenses.compression.gradient_pruning import GradientPruning
 from defenses.defense import Defense
+from defenses.noise.gaussian_noise import GaussianNoise
 from defenses.none import NoDefense
 from defenses.zeros import Zeros
 
@@ -92,6 +94,15 @@ def test_public_units_of_every_entry_hide_nothing_more_than_no_defense(attacked)
     converted, plain = (BlackBoxDecoder().reconstruct(with_few_public_images(seen), [0] * 6).images
                         for seen, _ in map(attacked, (OwnUnits(), NoDefense())))  # fmt: skip
     assert error(converted, plain) < 1e-4
+
+
+def test_noise_that_nobody_states_hides_little_more_than_stated_noise(attacked):
+    observation, truth = attacked(GaussianNoise(0.5))
+    stated = PosteriorMean().reconstruct(observation, [0] * 6)
+    found = BlackBoxDecoder().reconstruct(observation, [0] * 6)
+    assert found.choices["expected_share"] > 0
+    assert error(found.images, truth) < 1.15 * error(stated.images, truth)
+    assert error(found.images, truth) < 0.9 * error(of_class_means(observation), truth)
 
 
 def test_of_nothing_it_finds_the_class_means(attacked):
