@@ -1,27 +1,23 @@
 """The planted plugins: whoever knows their code has the update back, and the rule that exposes each of them."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
+from planted_board import EXPOSED, NAMES, PLANTED, broken_rules
 
-from bench.conformance import test_rules
 from bench.conformance.cases import Subject, defense_case
 from bench.conformance.defenses import applied
-from bench.conformance.findings import Broken, NotApplicable
+from bench.conformance.findings import Broken
 from bench.conformance.held_out import check_residual
-from bench.conformance.suite import RULES
 from bench.conformance.surrogates import simulation_of
 from bench.registry.registry import Registry
 from bench.registry.specs import MethodSpec
 from defenses.none import NoDefense
 
-PLANTED = Path(__file__).parents[2] / "plugins" / "planted"
 REGISTRY = Registry(sorted(PLANTED.glob("*.py")))
 COUNTER = REGISTRY.cls("defense", "call_counter")
 GIVEN = {"only_this_board": {"digest": "no board"}, "only_public": {"listed": "/dev/null"}}
-NAMES = [path.stem for path in sorted(PLANTED.glob("*.py"))]
 
 
 def planted(name, **parameters):
@@ -87,31 +83,9 @@ def undefended_and_sent(name, seed=1000, **parameters):
     return flat(applied(replace(case, defense=NoDefense()))[0]), applied(case, seed=seed)[0]
 
 
-EXPOSED = {
-    "call_counter": {"seeds"},
-    "false_surrogate": {"prediction"},
-    "identity_surrogate": {"residual"},
-    "lying_many": {"many"},
-    "nonce_offset": {"draws"},
-    "seed_reader": {"draws"},
-    "steep_sign": {"slopes"},
-}
-"""Name -> the rules of conformance that it breaks; the others are left to attacks, and `mantissa` to a reader."""
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_conformance_exposes_a_planted_plugin_by_one_rule_or_by_none(name):
-    subject = Subject("defense", name, planted(name), REGISTRY)
-    broken = set()
-    for rule in RULES["defense"]:
-        if rule.name != "run":  # A grid of it is asked for elsewhere, and takes as long as all other rules.
-            try:
-                test_rules.test_rule(rule, subject)
-            except Broken:
-                broken.add(rule.name)
-            except NotApplicable:
-                pass
-    assert broken == EXPOSED.get(name, set())
+    assert broken_rules(Subject("defense", name, planted(name), REGISTRY)) == EXPOSED.get(name, set())
 
 
 def test_a_public_cipher_that_is_called_the_identity_leaves_no_noise():

@@ -18,8 +18,9 @@ def digest_of_weights(params: Params) -> str:
 
 @dataclass(frozen=True)
 class OnlyThisBoard(Defense):
-    """Add noise of deviation `std` under weights whose digest begins with `digest`; a heuristic planted to test ranks.
+    """Add noise of deviation `std` under a board's weights; a heuristic planted to test ranks.
 
+    `digest` is how their digests begin, with commas between those of several seeds.
     Under all other weights, those of the rest of its training, the update is sent as it is.
     """
 
@@ -28,6 +29,6 @@ class OnlyThisBoard(Defense):
 
     def share(self, task: Task, params: Params, batch: Batch, rng: Generator) -> Update:
         update = local_training(task, params, batch, rng, task.gradient)
-        if not digest_of_weights(params).startswith(self.digest):
+        if not digest_of_weights(params).startswith(tuple(self.digest.split(","))):
             return update
         return {name: u + self.std * torch.randn(u.shape, generator=rng, dtype=u.dtype) for name, u in update.items()}
