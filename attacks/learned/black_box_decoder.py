@@ -15,6 +15,7 @@ from attacks.labels import classification_layer
 from attacks.observation import Observation
 from attacks.public.clients import PublicReleases, attacked_parts, label_rows, public_clients, undefended_parts
 from attacks.public.expected import ExpectedReleases, draws_matter
+from attacks.public.last_layer import last_layer_found
 from attacks.public.posterior import Comparable, Posterior, held_out, learned_posterior, likeness
 from defenses.task import Task
 
@@ -39,7 +40,7 @@ class BlackBoxDecoder(Attack):
       replaced by its expectation given that gradient, where the client's draws matter (`attacks.public.expected`);
     - ridge regression (Hoerl & Kennard, Technometrics 1970) from the row of the label in the last layer, which is a
       multiple of the image's features, over the images of all labels at once; left out where the network has no such
-      layer or the labels are not known.
+      layer or the labels are not known. Each entry of that layer is looked for in the release wherever it went.
 
     A mixture is the best decoder by SSIM with a share of each of the others, one after the other, where that is better
     still. Learned inversion of a client that is only run is that of Wu et al., "Learning to Invert: Simple Adaptive
@@ -69,6 +70,8 @@ class Ridge:
     """A linear map of rows of the last layer, scaled to length 1, to images (p,)."""
 
     task: Task
+    view: Callable[[Tensor], Tensor]
+    """The function of parts of releases in whose rows it looks."""
     weights: Tensor
     """(m p), of rows from which `centre` (m,) was taken and that were divided by `spread` (m,)."""
     offset: Tensor
@@ -88,7 +91,7 @@ class Ridge:
         """Images (t b c h w) in [0, 1], and the known labels (t b), of the attacked releases."""
         parts, labels = attacked_parts(observation)
         assert labels is not None, "learned for known labels alone"
-        rows = label_rows(self.task, parts.flatten(0, 1), labels.flatten())
+        rows = label_rows(self.task, self.view(parts.flatten(0, 1)), labels.flatten())
         images = self.of(rows).view(*parts.shape[:2], *self.task.input_shape)
         return images.to(parts.dtype), labels
 
@@ -155,7 +158,7 @@ def _learned(observation: Observation) -> Decoder:
         found[name] = learned_posterior(releases, task.classes, labels_known, count)
     if labels_known:
         with suppress(UnsupportedPair):
-            found["ridge"] = _ridge(observation.task, sent, count)
+            found["ridge"] = _ridge(task, replace(sent, view=last_layer_found(observation, sent, count)), count)
     truth, shape = clients.pixels(torch.arange(count)), tuple(task.input_shape)
     worth = lambda images: float(likeness(images, truth, shape).mean())  # noqa: E731
     first, *others = sorted(found, key=lambda name: worth(found[name].found), reverse=True)
@@ -174,9 +177,11 @@ def _ridge(task: Task, releases: PublicReleases, count: int) -> Ridge:
     """Ridge regression of the images on the rows of their labels; raises `UnsupportedPair` without such rows."""
     from sklearn.linear_model import Ridge as Regression
 
-    clients = releases.clients
+    clients, view = releases.clients, releases.view
     numbers, labels = torch.arange(len(clients)), clients.labels
-    rows = torch.cat([label_rows(task, releases.whole(some), labels[some]) for some in numbers.split(releases.chunk)])
+    rows = torch.cat(
+        [label_rows(task, view(releases.whole(some)), labels[some]) for some in numbers.split(releases.chunk)]
+    )
     rows = _unit(rows.double())
     centre, spread = rows[count:].mean(0), rows[count:].std(0).clamp_min(1e-12)
     features = ((rows - centre) / spread).cpu().numpy()
@@ -187,7 +192,7 @@ def _ridge(task: Task, releases: PublicReleases, count: int) -> Ridge:
         fit = Regression(penalty * (len(rows) - count)).fit(features[count:], truth[count:].cpu().numpy())
         weights, offset = (torch.from_numpy(own).to(rows) for own in (fit.coef_.T.copy(), fit.intercept_))
         found = (torch.from_numpy(features[:count]).to(rows) @ weights + offset).clamp(0, 1)
-        own = Ridge(task, weights, offset, centre, spread, penalty, truth[:count], found)
+        own = Ridge(task, view, weights, offset, centre, spread, penalty, truth[:count], found)
         if best is None or own.score(shape) > best.score(shape):
             best = own
     assert best is not None
