@@ -33,6 +33,7 @@ from bench.grid.sections import (
     GridSection,
     Positive,
     Public,
+    Readings,
     Seeds,
     Since,
     Threat,
@@ -140,7 +141,7 @@ class Config(GridSection):
     certificate: CertificateTest | None = None
     engine: Engine = Engine()
     expect: Expect | None = None
-    reviews: Annotated[tuple[CodeReading, ...], Since(2)] = ()
+    reviews: Annotated[Readings, Since(2)] = ()
 
     @field_validator("name")
     @classmethod
@@ -157,6 +158,18 @@ class Config(GridSection):
         if expect is not None and expect.attack not in known:
             raise ValueError(f".attack: unknown attack {expect.attack!r}; {suggest(expect.attack, known)}")
         return expect
+
+    @field_validator("reviews")
+    @classmethod
+    def _are_of_known_defenses(cls, reviews: tuple[CodeReading, ...], info: ValidationInfo) -> tuple[CodeReading, ...]:
+        known = [entry.name for entry in _registry(info).descriptions("defense")]
+        for index, own in enumerate(reviews):
+            if own.defense not in known:
+                raise ValueError(
+                    f"[{index}].defense: unknown defense {own.defense!r}, a name without parameters; "
+                    f"{suggest(own.defense, known)}"
+                )
+        return reviews
 
     @property
     def threats(self) -> list[ThreatModel]:

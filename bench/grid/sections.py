@@ -18,6 +18,7 @@ from pydantic import (
     StrictBool,
     StrictInt,
     StrictStr,
+    StringConstraints,
     create_model,
     model_serializer,
     model_validator,
@@ -303,15 +304,31 @@ class BoardRules(GridSection):
     rules: Annotated[Literal[1, 2], Since(2)] = 1
 
 
+STATEMENT_LENGTH = 200
+"""Characters of a name and of a sentence about code, at most: here, and in the review of a board's entry."""
+Statement = Annotated[StrictStr, StringConstraints(strip_whitespace=True, min_length=1, max_length=STATEMENT_LENGTH)]
+
+
 class CodeReading(GridSection):
     """A statement of somebody who has read the code of a plugin: without one, or a proof, its results have no rank.
 
     Boards take no such statement: there the review of an entry says who has read it.
     """
 
-    defense: Annotated[StrictStr, Field(min_length=1)]
-    read_by: Annotated[StrictStr, Field(min_length=1, max_length=200)]
-    read: Annotated[StrictStr, Field(min_length=1, max_length=2000)]
+    defense: Statement
+    read_by: Statement
+    read: Statement
+
+
+def _read_once(readings: tuple[CodeReading, ...]) -> tuple[CodeReading, ...]:
+    names = [own.defense for own in readings]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            raise ValueError(f"[{index}].defense: {name!r} is there twice; say in one sentence what its code does")
+    return readings
+
+
+Readings = Annotated[tuple[CodeReading, ...], AfterValidator(_read_once)]
 
 
 class Utility(GridSection):

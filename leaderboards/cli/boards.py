@@ -106,16 +106,18 @@ def check_entries(
     Nothing of an entry is run unless --rerun asks for it. Prints every rule, and what would change in the ranks. Exit
     codes: 0 all rules hold, 1 an entry breaks one, 2 bad usage.
     """
+    from bench.grid.sections import STATEMENT_LENGTH
     from bench.registry.registry import Registry
     from leaderboards.checks.check import check_one
 
     registry = Registry(plugin or [])
     registry.descriptions("defense")  # A file that cannot be used is no fault of an entry.
-    if review is not None and not 0 < len(review.strip()) <= 200:
-        raise ConfigurationError(f"--review {review[:40]!r} is no name: give 1 to 200 characters")
-    if read is not None and not (review and rerun and len(entries) == 1 and 0 < len(read.strip()) <= 200):
+    if review is not None and not 0 < len(review.strip()) <= STATEMENT_LENGTH:
+        raise ConfigurationError(f"--review {review[:40]!r} is no name: give 1 to {STATEMENT_LENGTH} characters")
+    if read is not None and not (review and rerun and len(entries) == 1 and 0 < len(read.strip()) <= STATEMENT_LENGTH):
         raise ConfigurationError(
-            "--read is one sentence, of up to 200 characters, about one entry: give --review and --rerun with it"
+            f"--read is one sentence, of up to {STATEMENT_LENGTH} characters, about one entry: give --review and "
+            "--rerun with it"
         )
     if published is not None and not published.is_dir():
         raise ConfigurationError(f"--published {published} is no folder; give the one that holds the boards' folders")

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from bench.errors import ConfigurationError, suggest
 from bench.grid.reading import GridSource, GridText, list_mistakes, presets
-from bench.grid.sections import BoardRules, CodeReading, as_list
+from bench.grid.sections import BoardRules, GridSection, Readings, as_list
 from bench.registry.registry import Registry
 from leaderboards.evidence.code_reviews import CodeReviews, Reading
 from leaderboards.ranking.verdicts import RankingRule
@@ -117,6 +117,12 @@ def built_in_defenses() -> frozenset[str]:
     return frozenset(own.name for own in Registry().descriptions("defense") if own.origin == "built-in")
 
 
+class _Statements(GridSection):
+    """The part of a grid file that says who has read which plugin."""
+
+    reviews: Readings = ()
+
+
 def rule_of_run(folder: Path) -> RankingRule:
     """The ranking rule of a run, by its board where it is of one, and the statements of its grid file about plugins."""
     try:
@@ -124,10 +130,11 @@ def rule_of_run(folder: Path) -> RankingRule:
     except (OSError, ValueError):
         table = {}
     try:
-        stated = [CodeReading.model_validate(own) for own in table.get("reviews", ())]
+        # Names are not looked up: when the run was made they were known, and its plugins may be gone.
+        stated = _Statements.model_validate({"reviews": table.get("reviews", ())})
     except ValidationError as error:
-        raise ConfigurationError(list_mistakes(error, CodeReading, f"{folder / 'run.toml'}, reviews")) from error
-    readings = {own.defense: Reading(own.read_by, own.read) for own in stated}
+        raise ConfigurationError(list_mistakes(error, _Statements, str(folder / "run.toml"))) from error
+    readings = {own.defense: Reading(own.read_by, own.read) for own in stated.reviews}
     reviews = CodeReviews(built_in_defenses(), {} if "board" in table else readings)
     if "board" not in table:
         return RankingRule(reviews=reviews)

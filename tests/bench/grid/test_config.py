@@ -106,6 +106,40 @@ def test_overrides_are_toml_else_strings(grid):
     assert (config.engine.device, config.grid.images) == ("cpu", 9)
 
 
+def stated(*reviews: tuple[str, str, str]) -> list[str]:
+    """The override that states who has read which defense, and what it does."""
+    tables = (f'{{defense="{name}", read_by="{by}", read="{what}"}}' for name, by, what in reviews)
+    return [f"reviews=[{', '.join(tables)}]"]
+
+
+@pytest.mark.parametrize(
+    ("reviews", "message"),
+    [
+        ([("dp_sdg", "Ada", "Noise.")], r"reviews\[0\]\.defense: unknown defense 'dp_sdg'.*did you mean 'dp_sgd'\?"),
+        (
+            [("dp_sgd(noise_multiplier=1.0)", "Ada", "Noise.")],
+            r"unknown defense 'dp_sgd\(.*, a name without parameters",
+        ),
+        ([(" ", "Ada", "Noise.")], r"reviews\[0\]\.defense: String should have at least 1"),
+        ([("dp_sgd", " ", "Noise.")], r"reviews\[0\]\.read_by: String should have at least 1"),
+        ([("dp_sgd", "Ada", " ")], r"reviews\[0\]\.read: String should have at least 1"),
+        ([("dp_sgd", "Ada", "n" * 201)], r"reviews\[0\]\.read: String should have at most 200"),
+        (
+            [("dp_sgd", "Ada", "Noise."), ("dp_sgd ", "Bob", "Clips.")],
+            r"reviews\[1\]\.defense: 'dp_sgd' is there twice",
+        ),
+    ],
+)
+def test_a_statement_about_code_names_a_known_defense_once_and_says_something(grid, reviews, message):
+    with pytest.raises(ConfigurationError, match=message):
+        load_config(grid(), stated(*reviews))
+
+
+def test_a_statement_about_code_is_kept_without_the_spaces_around_it(grid):
+    [own] = load_config(grid(), stated((" dp_sgd", "Ada ", f" {'n' * 200} "))).reviews
+    assert (own.defense, own.read_by, own.read) == ("dp_sgd", "Ada", "n" * 200)
+
+
 def test_a_plugin_file_joins_the_grid(grid, tmp_path: Path):
     plugin = tmp_path / "my_defense.py"
     plugin.write_text(

@@ -209,16 +209,28 @@ def test_a_run_knows_who_has_read_a_plugin_from_its_grid_file(tmp_path):
         False, False, True, False,
     ]  # fmt: skip
     (tmp_path / "run.toml").write_text('[[reviews]]\ndefense = "mine"\nread = "It sends signs."\n')
-    with pytest.raises(ConfigurationError, match="read_by is missing"):
+    with pytest.raises(ConfigurationError, match=r"reviews\[0\]\.read_by is missing"):
+        rule_of_run(tmp_path)
+    (tmp_path / "run.toml").write_text(2 * '[[reviews]]\ndefense = "mine"\nread_by = "Ada"\nread = "Signs."\n')
+    with pytest.raises(ConfigurationError, match="'mine' is there twice"):
         rule_of_run(tmp_path)
 
 
-def test_the_statements_about_plugins_that_a_grid_file_makes_are_kept_with_its_run():
+SIGNS = """from leakboard import Defense
+class Mine(Defense):
+    def transform(self, task, update, rng):
+        return {name: u.sign() for name, u in update.items()}
+"""
+
+
+def test_the_statements_about_plugins_that_a_grid_file_makes_are_kept_with_its_run(tmp_path):
     plain = load_config("quick")
     stated = '\n[[reviews]]\ndefense = "mine"\nread_by = "Ada"\nread = "It sends signs."\n'
-    found = load_config(GridText("quick", to_toml(plain) + stated, "a grid"))
+    (tmp_path / "mine.py").write_text(SIGNS)
+    registry = Registry([tmp_path / "mine.py"])
+    found = load_config(GridText("quick", to_toml(plain) + stated, "a grid"), registry=registry)
     assert "reviews" not in plain.resolved()
-    assert from_toml(to_toml(found)) == found
+    assert from_toml(to_toml(found), registry) == found
     assert [own.read_by for own in found.reviews] == ["Ada"]
 
 
