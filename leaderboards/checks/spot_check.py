@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bench.columns import QUESTION
 from bench.errors import ConfigurationError
 from bench.grid.config import Config
 from bench.grid.sections import Threat, Weights
@@ -53,6 +54,8 @@ def spot_check(
     Nothing where all is built in, or the board grants no public images. `seed` repeats a check; without one the
     operating system draws it now. Raises ConfigurationError where the attack has no result.
     """
+    from bench.plan.description import described
+
     chains = {cell.identity.defense: chain_of(cell.identity) for cell in entry.cells}
     named = {label: [part.name for part in parts] for label, parts in chains.items()}
     foreign = sorted(label for label, names in named.items() if registry.foreign("defense", names))
@@ -67,8 +70,10 @@ def spot_check(
     if not cells:
         return ()
     on_start(f"spot check of {label}, seed {drawn}")
-    found = drawn_gain(plan.config, chain, rng.choice(cells), plan.clients, registry, rng, on_start)
-    shown_gain = _of_entry(entry, label, rule)
+    cell = rng.choice(cells)
+    found = drawn_gain(plan.config, chain, cell, plan.clients, registry, rng, on_start)
+    trains = plan.config.utility is not None
+    shown_gain = gain_of_entry(entry, label, described(cell, plan.plan), rule, of_any_weights=trains)
     figures = {"gain": found.gain.mean, "low": found.gain.low}
     figures |= {"entry_gain": shown_gain.mean, "entry_high": shown_gain.high}
     rounded = {name: round(value, 4) for name, value in figures.items()}
@@ -97,8 +102,9 @@ def drawn_gain(
 ) -> DrawnGain:
     """The gain of `black_box_decoder` on a defense in the place of a board's cell, but where `rng` draws.
 
-    The weights are of a random length of the defense's own training where the board trains, else new ones. Attacked are
-    other test images, and the server holds other public ones (`bench.data.redrawn`); `clients` are those of the board.
+    The weights are of a random length of the defense's own training where the board trains, else made like the cell's
+    from another seed. Attacked are other test images, and the server holds other public ones (`bench.data.redrawn`);
+    `clients` are those of the board.
     """
     from bench.data.load import load_dataset
     from bench.data.redrawn import redrawn
@@ -108,7 +114,8 @@ def drawn_gain(
 
     seed, of_images = rng.randrange(SEEDS), rng.randrange(SEEDS)
     elsewhere = lambda name, **where: redrawn(load_dataset(name, **where), config.grid.images, of_images)  # noqa: E731
-    drawn, words = _drawn_config(config, chain, cell, registry, seed), "untrained"
+    weights = cell.setting.weights if config.utility is None else Weights()
+    drawn, words = _drawn_config(config, chain, cell, weights, registry, seed), weights.label
     with tempfile.TemporaryDirectory() as folder, closing(Clients(registry, elsewhere)) as own:
         if config.utility is not None:
             from bench.price.federated import TrainingDiverged
@@ -138,8 +145,10 @@ def drawn_gain(
     return DrawnGain(Summary(gain.mean, np.nan, images, images, interval.low, interval.high), words, images)
 
 
-def _drawn_config(config: Config, chain: ChainSpec, cell: Cell, registry: Registry, seed: int) -> Config:
-    """The board's grid cut down to the decoder, one defense, one model and one threat model, under other weights."""
+def _drawn_config(
+    config: Config, chain: ChainSpec, cell: Cell, weights: Weights, registry: Registry, seed: int
+) -> Config:
+    """The board's grid cut down to the decoder, one defense, one model and one threat model, under another seed."""
     ((attack,),) = registry.expand("attack", [DECODER])
     own = next((one for one in config.grid.attacks if one.name == DECODER), attack)
     b = cell.schedule.images
@@ -150,7 +159,7 @@ def _drawn_config(config: Config, chain: ChainSpec, cell: Cell, registry: Regist
     # Jobs, ranks and expectations are the board's.
     bare = config.model_copy(update={"utility": None, "certificate": None, "expect": None, "board": None})
     return _with(
-        bare, models=(cell.setting.model,), weights=(Weights(),), images=images, seeds=(seed,), attacks=(own,),
+        bare, models=(cell.setting.model,), weights=(weights,), images=images, seeds=(seed,), attacks=(own,),
         defenses=(chain,), threat=threat, client=client,
     )  # fmt: skip
 
@@ -160,12 +169,22 @@ def _with(config: Config, **keys: Any) -> Config:
     return config.model_copy(update={"grid": config.grid.model_copy(update=keys)})
 
 
-def _of_entry(entry: Entry, defense: str, rule: RankingRule) -> Summary:
-    """The largest gain that the entry shows of a defense, of all questions, with the highest end of its intervals."""
-    standings = ranking(questions(image_rows([entry])), rule, RunCosts())
-    shown = [own for own in standings if own.defense == defense and not np.isnan(own.shown_gain)]
-    if not shown:
+def gain_of_entry(
+    entry: Entry, defense: str, cell: Mapping[str, Any], rule: RankingRule, *, of_any_weights: bool
+) -> Summary:
+    """The gain that the entry shows of a defense in the question of a cell, with the highest end of its intervals.
+
+    `of_any_weights` asks for the question whose highest end is lowest, among those that differ in weights alone: a
+    defense that hides under some weights of a board must not hide behind what it gives away under others. Raises
+    ConfigurationError where nothing is shown.
+    """
+    asked = [name for name in QUESTION if not (of_any_weights and name == "weights")]
+    found: list[Summary] = []
+    for own in ranking(questions(image_rows([entry])), rule, RunCosts()):
+        is_asked = own.defense == defense and all(own.question.row[name] == cell[name] for name in asked)
+        if is_asked and not np.isnan(own.shown_gain):
+            high = np.nanmax([own.shown_gain, own.finished[HEADLINE].high, own.given_seeds.high])
+            found.append(Summary(own.shown_gain, np.nan, 1, 1, np.nan, float(high)))
+    if not found:
         raise ConfigurationError(f"spot check of {defense}: the entry shows no gain to compare with")
-    ends = [end for own in shown for end in (own.shown_gain, own.finished[HEADLINE].high, own.given_seeds.high)]
-    largest = max(own.shown_gain for own in shown)
-    return Summary(largest, np.nan, len(shown), len(shown), np.nan, float(np.nanmax(ends)))
+    return min(found, key=lambda own: own.high)

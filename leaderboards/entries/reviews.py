@@ -51,7 +51,7 @@ class SpotCheck(Strict):
     low: Finite
     """The lower end of its 95% interval."""
     entry_gain: Finite
-    """The largest gain of any attack that the entry shows of this defense."""
+    """The gain that the entry shows of this defense in the question that was drawn."""
     entry_high: Finite
     """The highest end of its 95% intervals."""
 

@@ -10,19 +10,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from doctoring import plan_once
 from tiny_board import PICTURES, PUBLIC
 from tiny_board import PLUGIN as SIGNS
+from torch import Tensor
 
+from bench.errors import ConfigurationError
 from bench.grid.config import Config, load_config
 from bench.grid.reading import GridText
 from bench.plan.plan import make_plan
+from bench.price import jobs
+from bench.price.jobs import trained_weights
 from bench.registry.registry import Registry
+from bench.store.tensors import state_of
 from bench.trial.clients import Clients
 from leaderboards.checks import spot_check as spot
 from leaderboards.checks.rerun import run_plan
-from leaderboards.checks.spot_check import DrawnGain, drawn_gain, spot_check
-from leaderboards.entries.entry import read_entry
+from leaderboards.checks.spot_check import DrawnGain, drawn_gain, gain_of_entry, spot_check
+from leaderboards.entries.entry import Entry, read_entry
 from leaderboards.entries.reviews import SpotCheck
 from leaderboards.evidence.question import questions
 from leaderboards.ranking.audit import strongest_gain
@@ -103,15 +109,33 @@ def test_a_defense_that_treats_the_board_otherwise_gives_more_away_in_a_spot_che
     assert (drawn.weights, drawn.images) == ("untrained", 20)
 
 
-def test_weights_are_those_of_a_random_round_where_the_board_trains(tmp_path):
-    registry = at_hand("tiny_scale")
+def attacked_state(monkeypatch) -> dict[str, Tensor]:
+    """Holds, once a spot check has run, the state of the model that its attacks saw."""
+    seen: dict[str, Tensor] = {}
+
+    def watched(plan, clients, *given):
+        for cell in plan.cells:
+            seen.update(state_of(clients.model(cell.setting, cell.seed)[0]))
+        return run_plan(plan, clients, *given)
+
+    monkeypatch.setattr(spot, "run_plan", watched)
+    return seen
+
+
+def test_attacked_are_the_weights_of_a_random_round_of_own_training_where_the_board_trains(monkeypatch):
+    registry, made = at_hand("tiny_scale"), []
     text = (GRID % "tiny_scale") + "[utility]\nrounds = 5\nclients = 5\n"
     config, said = load_config(GridText("g", text, "g"), (), registry), []
+    seen = attacked_state(monkeypatch)
+    monkeypatch.setattr(jobs, "trained_weights", lambda *given: made.append(trained_weights(*given)) or made[0])
     with closing(Clients(registry)) as clients:
         cell = next(own for own in make_plan(config, registry, clients).cells if not own.control)
         drawn = drawn_gain(config, cell.defense, cell, clients, registry, random.Random(0), said.append)
     assert drawn.weights in {f"after {rounds} rounds of its own training" for rounds in range(1, 6)}
     assert said == [f"weights of the spot check: {drawn.weights}"]
+    [trained] = made
+    assert seen.keys() == trained.keys()
+    assert all(torch.equal(seen[name], own) for name, own in trained.items())
 
 
 @pytest.mark.parametrize(("low", "outdone"), [(0.15, False), (0.26, True)])
@@ -141,6 +165,56 @@ def test_a_spot_check_is_drawn_from_its_seed_and_keeps_what_the_entry_shows(tiny
     assert asked[0] == asked[1] != asked[2]
     assert asked[0][:3] == ("larger_batch", True, False)
     assert fresh.seed != 7
+
+
+def with_more_under_other_weights(entry: Entry) -> Entry:
+    """The entry with each cell once more, of weights trained for an epoch, under which attacks gain .4 SSIM more."""
+    more = []
+    for cell in entry.cells:
+        assert cell.columns is not None
+        ssim = cell.columns.ssim
+        if ssim is not None and not cell.identity.control:
+            ssim = [0.4 + own for own in ssim]
+        identity = cell.identity.model_copy(update={"weights": "epochs=1"})
+        columns = cell.columns.model_copy(update={"ssim": ssim})
+        more.append(cell.model_copy(update={"identity": identity, "columns": columns}))
+    return replace(entry, cells=(*entry.cells, *more))
+
+
+def test_what_a_defense_gives_away_under_some_weights_is_no_excuse_for_what_it_hides_under_others(tiny):
+    entry, rule, defense = (
+        read_entry(tiny / PUBLIC / "pairs"),
+        RankingRule(minimum_images=1),
+        "larger_batch(examples=2)",
+    )
+    hidden = next(own.identity.model_dump() for own in entry.cells if own.identity.defense == defense)
+    given = hidden | {"weights": "epochs=1"}
+    both = with_more_under_other_weights(entry)
+
+    def shown(cell, of_any_weights):
+        return gain_of_entry(both, defense, cell, rule, of_any_weights=of_any_weights)
+
+    alone = gain_of_entry(entry, defense, hidden, rule, of_any_weights=False)
+    assert shown(hidden, False) == alone
+    assert shown(given, False).mean > alone.mean + 0.2
+    assert shown(given, False).high > alone.high + 0.2
+    # After own training no weights of the board are those of the spot check.
+    assert shown(hidden, True) == shown(given, True) == alone
+    with pytest.raises(ConfigurationError, match="no gain to compare with"):
+        shown(hidden | {"labels": "unknown"}, True)
+
+
+def test_weights_are_made_like_the_cell_s_from_another_seed_where_the_board_trains_nobody(monkeypatch):
+    registry = at_hand("tiny_scale")
+    text = (GRID % "tiny_scale").replace("images = 20", "images = 20\nweights = [1]")
+    config, seen = load_config(GridText("g", text, "g"), (), registry), attacked_state(monkeypatch)
+    with closing(Clients(registry)) as clients:
+        cell = next(own for own in make_plan(config, registry, clients).cells if not own.control)
+        drawn = drawn_gain(config, cell.defense, cell, clients, registry, random.Random(0), lambda title: None)
+        assert cell.setting.weights.epochs == 1
+        board = state_of(clients.architecture(cell.setting, cell.seed))
+    assert drawn.weights == "epochs=1"
+    assert any(not torch.equal(seen[name], own) for name, own in board.items())
 
 
 def test_what_is_built_in_or_meets_no_public_images_is_not_spot_checked(tiny):
