@@ -15,7 +15,7 @@ from leaderboards.ranking.costs import RunCosts
 from leaderboards.ranking.families import families
 from leaderboards.ranking.ranking import problems, ranking, rule_set_of
 from leaderboards.ranking.standing import Standing
-from leaderboards.ranking.verdicts import RankingRule, missing, sound
+from leaderboards.ranking.verdicts import RankingRule, Verdict, missing, sound
 
 BUDGETS = (1.0, 3.0, 5.0, 10.0)
 """Percentage points of test accuracy that a defense may cost."""
@@ -35,7 +35,8 @@ class Absence(Enum):
     INCOMPLETE = auto()
     """A strength within the budget has no whole evidence: it might have stood for the family."""
     NO_RANK = auto()
-    """No strength within the budget holds a rank: a verdict says why."""
+    """No strength within the budget holds a rank on all images, or the chosen one none on the scored: a verdict says
+    why."""
     BROKEN_CERTIFICATE = auto()
     """The certificate of a strength is broken: all run the same code."""
 
@@ -68,6 +69,8 @@ class Affordable:
     absence: Absence | None
     unranked: str
     """The reason for which nobody is ranked on this question; "" where somebody is."""
+    verdicts: frozenset[Verdict] = frozenset()
+    """The verdicts that withhold the rank where the absence is `NO_RANK`; empty elsewhere."""
 
 
 def ranking_at_budgets(
@@ -104,24 +107,33 @@ def ranking_at_budgets(
         }
         lost = {label: _cost(whole, label, costs, rule) for label in leaks}
         broken = {e.row["defense"] for e in whole.defenses if costs.broken(e.row)}
-        judged = {e.row["defense"]: rules.verdicts(whole, e, rule, costs.of(e.row)) for e in whole.defenses}
-        barred = {label for label, verdicts in judged.items() if verdicts & rules.unranked}
+        barred = {
+            e.row["defense"]: limits
+            for e in whole.defenses
+            if (limits := rules.verdicts(whole, e, rule, costs.of(e.row)) & rules.unranked)
+        }
         # The numbers of images and seeds have been judged for all of them.
         alike = replace(rule, minimum_images=1, minimum_seeds=1)
         known: dict[tuple[str, ...], dict[str, Standing]] = {}
         for budget in budgets:
             chosen = [
-                (title, _chosen(own, leaks, lost, broken, barred, budget)) for title, own in _families(whole.defenses)
+                (title, _chosen(own, leaks, lost, broken, barred, budget), _withheld(own, lost, barred, budget))
+                for title, own in _families(whole.defenses)
             ]
-            names = ("none", *(own.defense for _, own in chosen if isinstance(own, FamilyStrength)))
+            names = ("none", *(own.defense for _, own, _ in chosen if isinstance(own, FamilyStrength)))
             if names not in known:
                 ranked = ranking([scored.among(names)], alike, costs)
                 known[names] = {standing.defense: standing for standing in ranked}
-            for title, own in chosen:
+            for title, own, withheld in chosen:
                 if isinstance(own, Absence):
-                    found.append(Affordable(whole, budget, title, None, None, own, ""))
+                    verdicts = withheld if own is Absence.NO_RANK else frozenset[Verdict]()
+                    found.append(Affordable(whole, budget, title, None, None, own, "", verdicts))
+                    continue
+                standing = known[names][own.defense]
+                # No other strength takes its place: it would have been chosen on the images that are scored.
+                if limits := standing.verdicts & rules.unranked:
+                    found.append(Affordable(whole, budget, title, None, None, Absence.NO_RANK, "", limits))
                 else:
-                    standing = known[names][own.defense]
                     found.append(Affordable(whole, budget, title, own, standing, None, standing.unranked))
     return found
 
@@ -193,15 +205,14 @@ def _chosen(
     leaks: Mapping[str, float],
     lost: Mapping[str, LostAccuracy | None],
     broken: set[str],
-    barred: set[str],
+    barred: Collection[str],
     budget: float,
 ) -> FamilyStrength | Absence:
     """The strength that stands for its family, or why there is none."""
     if any(own.defense in broken for own in strengths):
         return Absence.BROKEN_CERTIFICATE
     measured = {own: cost for own in strengths if (cost := lost[own.defense]) is not None}
-    # 86.0% less 85.0% is a little more than one point in binary.
-    within = [own for own, cost in measured.items() if cost.high <= budget + 1e-9 and not cost.at_chance]
+    within = _within(strengths, lost, budget)
     if not within:
         return _unaffordable(measured.values())
     if any(np.isnan(leaks[own.defense]) for own in within):
@@ -209,6 +220,25 @@ def _chosen(
     able = [own for own in within if own.defense not in barred]
     # Of those that leak alike, as little as nothing, the one that costs least.
     return min(able, key=lambda own: (leaks[own.defense], measured[own].mean), default=Absence.NO_RANK)
+
+
+def _within(
+    strengths: Sequence[FamilyStrength], lost: Mapping[str, LostAccuracy | None], budget: float
+) -> list[FamilyStrength]:
+    """The strengths that are known to cost no more than the budget, and to have an accuracy above chance."""
+    costs = {own: cost for own in strengths if (cost := lost[own.defense]) is not None}
+    # 86.0% less 85.0% is a little more than one point in binary.
+    return [own for own, cost in costs.items() if cost.high <= budget + 1e-9 and not cost.at_chance]
+
+
+def _withheld(
+    strengths: Sequence[FamilyStrength],
+    lost: Mapping[str, LostAccuracy | None],
+    barred: Mapping[str, frozenset[Verdict]],
+    budget: float,
+) -> frozenset[Verdict]:
+    """The verdicts that take the ranks of the strengths within the budget."""
+    return frozenset(verdict for own in _within(strengths, lost, budget) for verdict in barred.get(own.defense, ()))
 
 
 def _unaffordable(measured: Collection[LostAccuracy]) -> Absence:

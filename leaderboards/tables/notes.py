@@ -16,14 +16,21 @@ from leaderboards.ranking.costs import Price
 from leaderboards.ranking.standing import Standing
 from leaderboards.ranking.verdicts import RankingRule
 from leaderboards.statistics.summary import Row, scored, status_text
+from leaderboards.tables.exports import verdict_words
 
 ABSENCES = {
     Absence.TOO_COSTLY: "too costly",
     Absence.FEW_SEEDS: f"accuracy of fewer than {LEAST_SEEDS} seeds",
     Absence.NOT_MEASURED: "accuracy not measured",
     Absence.INCOMPLETE: "incomplete",
+    Absence.NO_RANK: "no rank",
     Absence.BROKEN_CERTIFICATE: "broken certificate",
 }
+NO_RANK = (
+    " No rank: a verdict, which a footnote names, takes the rank of every strength within the budget, or of the chosen "
+    "one on the scored images."
+)
+"""The sentence about `Absence.NO_RANK`, behind that about what is too costly."""
 
 
 class Footnotes:
@@ -190,7 +197,9 @@ def _budgets(standings: list[Standing], affordable: list[Affordable]) -> list[st
             *notes,
             "Accuracy budgets: the strength that leaks least among those whose upper 95% limit of accuracy lost is "
             "within the budget, chosen on images and, of several, seeds that are not scored, stands for its family. "
-            "Too costly: no strength is within it, or has an accuracy above chance.",
+            "Too costly: no strength is within it, or has an accuracy above chance."
+            + NO_RANK
+            * any(own.absence is Absence.NO_RANK for own in affordable),
         ]
     whys = {_why(own) for own in affordable} - {standings[0].unranked}
     return [*notes, f"No ranks at accuracy budgets: {whys.pop()}."] if len(whys) == 1 else notes
@@ -198,7 +207,9 @@ def _budgets(standings: list[Standing], affordable: list[Affordable]) -> list[st
 
 def _why(own: Affordable) -> str:
     """The reason for which no strength stands for a family, in words."""
-    return own.unranked if own.absence is None else ABSENCES[own.absence]
+    if own.absence is None:
+        return own.unranked
+    return ", ".join([ABSENCES[own.absence], *verdict_words(own.verdicts)])
 
 
 def _epsilon(prices: list[Price]) -> list[str]:

@@ -12,6 +12,7 @@ from leaderboards.ranking.budgets import Absence, Affordable
 from leaderboards.ranking.costs import Price
 from leaderboards.ranking.standing import Rank, Standing
 from leaderboards.ranking.verdicts import RankingRule
+from leaderboards.tables.exports import verdict_words
 from leaderboards.tables.formats import Table
 from leaderboards.tables.notes import marked
 from leaderboards.tables.scores import ABSENT, number
@@ -152,7 +153,8 @@ def _family(title: str, own: list[Affordable]) -> str:
 
 def _place(own: Affordable, reasons: dict[str, int]) -> str:
     if own.absence is not None:
-        return SHORT_ABSENCES[own.absence]
+        why = f"no rank at a budget: {', '.join(verdict_words(own.verdicts))}" if own.verdicts else ""
+        return SHORT_ABSENCES[own.absence] + marked(reasons, why)
     if own.strength is None or own.standing is None:
         return ABSENT + marked(reasons, own.unranked)
     rank = rank_text(own.standing.rank) + (marked(reasons, own.unranked) if own.standing.rank is None else "")

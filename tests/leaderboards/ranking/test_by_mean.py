@@ -23,6 +23,8 @@ from leaderboards.ranking.pareto import points_of
 from leaderboards.ranking.ranking import ranking
 from leaderboards.ranking.standing import Standing
 from leaderboards.ranking.verdicts import RankingRule, Verdict
+from leaderboards.tables.notes import ABSENCES, question_notes
+from leaderboards.tables.prices import SHORT_ABSENCES
 from leaderboards.tables.standings import render_standings
 
 N, SEEDS = 24, 3
@@ -246,6 +248,7 @@ def test_only_a_strength_that_holds_a_rank_stands_for_its_family(make: SimpleNam
     jobs = make.frame(*(make.training(own, [0.8] * 3, **place) for own in ("none", *names)))
     found = {own.family: own for own in ranking_at_budgets(questions(frame), RULE, costs_of(jobs), (1.0,))}
     assert (found["p"].absence, found["q"].absence) == (None, Absence.NO_RANK)
+    assert (found["p"].verdicts, found["q"].verdicts) == (frozenset(), {Verdict.BLIND})
     assert found["p"].strength is not None
     assert found["p"].strength.defense == "p(x=1)"
     assert found["p"].standing is not None
@@ -254,6 +257,44 @@ def test_only_a_strength_that_holds_a_rank_stands_for_its_family(make: SimpleNam
     assert {name: own.claims for name, own in points.items()} == {
         "none": True, "p(x=1)": True, "p(x=2)": False, "q": False,
     }  # fmt: skip
+
+
+def test_a_strength_that_is_blind_on_the_scored_part_alone_has_no_rank_and_the_verdict_is_named(
+    make: SimpleNamespace,
+) -> None:
+    """Attacks gain on `p` under the seed that chooses strengths, and stay below their floors under the others."""
+    place, uneven = {"dataset": "d", "model": "m"}, np.array([[0.2], [-0.1], [-0.1]]) + np.zeros((SEEDS, N))
+    frame = board({"p": audited(uneven), "q": audited(0.1)}, {"p": dict.fromkeys(AUDITS, 0.31)})
+    jobs = make.frame(*(make.training(own, [0.8] * 3, **place) for own in ("none", "p", "q")))
+    assert standings(frame)["p"].rank is not None
+    rows = ranking_at_budgets(questions(frame), RULE, costs_of(jobs), (1.0,))
+    found = {own.family: own for own in rows}
+    assert found["p"].absence is Absence.NO_RANK
+    assert Verdict.BLIND in found["p"].verdicts
+    assert (found["p"].strength, found["p"].standing) == (None, None)
+    assert found["q"].standing is not None
+    assert found["q"].standing.rank is not None
+    text = render_standings(frame, "markdown", RULE, jobs)
+    assert "| `p` | no rank [1] |" in text
+    assert "[1] no rank at a budget: blind, inconsistent" in text
+    assert "No rank: a verdict, which a footnote names" in text
+
+
+@pytest.mark.parametrize("words", [SHORT_ABSENCES, ABSENCES], ids=["cells", "notes"])
+def test_every_reason_for_which_a_family_has_no_strength_is_in_words(words: Mapping[Absence, str]) -> None:
+    assert set(words) == set(Absence)
+    assert all(words.values())
+
+
+def test_where_a_verdict_leaves_no_family_a_rank_the_notes_name_it(make: SimpleNamespace) -> None:
+    frame = board({"p": audited(-0.05)}, {"p": dict.fromkeys(AUDITS, 0.29)})
+    jobs = make.frame(*(make.training(own, [0.8] * 3, dataset="d", model="m") for own in ("none", "p")))
+    ranked = ranking(questions(frame), RULE, costs_of(jobs))
+    rows = ranking_at_budgets(questions(frame), RULE, costs_of(jobs), (1.0,))
+    notes = question_notes(ranked, [own for own in rows if own.family == "p"], RULE)
+    assert [note for note in notes if note.startswith("No ranks at")] == [
+        "No ranks at accuracy budgets: no rank, blind."
+    ]
 
 
 def test_a_defense_that_sees_more_images_costs_at_a_budget_what_it_loses_at_equal_images(make: SimpleNamespace) -> None:
