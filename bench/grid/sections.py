@@ -310,7 +310,7 @@ Statement = Annotated[StrictStr, StringConstraints(strip_whitespace=True, min_le
 
 
 class CodeReading(GridSection):
-    """A statement of somebody who has read the code of a plugin: without one, or a proof, its results have no rank.
+    """A reader's statement about a plugin's code: without one, or a built-in proof, its results have no rank.
 
     Boards take no such statement: there the review of an entry says who has read it.
     """

@@ -53,6 +53,8 @@ class MethodDescription:
     """Its parameters with their types and defaults."""
     broken: str = ""
     """The reason for which it cannot be used, or empty."""
+    proves: bool = False
+    """True if it is built in and its own source states a proof, by `privacy`."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,8 @@ def built_in(kind: str) -> Iterator[ImportableMethod]:
         if len(classes) == 1:
             [node] = classes
             summary = doc_summary(ast.get_docstring(node))
-            description = MethodDescription(path.stem, kind, "built-in", summary, parameters_in(node))
+            proves = any(isinstance(own, ast.FunctionDef) and own.name == "privacy" for own in node.body)
+            description = MethodDescription(path.stem, kind, "built-in", summary, parameters_in(node), proves=proves)
             module = ".".join((room.__name__, *path.relative_to(folder).with_suffix("").parts))
             yield ImportableMethod(description, _importer(module, node.name))
 

@@ -117,6 +117,11 @@ def built_in_defenses() -> frozenset[str]:
     return frozenset(own.name for own in Registry().descriptions("defense") if own.origin == "built-in")
 
 
+def proving_defenses() -> frozenset[str]:
+    """The names of the built-in defenses that state a proof."""
+    return frozenset(own.name for own in Registry().descriptions("defense") if own.proves)
+
+
 class _Statements(GridSection):
     """The part of a grid file that says who has read which plugin."""
 
@@ -135,7 +140,7 @@ def rule_of_run(folder: Path) -> RankingRule:
     except ValidationError as error:
         raise ConfigurationError(list_mistakes(error, _Statements, str(folder / "run.toml"))) from error
     readings = {own.defense: Reading(own.read_by, own.read) for own in stated.reviews}
-    reviews = CodeReviews(built_in_defenses(), {} if "board" in table else readings)
+    reviews = CodeReviews(built_in_defenses(), proving_defenses(), {} if "board" in table else readings)
     if "board" not in table:
         return RankingRule(reviews=reviews)
     rule = Board(folder.name, "", _rules(str(folder), table["board"]), _without_rules(table)).rule

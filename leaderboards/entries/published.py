@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from leaderboards.entries.board import Board, built_in_defenses, load_board
+from leaderboards.entries.board import Board, built_in_defenses, load_board, proving_defenses
 from leaderboards.entries.entry import Entry, image_rows, job_rows, read_entry
 from leaderboards.entries.reviews import Review, read_review
 from leaderboards.evidence.code_reviews import CodeReviews
@@ -39,7 +39,7 @@ class Published:
     def rule(self) -> RankingRule:
         """The rule that its rankings follow, with what the reviews say of the code of its entries."""
         found = {label: r.of_code for e in self.entries if (r := self.reviews.get(e.name)) for label in e.defenses}
-        return replace(self.board.rule, reviews=CodeReviews(built_in_defenses(), entries=found))
+        return replace(self.board.rule, reviews=CodeReviews(built_in_defenses(), proving_defenses(), entries=found))
 
     @property
     def ranked(self) -> tuple[Entry, ...]:

@@ -39,6 +39,8 @@ class CodeReviews:
 
     built_in: frozenset[str] | None = None
     """The names of built-in defenses; None: no code is asked about."""
+    proving: frozenset[str] = frozenset()
+    """The names of those that state a proof."""
     readings: Mapping[str, Reading] = field(default_factory=dict)
     """By the name of a method: the statements in the grid file of a run of one's own."""
     entries: Mapping[str, CodeReview] | None = None
@@ -50,8 +52,14 @@ class CodeReviews:
             return []
         return [name for name in row["defense_name"].split(" | ") if name not in self.built_in]
 
-    def is_unread(self, row: Row) -> bool:
-        """True if the defense has a part that nobody says to have read."""
+    def is_unread(self, row: Row, *, proven: bool) -> bool:
+        """True if the defense has a part that nobody says to have read.
+
+        A proof stands in for a reader where it is stated by what is built in: a plugin's own is its author's word.
+        `proven` is true where the run states one that is not broken.
+        """
+        if proven and not self.proving.isdisjoint(row["defense_name"].split(" | ")):
+            return False
         if self.entries is not None:
             return bool(self.foreign(row)) and self._of(row).reading is None
         return any(name not in self.readings for name in self.foreign(row))

@@ -80,8 +80,7 @@ class ByMean(RuleSet):
         asked = defended and any(own.knows_public for own in _tried(question))
         row, reviews = evidence.row, rule.reviews
         limits = {
-            # A proof speaks for itself, and certificates put it to a test.
-            Verdict.UNREAD: np.isnan(price.epsilon) and reviews.is_unread(row),
+            Verdict.UNREAD: reviews.is_unread(row, proven=not np.isnan(price.epsilon)),
             Verdict.UNAUDITED: (asked and not is_audited(question, evidence, BLIND, rule.alpha))
             or reviews.is_unheld(row),
             Verdict.BLIND: gain is not None and gain.is_below(BLIND, rule.alpha),

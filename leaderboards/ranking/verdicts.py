@@ -23,7 +23,7 @@ class Verdict(Enum):
     INCOMPLETE = auto()
     """Something that the rules ask for has no result."""
     UNREAD = auto()
-    """A plugin without a proof whose code nobody says to have read: its attacks may have been shown something else."""
+    """A plugin without a built-in proof whose code nobody has read: its attacks may have been shown something else."""
     UNAUDITED = auto()
     """No attack that simulates the defense, and works undefended, has finished; by rules 2: none that learns from what
     the defense itself releases of public images."""

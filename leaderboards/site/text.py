@@ -103,7 +103,7 @@ STATES = {
 }
 EXPLAINED = {
     Verdict.INCOMPLETE: "something that the board asks for has no result",
-    Verdict.UNREAD: "a plugin without a proof, and nobody says to have read its code",
+    Verdict.UNREAD: "a plugin without a built-in proof, and nobody says to have read its code",
     Verdict.UNAUDITED: "no attack that simulates the defense or learns from it, and works, has finished, "
     "or, by rules 2, its plugin has not passed the conformance suite",
     Verdict.BLIND: "the strongest attack stays below its own floor: the gain is unknown, not 0",

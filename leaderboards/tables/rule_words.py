@@ -93,7 +93,7 @@ RULE_WORDS = {
         ),
         compared="paired bootstrap over images, of one sign in every seed; below 0 nobody is better than 0",
         verdicts={
-            Verdict.UNREAD: "Unread, no rank: a plugin that proves nothing, and nobody says to have read its code, "
+            Verdict.UNREAD: "Unread, no rank: a plugin without a built-in proof whose code nobody says to have read, "
             "which no attack replaces. On a board its review says who has; a grid file says it by [[reviews]] with "
             "defense, read_by and read, one sentence.",
             Verdict.UNAUDITED: "Unaudited, no rank: posterior_mean and black_box_decoder have not both finished with "

@@ -29,7 +29,7 @@ from bench.registry.registry import Registry
 from bench.trial.clients import Clients
 from leaderboards.checks.rerun import run_plan
 from leaderboards.checks.spot_check import drawn_gain
-from leaderboards.entries.board import built_in_defenses
+from leaderboards.entries.board import built_in_defenses, proving_defenses
 from leaderboards.entries.reviews import SpotCheck
 from leaderboards.evidence.code_reviews import CodeReview, CodeReviews, Reading
 from leaderboards.evidence.question import questions
@@ -139,7 +139,7 @@ def reviewed(frame: pd.DataFrame, broken: Collection[str] = (), outdone: Collect
     for label, name in dict(zip(frame["defense"], frame["defense_name"], strict=True)).items():
         reading = None if name in UNREADABLE else Reading("Ada", "Looks fine to me.")
         found[label] = CodeReview(reading, conforms=name not in broken, outdone=name in outdone)
-    return CodeReviews(built_in_defenses(), entries=found)
+    return CodeReviews(built_in_defenses(), proving_defenses(), entries=found)
 
 
 def broken_rules(subject: Subject) -> set[str]:

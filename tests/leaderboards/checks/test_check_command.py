@@ -159,7 +159,7 @@ def test_a_review_of_a_board_of_rules_2_holds_reader_conformance_and_spot_check(
     assert (review.read_by, review.read, review.spot_checks) == ("Ada", "It sends signs.", (spot,))
     assert [own.failed for own in review.conformance] == [broken]
     row = {"defense": "sign_compression", "defense_name": "sign_compression"}
-    assert (reviews.is_unread(row), reviews.is_unheld(row), reviews.is_outdone(row)) == verdicts
+    assert (reviews.is_unread(row, proven=False), reviews.is_unheld(row), reviews.is_outdone(row)) == verdicts
 
 
 def test_a_verdict_that_withholds_a_rank_is_said_beside_it(tiny, tmp_path, monkeypatch):

@@ -20,7 +20,8 @@ from bench.grid.config import from_toml, load_config, to_toml
 from bench.grid.reading import GridText
 from bench.registry.registry import Registry
 from bench.store.store import Store
-from leaderboards.entries.board import BOARDS, grid_source, load_board, rule_of_run
+from defenses.defense import Defense
+from leaderboards.entries.board import BOARDS, built_in_defenses, grid_source, load_board, proving_defenses, rule_of_run
 from leaderboards.entries.entry import _place
 from leaderboards.entries.packing import Author, write_entry
 from leaderboards.entries.published import published
@@ -201,13 +202,19 @@ def test_a_run_of_a_board_is_ranked_by_its_rule(tiny):
     assert replace(rule_of_run(tiny), reviews=CodeReviews()) == RankingRule()
 
 
+def test_the_built_in_defenses_that_state_a_proof_are_known_without_importing_them():
+    registry = Registry()
+    own = {name for name in built_in_defenses() if registry.cls("defense", name).privacy is not Defense.privacy}
+    assert proving_defenses() == own == {"dp_sgd"}
+
+
 def test_a_run_knows_who_has_read_a_plugin_from_its_grid_file(tmp_path):
     (tmp_path / "run.toml").write_text('[[reviews]]\ndefense = "mine"\nread_by = "Ada"\nread = "It sends signs."\n')
     reviews = rule_of_run(tmp_path).reviews
     assert reviews.readings == {"mine": Reading("Ada", "It sends signs.")}
-    assert [reviews.is_unread({"defense_name": name}) for name in ("mine", "dp_sgd | mine", "other", "dp_sgd")] == [
-        False, False, True, False,
-    ]  # fmt: skip
+    names = ("mine", "dp_sgd | mine", "other", "dp_sgd")
+    unread = [reviews.is_unread({"defense_name": name}, proven=False) for name in names]
+    assert unread == [False, False, True, False]
     (tmp_path / "run.toml").write_text('[[reviews]]\ndefense = "mine"\nread = "It sends signs."\n')
     with pytest.raises(ConfigurationError, match=r"reviews\[0\]\.read_by is missing"):
         rule_of_run(tmp_path)

@@ -148,17 +148,24 @@ def test_a_plugin_that_nobody_has_read_and_that_proves_nothing_has_no_rank() -> 
     assert "unread" in render_standings(frame, rule=replace(RULE, reviews=ours))
 
 
-def test_a_proof_stands_in_for_a_reader_and_a_broken_one_does_not() -> None:
-    frame = board({"p": audited(0.1)})
-    rule = replace(RULE, reviews=CodeReviews(frozenset({"none"})))
-    row = questions(frame)[0].defenses[1].row
+def test_a_proof_stands_in_for_a_reader_only_where_the_part_that_states_it_is_built_in() -> None:
+    names = ["p", "dp_sgd | p", "larger_batch | p"]
+    frame = board(dict.fromkeys(names, audited(0.1)))
+    built_in = CodeReviews(frozenset({"none", "dp_sgd", "larger_batch"}), frozenset({"dp_sgd"}))
+    (question,) = questions(frame)
+    proofs = dict(zip(names, question.defenses[1:], strict=True))
 
-    def verdicts(epsilon: float) -> frozenset[Verdict]:
-        (question,), price = questions(frame), replace(RunCosts().of(questions(frame)[0].row | row), epsilon=epsilon)
-        return ByMean().verdicts(question, question.defenses[1], rule, price)
+    def verdicts(name: str, epsilon: float, reviews: CodeReviews = built_in) -> frozenset[Verdict]:
+        evidence = proofs[name]
+        price = replace(RunCosts().of(question.row | evidence.row), epsilon=epsilon)
+        return ByMean().verdicts(question, evidence, replace(RULE, reviews=reviews), price)
 
-    assert verdicts(8.0) == frozenset()
-    assert verdicts(np.nan) == {Verdict.UNREAD}
+    assert verdicts("dp_sgd | p", 8.0) == frozenset()
+    assert verdicts("p", 8.0) == verdicts("larger_batch | p", 8.0) == {Verdict.UNREAD}
+    # Without a training nothing is proven, and a broken certificate leaves no epsilon.
+    assert verdicts("dp_sgd | p", np.nan) == {Verdict.UNREAD}
+    read = replace(built_in, readings={"p": Reading("Ada", "It sends signs.")})
+    assert verdicts("p", 8.0, read) == verdicts("p", np.nan, read) == frozenset()
 
 
 def test_a_board_s_plugin_is_audited_only_after_the_conformance_suite_has_passed() -> None:

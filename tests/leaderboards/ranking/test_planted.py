@@ -13,6 +13,8 @@ from bench.registry.registry import Registry
 from leaderboards.evidence.code_reviews import CodeReviews
 from leaderboards.evidence.question import questions
 from leaderboards.ranking.audit import DECODER, strongest_gain
+from leaderboards.ranking.by_mean import ByMean
+from leaderboards.ranking.costs import RunCosts
 from leaderboards.ranking.standing import Standing
 from leaderboards.ranking.verdicts import Verdict
 from leaderboards.statistics.strongest import StrongestGain
@@ -100,6 +102,14 @@ def test_nothing_but_a_reader_exposes_an_update_in_the_lowest_byte_of_real_noise
     assert is_above(by_attacks["mantissa"], by_attacks["none"])
     assert on_board["mantissa"].verdicts == {Verdict.UNREAD}
     assert on_board["mantissa"].rank is None
+
+
+def test_a_claimed_guarantee_is_no_reader_of_a_hidden_channel(frame):
+    [question] = questions(frame)
+    [evidence] = [own for own in question.defenses if own.row["defense_name"] == "mantissa"]
+    claimed = replace(RunCosts().of(question.row | evidence.row), epsilon=1.0)
+    rule = replace(TINY.rule, reviews=reviewed(frame))
+    assert Verdict.UNREAD in ByMean().verdicts(question, evidence, rule, claimed)
 
 
 def test_a_mask_leaks_the_same_whatever_its_surrogate_says(frame):
