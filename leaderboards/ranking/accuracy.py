@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -163,7 +164,15 @@ def _without_equal_images(rows: list[Row], seen: float, reference_reason: str) -
     lacking = [int(row["seed"]) for row in rows if pd.isna(row.get(EQUAL_IMAGES, np.nan))]
     if seen == 1 or not lacking:
         return ""
-    return f"no accuracy at equal images was recorded of seed {', '.join(map(str, lacking))}: train it again"
+    if any(float(row["rounds"]) < seen for row in rows):
+        return (
+            "a single round sees more images than undefended training does in all: raise utility.rounds to at least "
+            f"{ceil(seen)}"
+        )
+    return (
+        f"no accuracy at equal images was recorded of seed {', '.join(map(str, lacking))}: give the run's command "
+        "again, with --retry stale"
+    )
 
 
 def _images(rows: list[Row]) -> float:

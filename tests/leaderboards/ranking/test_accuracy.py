@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bench.price.federated import Rounds
 from leaderboards.ranking.accuracy import Training, estimate, trainings
 
 PRUNED = "gradient_pruning(ratio=0.5)"
@@ -125,12 +126,12 @@ def test_models_are_trained_apart(make: SimpleNamespace) -> None:
 LARGER = "larger_batch(examples=4)"
 
 
-def larger(make: SimpleNamespace, early: list[float] | None, examples: int = 4) -> Training:
+def larger(make: SimpleNamespace, early: list[float] | None, examples: int = 4, rounds: int = 400) -> Training:
     """Training with more images ends 2 points above undefended training, and was `early` at as many images."""
-    own = make.training(LARGER, [a + 0.02 for a in NONE], images_per_update=examples)
+    own = make.training(LARGER, [a + 0.02 for a in NONE], images_per_update=examples, rounds=rounds)
     for row, reached in zip(own, early or [np.nan] * 3, strict=True):
         row["accuracy_at_equal_images"] = reached
-    return of(make.frame(make.training("none", NONE), own), LARGER)
+    return of(make.frame(make.training("none", NONE, rounds=rounds), own), LARGER)
 
 
 def test_four_times_the_images_gain_at_equal_rounds_what_they_lose_at_equal_images(make: SimpleNamespace) -> None:
@@ -161,6 +162,21 @@ def test_a_training_from_before_equal_images_were_counted_has_a_reason_and_no_ac
     early = larger(make, None).at_equal_images
     assert np.isnan([early.accuracy.mean, early.lost.mean]).all()
     assert early.cost is None
-    assert early.lost_reason == "no accuracy at equal images was recorded of seed 0, 1, 2: train it again"
+    assert early.lost_reason == (
+        "no accuracy at equal images was recorded of seed 0, 1, 2: give the run's command again, with --retry stale"
+    )
     fewer = of(make.frame(make.training("none", NONE, images_per_update=8), make.training(PRUNED, NONE)))
     assert fewer.at_equal_images.lost_reason.startswith("its rounds see 0.125 times the images of undefended ones")
+
+
+@pytest.mark.parametrize(("rounds", "examples"), [(1, 4), (3, 4), (4, 4), (2, 5), (5, 5), (9, 4)])
+def test_fewer_rounds_than_an_update_has_times_the_images_are_said_to_be_too_few(
+    make: SimpleNamespace, rounds: int, examples: int
+) -> None:
+    """The reason agrees with the training itself, which knows no such round then."""
+    reason = larger(make, None, examples, rounds).at_equal_images.reason
+    if Rounds(rounds, 5, 100, examples).at_equal_images(1) is None:
+        assert reason.endswith(f"than undefended training does in all: raise utility.rounds to at least {examples}")
+        assert Rounds(examples, 5, 100, examples).at_equal_images(1) is not None
+    else:
+        assert reason.endswith("with --retry stale")
