@@ -29,6 +29,16 @@ class TrainingDiverged(RuntimeError):
     """Federated training left the real numbers; the message says in which round."""
 
 
+def round_of_equal_images(rounds: int, images: int, undefended: int) -> int | None:
+    """The round by which clients of so many images see what clients of `undefended` images see in all rounds.
+
+    Images seen are those dealt to clients: local epochs over them add none. It is the last round by which no more
+    have been seen; None unless it lies between the first round and the last.
+    """
+    round_of_equal = rounds * undefended // images
+    return round_of_equal if 0 < round_of_equal < rounds else None
+
+
 @dataclass(frozen=True)
 class Rounds:
     """Rounds of federated training, and the population from which each draws its clients.
@@ -59,13 +69,8 @@ class Rounds:
         return -(-self.rounds // (self.population // self.clients))
 
     def at_equal_images(self, undefended: int) -> int | None:
-        """The round after which clients of `undefended` images would have seen as many images at the end.
-
-        Images seen are those dealt to clients: local epochs over them add none. It is the last round by which no more
-        have been seen; None unless it lies between the first round and the last.
-        """
-        round_of_equal = self.rounds * undefended // self.images
-        return round_of_equal if 0 < round_of_equal < self.rounds else None
+        """The round of `round_of_equal_images`, beside clients of `undefended` images."""
+        return round_of_equal_images(self.rounds, self.images, undefended)
 
     def chosen(self, number: int, seed: int) -> Tensor:
         """The clients (clients,) of a round, from the seed alone."""

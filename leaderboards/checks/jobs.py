@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from bench.price.certificates import identification_bound
+from bench.price.federated import round_of_equal_images
 from bench.store.store import JOB_COUNTS, JOB_FIGURES, JOB_TEXTS
 from leaderboards.checks.expected import Expected
 from leaderboards.checks.submission import Submission
@@ -80,20 +81,33 @@ def _possible(job: JobRow, plan: Expected) -> Iterator[str]:
         if job.kind == "training" and job.status != "diverged" and "accuracy" in metrics:
             yield f"{place}: it is {job.status}, but the board measures accuracy; finish it with --retry {job.status}"
         return
-    yield from _training(place, figures, plan) if job.kind == "training" else _certificate(place, figures)
+    yield from _training(job, plan) if job.kind == "training" else _certificate(place, figures)
 
 
-def _training(place: str, figures: dict[str, float | None], plan: Expected) -> Iterator[str]:
+def _has_second_accuracy(job: JobRow, plan: Expected) -> bool:
+    """True if a training has an accuracy at equal images that the board's rules weigh; those of rules 1 weigh none."""
+    board, utility, undefended = plan.config.board, plan.config.utility, plan.config.grid.client.images
+    if board is None or board.rules == 1 or utility is None or job.images_per_update <= undefended:
+        return False
+    return round_of_equal_images(utility.rounds, job.images_per_update, undefended) is not None
+
+
+def _training(job: JobRow, plan: Expected) -> Iterator[str]:
+    place, figures = _place(job), job.figures
     labels = plan.dataset.labels
     images, chance = len(labels), int(labels.bincount().max()) / len(labels)
     accuracy, epsilon = figures.get("accuracy"), figures.get("epsilon")
     for name, value in (("test_images", images), ("chance", chance)):
         if not _same(figures.get(name), value):
             yield f"{place}: {name} is {_short(figures.get(name))}, the dataset's is {_short(value)}"
+    early = figures.get("accuracy_at_equal_images")
+    if early is None and _has_second_accuracy(job, plan):
+        yield (
+            f"{place}: accuracy_at_equal_images is missing, though its updates are of {job.images_per_update} images; "
+            "give the run's command again, with --retry stale, and pack it anew"
+        )
     # Of a defense that sees as many images as an undefended client, or was trained earlier, there is no second one.
-    second = (
-        {"accuracy_at_equal_images": early} if (early := figures.get("accuracy_at_equal_images")) is not None else {}
-    )
+    second = {} if early is None else {"accuracy_at_equal_images": early}
     for name, share in ({"accuracy": accuracy} | second).items():
         if share is None or not 0 <= share <= 1:
             yield f"{place}: {name} {_short(share)} of {images} test images is none"

@@ -12,6 +12,7 @@ from tiny_board import PLUGIN as SIGNS
 
 from bench.errors import ConfigurationError
 from bench.registry.registry import Registry
+from leaderboards.checks.jobs import job_faults
 from leaderboards.checks.rerun import RerunSample, check_plugin, fault, rerun, sample_reruns
 from leaderboards.checks.rules import ENTRY_RULES, check_rules
 from leaderboards.checks.submission import Submission
@@ -93,6 +94,30 @@ def test_a_lie_that_artefacts_hide_is_found_by_computing_again(name, tiny, board
     compared = rerun(submission.plan, chosen, entry, submission.registry, lambda _: None)
     found = [text for one in compared if (text := fault(one))]
     assert any(case.says in text for text in found), found
+
+
+@pytest.mark.parametrize(
+    ("rules", "rounds", "is_asked"), [(2, 10, True), (1, 10, False), (2, 9, False)], ids=["2", "1", "too few rounds"]
+)
+def test_by_rules_2_a_training_that_sees_more_images_states_its_accuracy_at_equal_images(
+    tiny, boards, tmp_path, rules, rounds, is_asked
+):
+    """Ten images an update: in ten rounds undefended training sees what the first round of these does."""
+
+    def leave_out(doctor):
+        for job in doctor.jobs:
+            job["figures"].pop("accuracy_at_equal_images", None)
+
+    def planner(*asked):
+        plan = plan_once(*asked)
+        board = plan.config.board.model_copy(update={"rules": rules})
+        utility = plan.config.utility.model_copy(update={"rounds": rounds})
+        return replace(plan, config=plan.config.model_copy(update={"board": board, "utility": utility}))
+
+    for name, missing in (("tens", is_asked), ("noise", False)):
+        folder = doctored(tiny / TRAININGS / name, tmp_path / name, leave_out)
+        found = job_faults(Submission(read_entry(folder), boards[TRAININGS], folder, planner=planner))
+        assert ["accuracy_at_equal_images is missing" in text for text in found] == [True] * 2 * missing
 
 
 def test_without_the_undefended_entry_the_rules_that_compare_with_it_stay_open(tiny, boards):
