@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from attacks.observation import Observation
-from attacks.public.clients import PublicClients, PublicReleases
+from attacks.public.clients import PublicClients, PublicReleases, undefended_parts
 from attacks.public.clouds import FITTED, principal_axes
 
 AXES = 200
 """Principal directions of undefended gradients along which releases are compared."""
 REGRESSION_PENALTIES = (1e-4, 1e-3, 1e-2, 0.1, 1.0)
 """Weights of the ridge penalty on features of variance 1; leaving out one client at a time chooses, for each axis."""
+FOLDS = 5
+"""Parts of the clients, each foretold by what the others teach."""
 LEAST_NOISE = 1e-3
 """Least standard deviation that counts as noise, by that of the releases: the regression knows no more digits."""
 _TWICE = 4
@@ -44,18 +47,22 @@ class ExpectedReleases:
     expected: Tensor
     """The coordinates (n k) that were expected of them, in units of the noise."""
     noise: float = 1.0
-    """The variance of the noise that is left out of every expected coordinate."""
+    """The variance of the noise that is left out of every expected coordinate; less where hardly any was found."""
 
     @classmethod
     def of(cls, observation: Observation, sent: PublicReleases, count: int) -> ExpectedReleases:
         """What is expected of the releases that a black box sent; the first `count` clients' images are held out."""
         clients = sent.clients
-        plain = PublicReleases.of(replace(observation, defense=None), clients, "surrogate")
-        numbers = torch.arange(len(clients))
-        base = torch.cat(list(plain.parts(numbers[count : count + FITTED])))
+        numbers, behind = torch.arange(len(clients)), clients.behind
+        fitted = numbers[: (count + FITTED) // behind][count // behind :]
+        base = torch.cat([undefended_parts(observation, clients, some) for some in fitted.split(sent.chunk)])
         axes, _ = principal_axes(base - base.mean(0), AXES)
-        along = lambda own: torch.cat([part @ axes.T for part in own.parts(numbers)]).double()  # noqa: E731
-        seen, gradients = along(sent), along(plain)
+        # Computed again, some at a time: a second table would be as large as that of the releases.
+        plain = (
+            undefended_parts(observation, clients, some) for some in numbers[: len(clients) // behind].split(sent.chunk)
+        )
+        along = lambda parts: torch.cat([part @ axes.T for part in parts]).double()  # noqa: E731
+        seen, gradients = along(sent.parts(numbers)), along(plain)
         features = torch.stack([gradients, gradients / gradients.norm(dim=1, keepdim=True).clamp_min(1e-30)], 2)
         features = (features - features[count:].mean(0)) / features[count:].std(0).clamp_min(1e-30)
         fits = [fit(features, seen, count) for fit in (_by_the_same_axis, _by_all_axes)]
@@ -101,10 +108,12 @@ def _by_the_same_axis(features: Tensor, sent: Tensor, count: int) -> Tensor:
 
 
 def _by_all_axes(features: Tensor, sent: Tensor, count: int) -> Tensor:
-    """The same by the features of all axes, for defenses that mix them."""
-    from sklearn.linear_model import RidgeCV
+    """The same by the features of all axes, for defenses that mix them; no client helps to foretell its own release."""
+    from sklearn.linear_model import Ridge, RidgeCV
+    from sklearn.model_selection import cross_val_predict
 
-    flat = features.flatten(1).cpu().numpy()
+    flat, truth = features.flatten(1).cpu().numpy(), sent[count:].cpu().numpy()
     fit = RidgeCV([own * (len(sent) - count) for own in REGRESSION_PENALTIES], alpha_per_target=True)
-    fit.fit(flat[count:], sent[count:].cpu().numpy())
-    return torch.from_numpy(fit.predict(flat)).to(sent).view_as(sent)
+    fit.fit(flat[count:], truth)
+    others = cross_val_predict(Ridge(fit.alpha_ * (1 - 1 / FOLDS)), flat[count:], truth, cv=FOLDS)
+    return torch.from_numpy(np.concatenate([fit.predict(flat[:count]), others])).to(sent)

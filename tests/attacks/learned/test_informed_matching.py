@@ -1,15 +1,18 @@
 """Matching that begins at the posterior mean: nearer than its start, and no nearer than held-out clients allow."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from attacks.black_box import Lessons
 from attacks.learned.black_box_decoder import BlackBoxDecoder
-from attacks.learned.informed_matching import InformedMatching
+from attacks.learned.informed_matching import TRIED, InformedMatching
 from attacks.learned.posterior_mean import PosteriorMean
 from attacks.observation import PublicImages
+from attacks.public.clients import public_clients
+from attacks.public.prior import PARTS_OF_ALL
 from attacks.threat import ThreatModel
 from bench.data.load import load_dataset
 from bench.trial.black_box import OwnBlackBox
@@ -83,6 +86,18 @@ def test_the_objective_does_not_depend_on_the_order_of_a_batch(attacked):
     swapped = attack.objective(observation, truth.flip(1), observation.labels.flip(1))
     differ = observation.labels[:, 0] != observation.labels[:, 1]
     assert torch.allclose(straight[differ], swapped[differ], rtol=1e-4)
+
+
+@pytest.mark.parametrize("best", PARTS_OF_ALL)
+def test_held_out_clients_choose_the_part_of_all_images(attacked, monkeypatch, best):
+    observation, _ = attacked()
+    _, truth = public_clients(observation).observed(observation, TRIED)
+
+    def around(seen, images, labels, part_of_all):
+        return SimpleNamespace(run=lambda adam: (truth if part_of_all == best else images, None))
+
+    monkeypatch.setattr("attacks.learned.informed_matching._Search.around", around)
+    assert InformedMatching()._choice(observation) == (best, 1)
 
 
 def test_other_attacked_images_change_no_choice(attacked):
