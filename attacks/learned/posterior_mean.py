@@ -31,8 +31,9 @@ class PosteriorMean(Attack):
     Half-way between each image and its nearest ones lie further x_i, whose releases are taken to lie half-way too
     (after Chawla et al., "SMOTE", JAIR 2002). s = 0 is the weighted mean alone, s = 1 the linear estimate of a Gaussian
     prior. v is the variance that the surrogate states, times a temperature; where it states none, a part of the squared
-    distance from held-out public releases to their nearest neighbours. The releases of 500 held-out images choose
-    smoothing and temperature by SSIM (by squared error where a side is under 11 pixels). Where labels are not known,
+    distance from held-out public releases to their nearest neighbours. What the client sends of 500 held-out images
+    chooses smoothing and temperature by SSIM (by squared error where a side is under 11 pixels); where the surrogate's
+    word for it is wrong that leaves the mean of the label. Where labels are not known,
     the public images of all labels are one cloud, and the label with the largest weight is the answer.
 
     Of several images behind an update each is told by the row of its label in the last layer, as it is in updates of

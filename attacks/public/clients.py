@@ -119,6 +119,8 @@ class PublicReleases:
     """The parts (n m) of all images; None where they are too large to be held, and computed each time."""
     view: Callable[[Tensor], Tensor] = _unchanged
     """A function of parts (n m) by which they are compared."""
+    tried: Callable[[Tensor, Tensor, Sequence[int]], Tensor] | None = None
+    """As `send`, by the client's own code, where a surrogate's word for what it sends can be tried; None elsewhere."""
 
     @classmethod
     def of(cls, observation: Observation, clients: PublicClients, source: Source) -> PublicReleases:
@@ -136,11 +138,12 @@ class PublicReleases:
         if source == "black box":
             # A plugin's clients run fifty at a time whether all are asked for or not.
             chunk = max(chunk, min(50, MOST_ENTRIES // coordinates))
+        tried = partial(_run, observation) if source == "surrogate" and observation.black_box is not None else None
         if behind == 1 and len(clients) * coordinates > MOST_ENTRIES:
-            return cls(clients, noise, send, chunk)
+            return cls(clients, noise, send, chunk, tried=tried)
         numbers = torch.arange(len(clients) // behind)
         table = torch.cat([send(*clients.dealt(some), some.tolist()).flatten(0, 1) for some in numbers.split(chunk)])
-        return cls(clients, noise, send, chunk, table)
+        return cls(clients, noise, send, chunk, table, tried=tried)
 
     @property
     def size(self) -> int:
@@ -148,7 +151,15 @@ class PublicReleases:
         return next(self.parts(torch.arange(1))).shape[1]
 
     def held(self, numbers: Tensor) -> Tensor:
-        """The views (n m) of the parts that tell of these images, with noise of a fixed seed."""
+        """The views (n m) of the parts that tell of the images of whole clients, as the server would see them.
+
+        They are those of the client's own releases, and where there is no such client those predicted, with noise of a
+        fixed seed.
+        """
+        if self.tried is not None:
+            clients = numbers[:: self.clients.behind] // self.clients.behind
+            sent = [self.tried(*self.clients.dealt(some), some.tolist()) for some in clients.split(self.chunk)]
+            return torch.cat([self.view(part.flatten(0, 1)) for part in sent])
         parts = torch.cat(list(self.parts(numbers)))
         if not self.noise:
             return parts

@@ -22,6 +22,9 @@ TEMPERATURES = (1.0, 2.0, 4.0, 16.0, 64.0)
 """Factors of the variance of noise that the surrogate states: what the linear model leaves over counts as noise."""
 SPREADS = (1e-5, 1e-4, 1e-3, 1e-2, 0.1, 0.3, 1.0, 3.0)
 """Variances where no noise is stated, in squared distances from a held-out release to the nearest public one."""
+DEAF = 1e12
+"""Factor of the largest variance at which the release says nothing and the answer is the mean of the label: the best
+answer where a surrogate's word for the release is wrong."""
 _WINDOW = 11
 """Pixels of a side of the window of SSIM."""
 
@@ -124,10 +127,8 @@ def learned_posterior(releases: Comparable, classes: int, labels_known: bool, co
     placed = _placed(clouds, held, labels[tried] if labels_known else None)
     truth, shape = clients.pixels(tried), tuple(clients.images.shape[1:])
     variances = _variances(releases.noise, clouds, placed)
-    answers = [
-        (_means(clouds, placed, kernel)[0], kernel)
-        for kernel in itertools.starmap(Kernel, itertools.product(SMOOTHINGS, variances))
-    ]
+    kernels = [*itertools.starmap(Kernel, itertools.product(SMOOTHINGS, variances)), Kernel(0.0, DEAF * max(variances))]
+    answers = [(_means(clouds, placed, kernel)[0], kernel) for kernel in kernels]
     # Of equal scores the first is taken: less smoothing, then less noise.
     found, best = max(answers, key=lambda own: float(likeness(own[0], truth, shape).mean()))
     return Posterior(clouds, best, releases.view, truth, found, shape)

@@ -12,8 +12,10 @@ from attacks.observation import PublicImages
 from attacks.public.clouds import Kernel
 from attacks.threat import ThreatModel
 from bench.data.load import load_dataset
+from bench.trial.black_box import OwnBlackBox
 from defenses.aggregation.larger_batch import LargerBatch
 from defenses.aggregation.local_epochs import LocalEpochs
+from defenses.chain import Chain
 from defenses.compression.gradient_pruning import GradientPruning
 from defenses.defense import Defense
 from defenses.noise.dp_sgd import DpSgd
@@ -22,6 +24,7 @@ from defenses.none import NoDefense
 from defenses.schedule import Schedule
 from defenses.surrogate import Surrogate
 from defenses.task import Classifier, Normalise, Task
+from defenses.zeros import Zeros
 
 KNOWN = ThreatModel(defense_known=True)
 ATTACKED = 3
@@ -158,3 +161,14 @@ def test_a_surrogate_that_simulates_no_release_is_refused(seen):
     _, observation = seen(KeepsAlone(), public=public_digits(100))
     with pytest.raises(UnsupportedPair, match="predict"):
         PosteriorMean().reconstruct(observation, [0] * ATTACKED)
+
+
+def test_a_surrogate_that_is_wrong_about_the_client_leaves_the_means_of_labels(case):
+    images, labels = load_dataset("digits").training()
+    own = case("mlp", "digits", 6, defense=(Zeros(),), threat=replace(KNOWN, public=True), hidden=[16])
+    box = OwnBlackBox(Chain((Zeros(),)), own.task, own.params)
+    seen = replace(own.observation, public=PublicImages(images, labels, "digits"), black_box=box)
+    assert seen.defense is not None, "its surrogate says that a client sends what an undefended one does"
+    found = PosteriorMean().reconstruct(seen, [0] * 6)
+    means = torch.stack([images[labels == label].float().mean(0) / 255 for label in seen.labels.flatten()])
+    assert torch.allclose(found.images[:, 0], means, atol=0.08)
