@@ -16,8 +16,8 @@ from leaderboards.checks.rules import Report, check_rules
 from leaderboards.checks.submission import Submission
 from leaderboards.entries.entry import Entry, image_rows, job_rows, read_entry
 from leaderboards.entries.published import PUBLISHED, Published, published
-from leaderboards.entries.reviews import EntryState, Review, write_review
-from leaderboards.evidence.code_reviews import CodeReview
+from leaderboards.entries.reviews import EntryState, Review, SpotCheck, write_review
+from leaderboards.evidence.code_reviews import CodeReview, Reading
 from leaderboards.evidence.question import questions
 from leaderboards.ranking.costs import costs_of
 from leaderboards.ranking.ranking import ranking, rule_set_of
@@ -184,7 +184,7 @@ def _review(submission: Submission, review: Review) -> str:
     before = submission.board.reviews.get(name)
     if before is not None and before.state == "re-run" and review.state != "re-run":
         return f"{name} keeps the review of its re-run"
-    return f"wrote {_written(submission, review)}"
+    return f"wrote {_written(submission, review)}{_kept_text(submission)}"
 
 
 def _take_back(submission: Submission, reviewer: str, has_run: bool) -> str:
@@ -192,24 +192,50 @@ def _take_back(submission: Submission, reviewer: str, has_run: bool) -> str:
     entry, reviews = submission.entry, submission.board.reviews
     if entry.name not in reviews or reviews[entry.name].entry_sha256 != entry.digest:
         return "no review is written"
-    return f"self-reported again: {_written(submission, _made(submission, reviewer, 'self-reported', has_run))}"
+    review = _made(submission, reviewer, "self-reported", has_run)
+    return f"self-reported again: {_written(submission, review)}{_kept_text(submission)}"
 
 
 def _made(submission: Submission, reviewer: str, state: EntryState, has_run: bool) -> Review:
-    """The review of what was found; what is computed again is there where that `has_run`."""
+    """The review of what was found; what is computed again is there where that `has_run`.
+
+    While the entry stays as it is, so does what an earlier review says that no re-run finds again: who has read the
+    code, unless somebody has now, and the spot checks. A defense that was outdone once could else be drawn anew.
+    """
     from bench.provenance import commit
 
+    reading, spot_checks = _kept(submission)
+    if submission.read:
+        reading = Reading(reviewer, submission.read)
     return Review(
         entry_sha256=submission.entry.digest,
         state=state,
         checked_by=reviewer,
         commit=commit(),
         reruns=submission.reruns if has_run else [],
-        read_by=reviewer if submission.read else None,
-        read=submission.read,
+        read_by=reading and reading.read_by,
+        read=reading and reading.read,
         conformance=submission.conformance if has_run else (),
-        spot_checks=submission.spot_checks if has_run else (),
+        spot_checks=(*spot_checks, *(submission.spot_checks if has_run else ())),
     )
+
+
+def _kept(submission: Submission) -> tuple[Reading | None, tuple[SpotCheck, ...]]:
+    """The reading and the spot checks of an earlier review of this very entry, which the next one keeps."""
+    before = submission.board.reviews.get(submission.entry.name)
+    if before is None or before.entry_sha256 != submission.entry.digest:
+        return None, ()
+    return before.of_code.reading, before.spot_checks
+
+
+def _kept_text(submission: Submission) -> str:
+    """Words about everything that a review keeps of the one before; "" where that is nothing."""
+    reading, spot_checks = _kept(submission)
+    said = [f"that {reading.read_by} has read the code"] if reading and not submission.read else []
+    if spot_checks:
+        outdone = sum(own.outdone for own in spot_checks)
+        said.append(f"{len(spot_checks)} earlier spot check{'s' * (len(spot_checks) > 1)}, {outdone} outdone")
+    return f", which keeps {' and '.join(said)}" if said else ""
 
 
 def _written(submission: Submission, review: Review) -> Path:

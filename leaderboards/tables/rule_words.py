@@ -93,8 +93,8 @@ RULE_WORDS = {
         ),
         compared="paired bootstrap over images, of one sign in every seed; below 0 nobody is better than 0",
         verdicts={
-            Verdict.UNREAD: "Unread, no rank: a plugin without a built-in proof whose code nobody says to have read, "
-            "which no attack replaces. On a board its review says who has; a grid file says it by [[reviews]] with "
+            Verdict.UNREAD: "Unread, no rank: a plugin without a built-in proof whose code nobody says to have read; "
+            "no attack replaces a reader. On a board its review says who has; a grid file says it by [[reviews]] with "
             "defense, read_by and read, one sentence.",
             Verdict.UNAUDITED: "Unaudited, no rank: posterior_mean and black_box_decoder have not both finished with "
             "public images and the defense known, and shown on held-out clients that they work; or no re-run of the "

@@ -37,11 +37,12 @@ from leaderboards.entries import published as publishing
 from leaderboards.entries.board import load_board
 from leaderboards.entries.entry import read_entry
 from leaderboards.entries.published import published
-from leaderboards.entries.reviews import Review, SpotCheck, review_path, write_review
+from leaderboards.entries.reviews import Conformance, Rerun, Review, SpotCheck, review_path, write_review
 from leaderboards.evidence.code_reviews import CodeReview, Reading
 
 ROOT = Path(__file__).parents[3]
 MISSING = object()
+FOUND = Rerun(what="mean PSNR in dB", cell=None, submitted=10.0, found=10.0, tolerance=0.5)
 
 
 def told(folder, tiny, plugins=(), count=0, base=None, reviewer=None, planner=plan_once):
@@ -160,6 +161,45 @@ def test_a_review_of_a_board_of_rules_2_holds_reader_conformance_and_spot_check(
     assert [own.failed for own in review.conformance] == [broken]
     row = {"defense": "sign_compression", "defense_name": "sign_compression"}
     assert (reviews.is_unread(row, proven=False), reviews.is_unheld(row), reviews.is_outdone(row)) == verdicts
+
+
+def test_a_second_re_run_keeps_the_reader_and_every_spot_check_while_the_entry_is_the_same(tiny, tmp_path, monkeypatch):
+    here, rules = tmp_path / "published", load_board(PICTURES).rules.model_copy(update={"rules": 2})
+    shutil.copytree(tiny, here)
+    monkeypatch.setattr(publishing, "load_board", lambda name: replace(load_board(name), rules=rules))
+    monkeypatch.setattr(submission, "held", lambda *given: (Conformance(method="m", passed=["draws"], failed=[]),))
+    monkeypatch.setattr(submission, "rerun", lambda *given: [FOUND])
+    drawn = {"defense": "sign_compression", "weights": "untrained", "images": 20, "entry_gain": 0.1, "entry_high": 0.2}
+    outdone, fair = SpotCheck(seed=1, gain=0.9, low=0.8, **drawn), SpotCheck(seed=2, gain=0.1, low=0.0, **drawn)
+    assert (outdone.outdone, fair.outdone) == (True, False)
+
+    def reviewed(name, spot, read=None):
+        monkeypatch.setattr(submission, "spot_check", lambda *given: (spot,))
+        lines: list[str] = []
+        given = (here / PICTURES / "signs", here, Registry([SIGNS]), 1, None, name, lines.append, plan_once)
+        assert check_one(*given, read=read), lines
+        return published(PICTURES, here).reviews["signs"], lines[-1]
+
+    first, said = reviewed("Ada", outdone, "It sends signs.")
+    assert "which keeps" not in said
+    second, said = reviewed("Bob", fair)
+    assert said.endswith(", which keeps that Ada has read the code and 1 earlier spot check, 1 outdone")
+    assert (second.checked_by, second.read_by, second.read) == ("Bob", "Ada", "It sends signs.")
+    assert second.spot_checks == (*first.spot_checks, fair) == (outdone, fair)
+    assert second.of_code.outdone
+    third, said = reviewed("Eve", fair, "It sends signs, and no more.")
+    assert said.endswith(", which keeps 2 earlier spot checks, 1 outdone")
+    assert (third.read_by, third.read, third.spot_checks) == (
+        "Eve",
+        "It sends signs, and no more.",
+        (outdone, fair, fair),
+    )
+    # Another entry of the same name is none that anybody has read.
+    path = review_path(here / PICTURES, "signs")
+    path.write_text(path.read_text().replace(third.entry_sha256, 64 * "0"))
+    fresh, said = reviewed("Bob", fair)
+    assert "which keeps" not in said
+    assert (fresh.read_by, fresh.spot_checks) == (None, (fair,))
 
 
 def test_a_verdict_that_withholds_a_rank_is_said_beside_it(tiny, tmp_path, monkeypatch):
