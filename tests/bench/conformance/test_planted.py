@@ -1,6 +1,6 @@
 """The planted plugins: whoever knows their code has the update back, and the rule that exposes each of them."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -13,7 +13,11 @@ from bench.conformance.held_out import check_residual
 from bench.conformance.surrogates import simulation_of
 from bench.registry.registry import Registry
 from bench.registry.specs import MethodSpec
+from defenses.defense import Defense
+from defenses.noise.dp_sgd import DpSgd
+from defenses.noise.gaussian_noise import GaussianNoise
 from defenses.none import NoDefense
+from defenses.surrogate import Surrogate
 
 REGISTRY = Registry(sorted(PLANTED.glob("*.py")))
 COUNTER = REGISTRY.cls("defense", "call_counter")
@@ -98,6 +102,48 @@ def test_noise_stated_as_strong_as_a_cipher_s_residual_does_not_excuse_its_cosin
     case = defense_case(planted("false_surrogate"), torch.float64)
     with pytest.raises(Broken, match=r"a cosine of -0\.71 with the update"):
         check_residual(case, replace(simulation_of(case), noise_std=0.193))
+
+
+@dataclass(frozen=True)
+class ClippedMask(Defense):
+    """Sends 10% of the clipped update's entries, ten times as large, and calls the rest noise."""
+
+    noise_std: float = 0.0
+    """Deviation of noise that is added, beside the mask."""
+    aside: float = 0.0
+    """The part of its magnitudes by which the surrogate errs from the identity."""
+
+    def clipped(self, update):
+        length = flat(update).norm()
+        return {name: u / length for name, u in update.items()}
+
+    def transform(self, task, update, rng):
+        draw = lambda made, u: made(u.shape, generator=rng, dtype=u.dtype)
+        return {
+            name: 10 * u * (draw(torch.rand, u) < 0.1) + self.noise_std * draw(torch.randn, u)
+            for name, u in self.clipped(update).items()
+        }
+
+    def surrogate(self, task):
+        entries = sum(p.numel() for p in task.model.parameters())
+        said = lambda update: {name: u + self.aside * u.abs() for name, u in self.clipped(update).items()}
+        return Surrogate(predict=said, noise_std=(9 / entries + self.noise_std**2) ** 0.5)
+
+
+@pytest.mark.parametrize(
+    "mask", [ClippedMask(), ClippedMask(noise_std=0.1), ClippedMask(aside=1e-3)], ids=["plain", "noisy", "aside"]
+)
+def test_a_mask_that_is_called_noise_of_its_deviation_is_known_by_its_squares(mask):
+    """Its residual has the mean square of the stated noise, and no cosine with the update."""
+    case = defense_case(mask, torch.float64)
+    with pytest.raises(Broken, match=r"the squares of what is added have a correlation of 0\.[13]"):
+        check_residual(case, simulation_of(case))
+
+
+@pytest.mark.parametrize("defense", [GaussianNoise(0.01), GaussianNoise(1.0), DpSgd(), DpSgd(noise_multiplier=5.0)])
+def test_honest_noise_has_squares_of_its_own(defense):
+    case = defense_case(defense, torch.float64)
+    check_residual(case, simulation_of(case))
 
 
 @pytest.mark.parametrize("name", KNOWN)
