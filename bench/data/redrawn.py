@@ -13,8 +13,9 @@ from bench.data.dataset import Dataset
 def redrawn(dataset: Dataset, attacked: int, seed: int) -> Dataset:
     """The dataset in an order that the seed draws, so that the first images to attack are not the `attacked` first.
 
-    Those come last. The training images change places too, so that another half of them is public, and each is
-    mirrored or moved by a pixel with a chance of one half: a defense that knows images by heart knows few of them.
+    Those come last: whoever attacks more images than there are others attacks them again. The training images change
+    places too, so that another half of them is public, and each is mirrored or moved by a pixel with a chance of one
+    half: a defense that knows images by heart knows few of them.
     """
     rng = Generator().manual_seed(seed)
     others, own = torch.arange(attacked, len(dataset)), torch.arange(min(attacked, len(dataset)))

@@ -52,6 +52,11 @@ class Setting:
         return self.model.label + suffix + (", client in train mode" if self.mode == "train" else "")
 
     @property
+    def shares_training_set(self) -> bool:
+        """True if its public images come from the training half of the attacked dataset."""
+        return self.public is not None and (self.public.dataset or self.dataset.name) == self.dataset.name
+
+    @property
     def trains_beside_public(self) -> bool:
         """True if its weights are trained on the set that the public images come from: on its other half."""
         if self.public is None or self.weights.epochs is None:

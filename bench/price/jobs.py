@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from bench.data.public import without_public
 from bench.grid.cells import Setting
 from bench.grid.jobs import Job
 from bench.grid.sections import CertificateTest, Utility
@@ -56,14 +57,16 @@ def trained_weights(
 ) -> StateDict:
     """The model's state after so many rounds of training under a defense, from new weights that the seed draws.
 
-    Raises `TrainingDiverged` and `DefenseFault`.
+    Where the setting's public images come from the dataset's training half no image of theirs is trained on; a round
+    has all clients where that leaves fewer than the section asks for. Raises `TrainingDiverged` and `DefenseFault`.
     """
     dataset, model = clients.dataset(setting), clients.architecture(setting, seed)
-    data = dataset.training()
+    data = (without_public(dataset) if setting.shares_training_set else dataset).training()
     assert data is not None, "the plan has checked this"
+    population = len(data[1]) // schedule.images
     task = Task(in_mode(model, setting.mode), dataset.classes, dataset.input_shape, schedule)
     params = {name: p.detach().clone() for name, p in model.named_parameters()}
-    dealt = Rounds(rounds, section.clients, len(data[1]) // schedule.images, schedule.images)
+    dealt = Rounds(rounds, min(section.clients, population), population, schedule.images)
     server = Server(section.optimizer, section.learning_rate, section.momentum)
     trained = train_federated(task, params, clients.chain(parts), data, dealt, server, seed=stream("utility", seed))
     return {**state_of(model), **trained.last}

@@ -148,6 +148,7 @@ def check_one(
     for spot in submission.spot_checks if has_run else ():
         told = f"spot check of {spot.defense}: gain {spot.gain:.3f}, at least {spot.low:.3f}, {spot.weights}; "
         told += f"the entry shows {spot.entry_gain:.3f}, at most {spot.entry_high:.3f}"
+        told += "; there are too few others: the board's own images are among the attacked" if spot.own_images else ""
         say(f"  {'OUTDONE ' if spot.outdone else 'holds   '} {shown(told, LONGEST_LINE)}")
     if not report.ok:
         if reviewer is not None:

@@ -33,7 +33,6 @@ from leaderboards.untrusted.refusals import shown
 if TYPE_CHECKING:
     from bench.grid.cells import Cell
     from bench.registry.registry import Registry
-    from bench.trial.clients import Clients
 
 LEAST_ATTACKED, LEAST_CLIENTS = 20, 5
 """Images of a spot check, and clients behind them, at least: fewer have no interval to speak of."""
@@ -71,13 +70,21 @@ def spot_check(
         return ()
     on_start(f"spot check of {label}, seed {drawn}")
     cell = rng.choice(cells)
-    found = drawn_gain(plan.config, chain, cell, plan.clients, registry, rng, on_start)
+    found = drawn_gain(plan.config, chain, cell, registry, rng, on_start)
     trains = plan.config.utility is not None
     shown_gain = gain_of_entry(entry, label, described(cell, plan.plan), rule, of_any_weights=trains)
     figures = {"gain": found.gain.mean, "low": found.gain.low}
     figures |= {"entry_gain": shown_gain.mean, "entry_high": shown_gain.high}
     rounded = {name: round(value, 4) for name, value in figures.items()}
-    return (SpotCheck(defense=shown(label, 2000), seed=drawn, weights=found.weights, images=found.images, **rounded),)
+    made = SpotCheck(
+        defense=shown(label, 2000),
+        seed=drawn,
+        weights=found.weights,
+        images=found.images,
+        own_images=found.own_images,
+        **rounded,
+    )
+    return (made,)
 
 
 @dataclass(frozen=True)
@@ -89,13 +96,14 @@ class DrawnGain:
     weights: str
     """The attacked weights, in words."""
     images: int
+    own_images: bool = False
+    """True if there were too few others, and the board's own images are among the attacked."""
 
 
 def drawn_gain(
     config: Config,
     chain: ChainSpec,
     cell: Cell,
-    clients: Clients,
     registry: Registry,
     rng: random.Random,
     on_start: Callable[[str], None],
@@ -103,8 +111,8 @@ def drawn_gain(
     """The gain of `black_box_decoder` on a defense in the place of a board's cell, but where `rng` draws.
 
     The weights are of a random length of the defense's own training where the board trains, else made like the cell's
-    from another seed. Attacked are other test images, and the server holds other public ones (`bench.data.redrawn`);
-    `clients` are those of the board.
+    from another seed. Attacked are other test images, unless there are fewer than a spot check needs, and the server
+    holds other public ones (`bench.data.redrawn`), on which no weights are trained.
     """
     from bench.data.load import load_dataset
     from bench.data.redrawn import redrawn
@@ -115,8 +123,10 @@ def drawn_gain(
     seed, of_images = rng.randrange(SEEDS), rng.randrange(SEEDS)
     elsewhere = lambda name, **where: redrawn(load_dataset(name, **where), config.grid.images, of_images)  # noqa: E731
     weights = cell.setting.weights if config.utility is None else Weights()
-    drawn, words = _drawn_config(config, chain, cell, weights, registry, seed), weights.label
+    words = weights.label
     with tempfile.TemporaryDirectory() as folder, closing(Clients(registry, elsewhere)) as own:
+        count, own_images = attacked_images(config.grid.images, len(own.dataset(cell.setting)), cell.schedule.images)
+        drawn = _drawn_config(config, chain, cell, weights, count, registry, seed)
         if config.utility is not None:
             from bench.price.federated import TrainingDiverged
             from bench.price.jobs import trained_weights
@@ -126,7 +136,7 @@ def drawn_gain(
             on_start(f"weights of the spot check: {words}")
             setting, path = make_plan(drawn, registry, own).cells[0].setting, Path(folder) / "weights.safetensors"
             try:
-                state = trained_weights(setting, chain, cell.schedule, section, clients, seed, rounds)
+                state = trained_weights(setting, chain, cell.schedule, section, own, seed, rounds)
             except TrainingDiverged as error:
                 raise ConfigurationError(f"spot check: {error}") from error
             write_state(path, state, {})
@@ -142,18 +152,30 @@ def drawn_gain(
     if gain is None or interval is None:
         raise ConfigurationError(f"spot check of {chain_label(chain)}: {DECODER} has no gain with an interval")
     images = len(question.images)
-    return DrawnGain(Summary(gain.mean, np.nan, images, images, interval.low, interval.high), words, images)
+    summary = Summary(gain.mean, np.nan, images, images, interval.low, interval.high)
+    return DrawnGain(summary, words, images, own_images)
+
+
+def attacked_images(attacked: int, there: int, of_client: int) -> tuple[int, bool]:
+    """The number of images that a spot check attacks, and whether the board's own are among them.
+
+    The board attacks `attacked` of the `there` images of its dataset, `of_client` in each update. Where too few others
+    are left for an interval the board's own come after them.
+    """
+    # Whole clients: as many as the board has, or else the fewest that have an interval.
+    least = -(-max(LEAST_ATTACKED, of_client * LEAST_CLIENTS) // of_client) * of_client
+    wanted, others = max(attacked, least), there - attacked
+    own_images = others < least
+    most = there if own_images else others
+    return min(wanted, most) // of_client * of_client, own_images
 
 
 def _drawn_config(
-    config: Config, chain: ChainSpec, cell: Cell, weights: Weights, registry: Registry, seed: int
+    config: Config, chain: ChainSpec, cell: Cell, weights: Weights, images: int, registry: Registry, seed: int
 ) -> Config:
     """The board's grid cut down to the decoder, one defense, one model and one threat model, under another seed."""
     ((attack,),) = registry.expand("attack", [DECODER])
     own = next((one for one in config.grid.attacks if one.name == DECODER), attack)
-    b = cell.schedule.images
-    least = max(LEAST_ATTACKED, b * LEAST_CLIENTS)
-    images = config.grid.images if config.grid.images >= least else -(-least // b) * b
     threat = Threat.model_validate({name: (value,) for name, value in asdict(cell.threat).items()})
     client = config.grid.client.model_copy(update={"mode": (cell.setting.mode,)})
     # Jobs, ranks and expectations are the board's.

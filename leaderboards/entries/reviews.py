@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, StrictBool, ValidationError
 
 from bench.store.whole_files import publish
 from leaderboards.entries.entry import Entry
@@ -47,6 +47,8 @@ class SpotCheck(Strict):
     weights: Text
     """The attacked weights, in words."""
     images: Count
+    own_images: StrictBool = False
+    """True if there were too few others, and the board's own images are among the attacked."""
     gain: Finite
     low: Finite
     """The lower end of its 95% interval."""

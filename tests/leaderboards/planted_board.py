@@ -190,7 +190,7 @@ def is_outdone(size: Size, call: str, shown: Standing, registry: Registry) -> bo
     config = size.config([call], registry)
     with closing(Clients(registry)) as clients:
         cell = next(own for own in make_plan(config, registry, clients).cells if not own.control)
-        found = drawn_gain(config, cell.defense, cell, clients, registry, random.Random(0), lambda title: None)
+        found = drawn_gain(config, cell.defense, cell, registry, random.Random(0), lambda title: None)
     figures = {"gain": found.gain.mean, "low": found.gain.low}
     figures |= {"entry_gain": shown.gain.mean, "entry_high": shown.given_seeds.high}
     return SpotCheck(defense=call, seed=0, weights=found.weights, images=found.images, **figures).outdone

@@ -16,18 +16,20 @@ from tiny_board import PICTURES, PUBLIC
 from tiny_board import PLUGIN as SIGNS
 from torch import Tensor
 
+from bench.data.dataset import digest_of
 from bench.errors import ConfigurationError
 from bench.grid.config import Config, load_config
 from bench.grid.reading import GridText
 from bench.plan.plan import make_plan
 from bench.price import jobs
+from bench.price.federated import FederatedWeights
 from bench.price.jobs import trained_weights
 from bench.registry.registry import Registry
 from bench.store.tensors import state_of
 from bench.trial.clients import Clients
 from leaderboards.checks import spot_check as spot
 from leaderboards.checks.rerun import run_plan
-from leaderboards.checks.spot_check import DrawnGain, drawn_gain, gain_of_entry, spot_check
+from leaderboards.checks.spot_check import DrawnGain, attacked_images, drawn_gain, gain_of_entry, spot_check
 from leaderboards.entries.entry import Entry, read_entry
 from leaderboards.entries.reviews import SpotCheck
 from leaderboards.evidence.question import questions
@@ -103,7 +105,7 @@ def test_a_defense_that_treats_the_board_otherwise_gives_more_away_in_a_spot_che
     assert shown.high < 0.02
     with closing(Clients(registry)) as clients:
         cell = next(own for own in make_plan(config, registry, clients).cells if not own.control)
-        drawn = drawn_gain(config, cell.defense, cell, clients, registry, random.Random(0), lambda title: None)
+        drawn = drawn_gain(config, cell.defense, cell, registry, random.Random(0), lambda title: None)
     figures = {"gain": drawn.gain.mean, "low": drawn.gain.low, "entry_gain": shown.mean, "entry_high": shown.high}
     assert SpotCheck(defense=call, seed=0, weights=drawn.weights, images=drawn.images, **figures).outdone
     assert (drawn.weights, drawn.images) == ("untrained", 20)
@@ -130,12 +132,58 @@ def test_attacked_are_the_weights_of_a_random_round_of_own_training_where_the_bo
     monkeypatch.setattr(jobs, "trained_weights", lambda *given: made.append(trained_weights(*given)) or made[0])
     with closing(Clients(registry)) as clients:
         cell = next(own for own in make_plan(config, registry, clients).cells if not own.control)
-        drawn = drawn_gain(config, cell.defense, cell, clients, registry, random.Random(0), said.append)
+        drawn = drawn_gain(config, cell.defense, cell, registry, random.Random(0), said.append)
     assert drawn.weights in {f"after {rounds} rounds of its own training" for rounds in range(1, 6)}
     assert said == [f"weights of the spot check: {drawn.weights}"]
     [trained] = made
     assert seen.keys() == trained.keys()
     assert all(torch.equal(seen[name], own) for name, own in trained.items())
+
+
+def test_no_weights_of_a_spot_check_have_seen_its_public_images(monkeypatch):
+    registry, trained, public = at_hand("tiny_scale"), [], []
+    text = (GRID % "tiny_scale") + "[utility]\nrounds = 1\nclients = 1000\n"
+    config = load_config(GridText("g", text, "g"), (), registry)
+
+    def watched(plan, clients, *given):
+        setting = plan.cells[0].setting
+        public.extend([*clients.public(setting).images, *clients.held_out(setting).pixels])
+        raise ConfigurationError("nothing is attacked")
+
+    def training(task, params, chain, data, rounds, *given, **named):
+        trained.extend(data[0])
+        # The half has fewer clients than the board's rounds.
+        assert rounds.clients == rounds.population == len(data[0]) < 1000
+        return FederatedWeights(params, None)
+
+    monkeypatch.setattr(spot, "run_plan", watched)
+    monkeypatch.setattr(jobs, "train_federated", training)
+    with closing(Clients(registry)) as clients:
+        cell = next(own for own in make_plan(config, registry, clients).cells if not own.control)
+    with pytest.raises(ConfigurationError, match="nothing is attacked"):
+        drawn_gain(config, cell.defense, cell, registry, random.Random(0), lambda title: None)
+    known = {digest_of(image) for image in trained}
+    assert len(known) > 100
+    assert len(public) > 100
+    assert not [image for image in public if digest_of(image) in known]
+
+
+@pytest.mark.parametrize(
+    ("attacked", "there", "of_client", "images", "own"),
+    [
+        (100, 10_000, 1, 100, False),
+        (4, 100, 1, 20, False),
+        (4, 100, 8, 40, False),
+        (100, 150, 1, 50, False),
+        (96, 140, 8, 40, False),
+        (20, 20, 1, 20, True),
+        (100, 119, 1, 100, True),
+    ],
+)
+def test_a_spot_check_attacks_the_board_s_own_images_only_where_too_few_others_are_left_and_says_so(
+    attacked, there, of_client, images, own
+):
+    assert attacked_images(attacked, there, of_client) == (images, own)
 
 
 @pytest.mark.parametrize(("low", "outdone"), [(0.15, False), (0.26, True)])
@@ -149,9 +197,9 @@ def test_a_spot_check_is_drawn_from_its_seed_and_keeps_what_the_entry_shows(tiny
     monkeypatch.setattr(registry, "foreign", lambda kind, names: [name for name in names if name == "larger_batch"])
     asked = []
 
-    def drawn(config, chain, cell, clients, own, rng, on_start):
+    def drawn(config, chain, cell, own, rng, on_start):
         asked.append((chain[0].name, cell.threat.public, cell.control, rng.random()))
-        return DrawnGain(Summary(0.9, np.nan, 20, 20, 0.8, 1.0), "untrained", 20)
+        return DrawnGain(Summary(0.9, np.nan, 20, 20, 0.8, 1.0), "untrained", 20, own_images=True)
 
     monkeypatch.setattr(spot, "drawn_gain", drawn)
     plan = plan_once(PUBLIC, entry, Registry())
@@ -160,6 +208,7 @@ def test_a_spot_check_is_drawn_from_its_seed_and_keeps_what_the_entry_shows(tiny
         spot_check(plan, entry, registry, rule, lambda title: None, seed)[0] for seed in (7, 7, None)
     )
     assert first == again
+    assert first.own_images
     assert (first.seed, first.defense, first.gain, first.low) == (7, "larger_batch(examples=2)", 0.9, 0.8)
     assert first.entry_gain <= first.entry_high < 1
     assert asked[0] == asked[1] != asked[2]
@@ -210,7 +259,7 @@ def test_weights_are_made_like_the_cell_s_from_another_seed_where_the_board_trai
     config, seen = load_config(GridText("g", text, "g"), (), registry), attacked_state(monkeypatch)
     with closing(Clients(registry)) as clients:
         cell = next(own for own in make_plan(config, registry, clients).cells if not own.control)
-        drawn = drawn_gain(config, cell.defense, cell, clients, registry, random.Random(0), lambda title: None)
+        drawn = drawn_gain(config, cell.defense, cell, registry, random.Random(0), lambda title: None)
         assert cell.setting.weights.epochs == 1
         board = state_of(clients.architecture(cell.setting, cell.seed))
     assert drawn.weights == "epochs=1"
