@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 from torch.nn import Module
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.conformance.cases import DefenseCase, global_state, seed_everything
 from bench.conformance.findings import Broken, NotApplicable
@@ -136,10 +137,12 @@ _NUDGE = 1e-9
 def draws_what_it_adds(case: DefenseCase) -> None:
     """Noise on n entries takes n numbers of `rng`, and comes from nowhere else; asked in float64.
 
-    The count is of the 32-bit numbers that the generator gave, by its state before and after: one an entry in single
-    precision, two in double. Entries that vary from seed to seed in proportion, as under one random factor, count as
-    one. A tensor, as a matrix, counts where it has over half of its full rank: sketches are no noise, nor are gradients
-    of images that a share changes at random. Of a share matrices alone are asked, whose rank shows that.
+    Two counts have to reach the number of entries. One is of the 32-bit numbers that the generator gave, by its state
+    before and after: one an entry in single precision, two in double. So the other is of entries, by the sizes of the
+    tensors that are drawn: half of them in double precision would be enough for the first. Entries that vary from seed
+    to seed in proportion, as under one random factor, count as one. A tensor, as a matrix, counts where it has over
+    half of its full rank: sketches are no noise, nor are gradients of images that a share changes at random. Of a share
+    matrices alone are asked, whose rank shows that.
 
     A generator of the same state and another seed has to give the same release, and images that change by 1e-9 nearly
     the same: else there is noise of the seed, or of the update. A generator of the defense's own that a draw has seeded
@@ -151,7 +154,9 @@ def draws_what_it_adds(case: DefenseCase) -> None:
         raise NotApplicable("a schedule changes no update")
     rng = Generator().manual_seed(0)
     fresh = rng.get_state()
-    releases = [_released(case, rng), *(_released(case, Generator().manual_seed(seed)) for seed in range(1, _RELEASES))]
+    with _DrawnEntries(rng) as counted:
+        releases = [_released(case, rng)]
+    releases += [_released(case, Generator().manual_seed(seed)) for seed in range(1, _RELEASES)]
     if not same(releases[0], _released(case, Generator().manual_seed(0))):
         raise NotApplicable("asked when the rule seeds holds")
     if not same(releases[0], _released(case, Generator().set_state(_under_another_seed(fresh)))):
@@ -164,12 +169,34 @@ def draws_what_it_adds(case: DefenseCase) -> None:
     varying = sum(_ways_to_vary([release[name] for release in releases], role) for name in releases[0])
     if not varying:
         raise NotApplicable("adds no noise to its entries")
-    drawn = numbers_drawn(fresh, rng.get_state(), most=varying)
+    drawn = min(counted.entries, numbers_drawn(fresh, rng.get_state(), most=varying))
     if drawn < _DRAWN * varying:
         raise Broken(
             f"{varying} entries vary with the seed, each in its own way, but rng gave {drawn} numbers; draw one for "
             "each entry: torch.randn(u.shape, generator=rng), and make no generator of your own"
         )
+
+
+class _DrawnEntries(TorchDispatchMode):
+    """Counts the entries of tensors that are drawn from a generator while the mode is on.
+
+    Of a draw, the largest tensor that goes in or comes out: a choice among n entries draws a number for each of them.
+    """
+
+    def __init__(self, rng: Generator) -> None:
+        super().__init__()
+        self.rng = rng
+        self.entries = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = [*args, *(kwargs or {}).values()]
+        found = func(*args, **(kwargs or {}))
+        # Operations get the generator as another object: it is known by its state.
+        if any(isinstance(own, Generator) and torch.equal(own.get_state(), self.rng.get_state()) for own in given):
+            self.entries += max(own.numel() for own in (*given, found) if isinstance(own, Tensor))
+        return found
 
 
 def numbers_drawn(before: Tensor, after: Tensor, most: int) -> int:

@@ -62,6 +62,28 @@ def normal(u, rng):
     return torch.randn(u.shape, generator=rng, dtype=u.dtype)
 
 
+def half_its_own(u, rng):
+    """Half of the noise from rng, in double precision, and the other half from a generator that rng has seeded."""
+    half = u.numel() // 2
+    drawn = torch.randn(half, generator=rng, dtype=torch.float64)
+    rest = torch.randn(u.numel() - half, generator=own(rng), dtype=torch.float64)
+    return u + torch.cat([drawn, rest]).view_as(u).to(u.dtype)
+
+
+def half_of_a_clone(u, rng):
+    """The same, with the second half from a copy of rng that has gone on: nothing new was drawn."""
+    half = u.numel() // 2
+    drawn = torch.randn(half, generator=rng, dtype=torch.float64)
+    copy = torch.Generator().set_state(rng.get_state())
+    torch.rand((), generator=copy)
+    return u + torch.cat([drawn, torch.randn(u.numel() - half, generator=copy, dtype=torch.float64)]).view_as(u)
+
+
+def chosen(u, rng):
+    kept = torch.multinomial(torch.ones(u.numel()), max(1, u.numel() // 10), generator=rng)
+    return u * torch.zeros(u.numel(), dtype=u.dtype).index_fill(0, kept, 1).view_as(u)
+
+
 def low_rank(u, rng):
     if u.dim() < 2:
         return u
@@ -75,6 +97,12 @@ def low_rank(u, rng):
         (lambda u, rng: u + normal(u, rng), "passed"),
         (lambda u, rng: u + normal(u.float(), rng), "passed"),
         (lambda u, rng: u + normal(u, own(rng)), "broken"),
+        (half_its_own, "broken"),
+        (half_of_a_clone, "broken"),
+        (lambda u, rng: torch.normal(u, 1.0, generator=rng), "passed"),
+        (lambda u, rng: u * torch.bernoulli(torch.full_like(u, 0.1), generator=rng), "passed"),
+        (lambda u, rng: u + torch.empty_like(u).uniform_(-1, 1, generator=rng), "passed"),
+        (chosen, "passed"),
         (lambda u, rng: u * (torch.rand(u.shape, generator=rng) < 0.1), "passed"),
         (lambda u, rng: u * (torch.rand(u.shape, generator=own(rng)) < 0.1), "broken"),
         (lambda u, rng: u.flatten()[torch.randperm(u.numel(), generator=rng)].view_as(u), "passed"),
