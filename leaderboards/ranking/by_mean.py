@@ -46,7 +46,9 @@ class ByMean(RuleSet):
         if gain is None:
             nothing = np.full(finished.groups.shape[1], np.nan)
             return Leakage(UNKNOWN, UNKNOWN, nothing, None, np.nan, np.nan)
-        excess, given = _summary(gain, gain.over_seeds()), _summary(gain, gain.interval())
+        # No SSIM is above 1, whatever eight images make of an interval.
+        most = 1 - float(used[gain.strongest].floors.mean((1, 2)).max())
+        excess, given = (_summary(gain, own, most) for own in (gain.over_seeds(), gain.interval()))
         return Leakage(
             gain=_at_least_nothing(excess),
             excess=excess,
@@ -127,10 +129,11 @@ def _gain_among(finished: Evidence, adaptive: bool) -> float:
     return np.nan if gain is None else max(gain.mean, 0.0)
 
 
-def _summary(gain: StrongestGain, interval: Interval | None) -> Summary:
+def _summary(gain: StrongestGain, interval: Interval | None, most: float) -> Summary:
+    """The summary of a gain that can be `most` at the most."""
     images = gain.images[gain.chosen]
     plain = summarise_units(images, gain.samples)
-    low, high = (np.nan, np.nan) if interval is None else (interval.low, interval.high)
+    low, high = (np.nan, np.nan) if interval is None else (interval.low, min(interval.high, most))
     return replace(plain, mean=gain.mean, low=low, high=high)
 
 

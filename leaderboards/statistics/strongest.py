@@ -24,6 +24,10 @@ from leaderboards.statistics.seeds import Interval, seed_half_width
 CONTENDING = 3.0
 """Standard errors: an attack no further behind the strongest may be the strongest in truth. Below it an attack of no
 use would widen the interval of one that works."""
+LEAST_SPREAD = 0.5
+"""Least standard deviation of a resample, by that of all units: of eight images some resamples hardly differ, and an
+interval of gains reached 2.4. Of 300 means of eight beta(1/2, 2) units the 95% interval covers .917, .930 without it; of
+twenty and of a hundred units no interval changes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,6 +230,6 @@ def _studentised(
             i, j = divmod(int(pair), len(second.attacks))
             means, rows = unit_means(first.images[i] - second.images[j], units), pairs == pair
             square = drawn[rows] @ np.square(means) / count - np.square(drawn[rows] @ means / count)
-            spread[rows] = np.sqrt(np.maximum(square, 0))
+            spread[rows] = np.sqrt(np.maximum(square, 0)).clip(LEAST_SPREAD * means.std())
         found.append(studentised(mine - its - difference, spread))
     return np.concatenate(found)

@@ -87,6 +87,14 @@ def test_an_attack_far_behind_widens_no_interval() -> None:
     assert (many.low, many.high) == pytest.approx((one.low, one.high), abs=1e-12)
 
 
+def test_an_interval_of_few_images_stays_within_twice_their_range() -> None:
+    images = np.array([[0.02, 0.51, 0.52, 0.53, 0.54, 0.55, 0.56, 0.57]])
+    found = StrongestGain.of([images], [np.zeros((1, 1, 8))], np.arange(8)[None]).interval()
+    assert found is not None
+    assert found.high - found.low < 2 * np.ptp(images)
+    assert found.low < images.mean() < found.high
+
+
 def test_a_pair_is_compared_image_by_image() -> None:
     rng = np.random.default_rng(2)
     image = rng.normal(1, 1, (1, N))
