@@ -26,8 +26,8 @@ CONTENDING = 3.0
 use would widen the interval of one that works."""
 LEAST_SPREAD = 0.5
 """Least standard deviation of a resample, by that of all units: of eight images some resamples hardly differ, and an
-interval of gains reached 2.4. Of 300 means of eight beta(1/2, 2) units the 95% interval covers .917, .930 without it; of
-twenty and of a hundred units no interval changes."""
+interval of gains reached 2.4. Of 300 means of eight beta(1/2, 2) units the 95% interval covers .917, .930 without it;
+of twenty and of a hundred units no interval changes."""
 
 
 @dataclass(frozen=True, eq=False)
