@@ -15,7 +15,6 @@ from leaderboards.ranking.verdicts import RankingRule
 from leaderboards.site.results import Asked, Results
 from leaderboards.site.text import (
     DASH,
-    EXPLAINED,
     PERCENT,
     POINTS,
     Figure,
@@ -23,6 +22,7 @@ from leaderboards.site.text import (
     short_hash,
     significant,
     span,
+    verdict_meanings,
 )
 from leaderboards.statistics.intervals import Summary
 from leaderboards.statistics.summary import Row
@@ -81,8 +81,9 @@ def why_no_rank(results: Results, asked: Asked, standing: Standing) -> str:
     state = results.state(standing.defense)
     if state != "re-run":
         return f"{state}: only entries that have been run again are ranked"
-    barred = standing.verdicts & rule_set_of(results.published.board.rule).unranked
-    why = "; ".join(EXPLAINED[verdict] for verdict in EXPLAINED if verdict in barred)
+    rule = results.published.board.rule
+    barred = standing.verdicts & rule_set_of(rule).unranked
+    why = "; ".join(text for verdict, text in verdict_meanings(rule.rules).items() if verdict in barred)
     return results.unranked[asked] or standing.incomplete or why or "no evidence"
 
 

@@ -103,26 +103,21 @@ STATES = {
 }
 EXPLAINED = {
     Verdict.INCOMPLETE: "something that the board asks for has no result",
-    Verdict.UNREAD: "a plugin without a built-in proof, and nobody says to have read its code",
-    Verdict.UNAUDITED: "no attack that simulates the defense or learns from it, and works, has finished, "
-    "or, by rules 2, its plugin has not passed the conformance suite",
-    Verdict.BLIND: "the strongest attack stays below its own floor: the gain is unknown, not 0",
-    Verdict.INCONSISTENT: "attacks fare better on held-out clients of the defense than on the attacked ones, "
-    "or in a reviewer's spot check",
     Verdict.UNDERPOWERED: "attacks ended above their objective at the truth: a lower bound",
     Verdict.BROKEN_CERTIFICATE: "an attack was right more often than the proof allows",
-    Verdict.SURROGATE_BEATEN: "the defense as a black box gives more away than attacks through its surrogate find",
 }
+"""The meaning of each verdict that all rules give alike."""
+
+
+def verdict_meanings(rules: int) -> dict[Verdict, str]:
+    """Verdict -> its meaning, for the verdicts that this number of rules can give, in their order."""
+    known = EXPLAINED | dict(RULE_WORDS[rules].verdicts)
+    return {own: known[own] for own in VERDICTS if own in known}
 
 
 def verdict_words_of(rules: int) -> dict[str, str]:
-    """Verdict -> its meaning, for the verdicts that this number of rules can give."""
-    of_some = frozenset[Verdict]().union(*(words.verdicts for words in RULE_WORDS.values()))
-    return {
-        VERDICTS[own]: text
-        for own, text in EXPLAINED.items()
-        if own not in of_some or own in RULE_WORDS[rules].verdicts
-    }
+    """The `verdict_meanings` by the verdict in words."""
+    return {VERDICTS[own]: text for own, text in verdict_meanings(rules).items()}
 
 
 FOLDER = Path(__file__).with_name("templates")
@@ -147,7 +142,7 @@ def environment() -> Environment:
     made.filters |= {"one_line": one_line, "pieces": pieces, "json": _json, "plain": significant_text}
     made.globals |= {
         "states": STATES,
-        "verdict_words": {VERDICTS[own]: text for own, text in EXPLAINED.items()},
+        "verdicts": list(VERDICTS.values()),
         "verdict_words_of": verdict_words_of,
         "rule_titles": {number: words.title for number, words in RULE_WORDS.items()},
         "version": _version(),

@@ -33,7 +33,7 @@ class RuleWords:
     compared: str
     """The comparison that a rank is made of."""
     verdicts: Mapping[Verdict, str]
-    """The meaning of a verdict of these rules, where it stands in a table."""
+    """The meaning of each verdict that is of these rules alone, or is given otherwise by others; no full stop."""
 
 
 def words_of(rule: RankingRule) -> RuleWords:
@@ -73,8 +73,8 @@ RULE_WORDS = {
         ),
         compared="paired bootstrap over images",
         verdicts={
-            Verdict.UNAUDITED: "Unaudited: no attack that simulates the defense, and works undefended, has finished; a "
-            "low gain proves no protection.",
+            Verdict.UNAUDITED: "no attack that simulates the defense, and works undefended, has finished; a "
+            "low gain proves no protection",
         },
     ),
     2: RuleWords(
@@ -93,18 +93,18 @@ RULE_WORDS = {
         ),
         compared="paired bootstrap over images, of one sign in every seed; below 0 nobody is better than 0",
         verdicts={
-            Verdict.UNREAD: "Unread, no rank: a plugin without a built-in proof whose code nobody says to have read; "
+            Verdict.UNREAD: "a plugin without a built-in proof whose code nobody says to have read; "
             "no attack replaces a reader. On a board its review says who has; a grid file says it by [[reviews]] with "
-            "defense, read_by and read, one sentence.",
-            Verdict.UNAUDITED: "Unaudited, no rank: posterior_mean and black_box_decoder have not both finished with "
+            "defense, read_by and read, one sentence",
+            Verdict.UNAUDITED: "posterior_mean and black_box_decoder have not both finished with "
             "public images and the defense known, and shown on held-out clients that they work; or no re-run of the "
-            "board's entry has found that its plugin passes the conformance suite.",
-            Verdict.BLIND: "Blind, no rank: the strongest attack stays more than .02 SSIM below its own floor; the "
-            "gain is unknown, not 0.",
-            Verdict.INCONSISTENT: "Inconsistent, no rank: attacks do better on held-out clients of the defense than on "
-            "the attacked ones, or a reviewer's spot check gains more than the board's attacks, by more than .05 SSIM.",
-            Verdict.SURROGATE_BEATEN: "Surrogate beaten: the defense as a black box gives more away than attacks "
-            "through its surrogate find.",
+            "board's entry has found that its plugin passes the conformance suite",
+            Verdict.BLIND: "the strongest attack stays more than .02 SSIM below its own floor; the "
+            "gain is unknown, not 0",
+            Verdict.INCONSISTENT: "attacks do better on held-out clients of the defense than on "
+            "the attacked ones, or a reviewer's spot check gains more than the board's attacks, by more than .05 SSIM",
+            Verdict.SURROGATE_BEATEN: "the defense as a black box gives more away than attacks "
+            "through its surrogate find",
         },
     ),
 }

@@ -12,10 +12,10 @@ from bench.errors import ConfigurationError, suggest
 from leaderboards.evidence.question import questions
 from leaderboards.ranking.budgets import Affordable, ranking_at_budgets
 from leaderboards.ranking.costs import costs_of
-from leaderboards.ranking.ranking import ranking
+from leaderboards.ranking.ranking import ranking, rule_set_of
 from leaderboards.ranking.standing import Standing
 from leaderboards.ranking.verdicts import RankingRule, Verdict, not_applicable
-from leaderboards.tables.exports import standings_frame, verdict_words, with_budgets
+from leaderboards.tables.exports import VERDICTS, standings_frame, verdict_words, with_budgets
 from leaderboards.tables.formats import Table, TableSection
 from leaderboards.tables.notes import marked, question_notes, secrets_text
 from leaderboards.tables.prices import at_budgets, is_priced, overview, rank_text, what_it_costs
@@ -134,7 +134,10 @@ def _explanations(standings: list[Standing], rule: RankingRule) -> list[str]:
             f"images; underpowered: on more than {rule.underpowered_share:.0%} of them."
         )
     given = frozenset[Verdict]().union(*(standing.verdicts for standing in standings))
-    notes += [text for verdict, text in words.verdicts.items() if verdict in given]
+    unranked = rule_set_of(rule).unranked
+    for verdict, text in words.verdicts.items():
+        if verdict in given:
+            notes.append(f"{VERDICTS[verdict].capitalize()}{', no rank' * (verdict in unranked)}: {text}.")
     if excluded:
         told = ", ".join(f"{label} ({reason})" for label, reason in excluded.items())
         notes.append(f"Not applicable, and so missing nowhere: {told}.")

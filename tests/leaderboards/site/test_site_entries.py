@@ -61,12 +61,19 @@ def test_a_board_speaks_of_the_rules_by_which_it_is_ranked(tmp_path, text, said)
     page = (tmp_path / "site" / "made-up" / "index.html").read_text(encoding="utf-8")
     [defense] = (tmp_path / "site" / "made-up" / "defenses").glob("*.html")
     words = {
-        1: ["Worst case over all attacks", "Per image what", "strongest on most images", "over all rounds"],
+        1: [
+            "Worst case over all attacks",
+            "Per image what",
+            "strongest on most images",
+            "over all rounds",
+            "works undefended",
+        ],
         2: [
             "The strongest attack by its mean",
             "by its mean gain",
             "test accuracy lost at equal images",
             "<dt>blind</dt>",
+            "conformance suite",
         ],
     }
     assert f"Ranked by rules {said}" in page
