@@ -115,5 +115,6 @@ def _by_all_axes(features: Tensor, sent: Tensor, count: int) -> Tensor:
     flat, truth = features.flatten(1).cpu().numpy(), sent[count:].cpu().numpy()
     fit = RidgeCV([own * (len(sent) - count) for own in REGRESSION_PENALTIES], alpha_per_target=True)
     fit.fit(flat[count:], truth)
-    others = cross_val_predict(Ridge(fit.alpha_ * (1 - 1 / FOLDS)), flat[count:], truth, cv=FOLDS)
-    return torch.from_numpy(np.concatenate([fit.predict(flat[:count]), others])).to(sent)
+    again = Ridge().set_params(alpha=np.asarray(fit.alpha_) * (1 - 1 / FOLDS))
+    others = np.asarray(cross_val_predict(again, flat[count:], truth, cv=FOLDS))
+    return torch.from_numpy(np.concatenate([np.asarray(fit.predict(flat[:count])), others])).to(sent)
