@@ -54,13 +54,12 @@ class ExpectedReleases:
         """What is expected of the releases that a black box sent; the first `count` clients' images are held out."""
         clients = sent.clients
         numbers, behind = torch.arange(len(clients)), clients.behind
-        fitted = numbers[: (count + FITTED) // behind][count // behind :]
+        whole = torch.arange(len(clients) // behind)
+        fitted = whole[count // behind : (count + FITTED) // behind]
         base = torch.cat([undefended_parts(observation, clients, some) for some in fitted.split(sent.chunk)])
         axes, _ = principal_axes(base - base.mean(0), AXES)
         # Computed again, some at a time: a second table would be as large as that of the releases.
-        plain = (
-            undefended_parts(observation, clients, some) for some in numbers[: len(clients) // behind].split(sent.chunk)
-        )
+        plain = (undefended_parts(observation, clients, some) for some in whole.split(sent.chunk))
         along = lambda parts: torch.cat([part @ axes.T for part in parts]).double()  # noqa: E731
         seen, gradients = along(sent.parts(numbers)), along(plain)
         features = torch.stack([gradients, gradients / gradients.norm(dim=1, keepdim=True).clamp_min(1e-30)], 2)

@@ -11,6 +11,7 @@ from attacks.public.expected import ExpectedReleases, draws_matter
 from attacks.threat import ThreatModel
 from bench.data.load import load_dataset
 from bench.trial.black_box import OwnBlackBox
+from defenses.aggregation.larger_batch import LargerBatch
 from defenses.chain import Chain
 from defenses.noise.gaussian_noise import GaussianNoise
 from defenses.noise.norm_clipping import NormClipping
@@ -50,6 +51,13 @@ def test_expectations_are_what_is_sent_before_noise_clipping_included(sent):
     for clients in (slice(HELD), slice(HELD, None)):
         error, noise = (float((own[clients] - truth[clients]).square().mean()) for own in (found.expected, found.sent))
         assert error < 0.4 * noise
+
+
+def test_clients_of_several_images_have_expectations_of_each(sent):
+    found = ExpectedReleases.of(*sent(LargerBatch(examples=4), GaussianNoise(0.02)), HELD)
+    error, spread = (found.sent - found.expected).square().mean(), found.sent.var(0).mean()
+    assert len(found.expected) == len(found.clients)
+    assert error < 0.5 * spread
 
 
 def test_releases_of_held_out_clients_change_no_expectation(sent):
