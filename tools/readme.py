@@ -93,7 +93,7 @@ def board_table(board: Published) -> str:
             f"them; both {' / '.join(weights)}. {POINTS_LOST[rule.rules]} Epsilon at",
             f"delta {_delta(standings)}. Picked / proven: how often an adversary named the private image among 20, and "
             "how",
-            "often anybody can. A gain of 0 is no proof that nothing leaks; an epsilon is one.",
+            "often anybody can. A gain of 0 is no proof that nothing leaks; an epsilon bounds it, where it is small.",
         ]
     )
 
