@@ -51,7 +51,7 @@ class ExpectedReleases:
 
     @classmethod
     def of(cls, observation: Observation, sent: PublicReleases, count: int) -> ExpectedReleases:
-        """What is expected of the releases that a black box sent; the first `count` clients' images are held out."""
+        """The expectations of the releases that a black box `sent`; the first `count` images are held out."""
         clients = sent.clients
         numbers, behind = torch.arange(len(clients)), clients.behind
         whole = torch.arange(len(clients) // behind)

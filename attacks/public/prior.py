@@ -98,40 +98,38 @@ class Neighbourhoods:
         With the roots side by side as B and the floor f they are B^T C^-1 (x - mean) and sqrt(f) C^-1 (x - mean) for
         C = B B^T + f.
         """
-        parts = [self._coordinates_of(image, evidence, i) for i, image in enumerate(images)]
+        common = (self.part_of_all**0.5 * self.common).double()
+        places = zip(images, evidence["mean"], evidence["near"], evidence["own"], strict=True)
+        parts = [_coordinates(image - mean, near, own, common) for image, mean, near, own in places]
         return {name: torch.stack([part[name] for part in parts]).to(images.dtype) for name in parts[0]}
-
-    def _coordinates_of(self, images: Tensor, evidence: Lanes, trial: int) -> Lanes:
-        """The coordinates, in float64, of the images (b p) of one trial: of all the roots together would take GiBs."""
-        near, own = evidence["near"][trial].double(), evidence["own"][trial].double()
-        few, offset = torch.cat([near, own], -1), (images - evidence["mean"][trial]).double()[..., None]
-        # C is inverted in the few columns of the image's own roots (Woodbury); by Cholesky, since on the CPU batches of
-        # LU hang with two threads (PyTorch issue 141358).
-        apart = self._without_own(few)
-        inner = few.mT @ apart + torch.eye(few.shape[-1], dtype=few.dtype, device=few.device)
-        solved = self._without_own(offset)
-        solved = solved - apart @ torch.cholesky_solve(few.mT @ solved, torch.linalg.cholesky(inner))
-        along = {"near": near, "own": own, "common": self._common}
-        found = {name: (root.mT @ solved)[..., 0] for name, root in along.items()}
-        return found | {"rest": PIXEL_VARIANCE**0.5 * solved[..., 0]}
-
-    @property
-    def _common(self) -> Tensor:
-        return (self.part_of_all**0.5 * self.common).double()
-
-    def _without_own(self, vectors: Tensor) -> Tensor:
-        """The inverse of the covariance without the image's own roots, times vectors (... p k).
-
-        The columns of the common root are orthogonal, so that each direction has a factor of its own.
-        """
-        root = self._common
-        lengths = root.square().sum(0)
-        return (vectors - root @ ((root.T @ vectors) / (lengths + PIXEL_VARIANCE)[:, None])) / PIXEL_VARIANCE
 
 
 def energy(coordinates: Lanes) -> Tensor:
     """The negative logarithm of the prior, in nats and up to a constant: half the coordinates' squares; a scalar."""
     return torch.stack([z.square().sum() for z in coordinates.values()]).sum() / 2
+
+
+def _coordinates(offset: Tensor, near: Tensor, own: Tensor, common: Tensor) -> Lanes:
+    """The coordinates, in float64, of one trial's images less their means (b p): all roots together would take GiBs.
+
+    `near` (b p k) and `own` (b p r) are the image's own roots, and `common` (p r), in float64, that of all images.
+    """
+    near, own, offset = near.double(), own.double(), offset.double()[..., None]
+    lengths = common.square().sum(0)[:, None]
+
+    def without_own(vectors: Tensor) -> Tensor:
+        # The inverse of the covariance without the image's own roots: the columns of the common one are orthogonal, so
+        # that each direction has a factor of its own.
+        return (vectors - common @ ((common.T @ vectors) / (lengths + PIXEL_VARIANCE))) / PIXEL_VARIANCE
+
+    # C is inverted in the few columns of the image's own roots (Woodbury); by Cholesky, since on the CPU batches of LU
+    # hang with two threads (PyTorch issue 141358).
+    few = torch.cat([near, own], -1)
+    apart, solved = without_own(few), without_own(offset)
+    inner = few.mT @ apart + torch.eye(few.shape[-1], dtype=few.dtype, device=few.device)
+    solved = solved - apart @ torch.cholesky_solve(few.mT @ solved, torch.linalg.cholesky(inner))
+    found = {name: (root.mT @ solved)[..., 0] for name, root in (("near", near), ("own", own), ("common", common))}
+    return found | {"rest": PIXEL_VARIANCE**0.5 * solved[..., 0]}
 
 
 def _side_by_side(roots: list[Tensor]) -> Tensor:

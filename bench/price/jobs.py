@@ -12,8 +12,8 @@ from bench.grid.jobs import Job
 from bench.grid.sections import CertificateTest, Utility
 from bench.models.training import Progress
 from bench.price.certificate_trials import Pool, measure
-from bench.price.federated import Rounds, Server, train_federated
-from bench.price.utility import trained_figures
+from bench.price.federated import Rounds, train_federated
+from bench.price.utility import server_of, trained_figures
 from bench.registry.specs import ChainSpec
 from bench.seeds import stream
 from bench.store.tensors import StateDict, state_of
@@ -67,8 +67,8 @@ def trained_weights(
     task = Task(in_mode(model, setting.mode), dataset.classes, dataset.input_shape, schedule)
     params = {name: p.detach().clone() for name, p in model.named_parameters()}
     dealt = Rounds(rounds, min(section.clients, population), population, schedule.images)
-    server = Server(section.optimizer, section.learning_rate, section.momentum)
-    trained = train_federated(task, params, clients.chain(parts), data, dealt, server, seed=stream("utility", seed))
+    own = stream("utility", seed)
+    trained = train_federated(task, params, clients.chain(parts), data, dealt, server_of(section), seed=own)
     return {**state_of(model), **trained.last}
 
 

@@ -44,6 +44,11 @@ def rounds_of(section: Utility, dataset: Dataset, schedule: Schedule) -> Rounds:
         raise ConfigurationError(f"utility.{error}") from error
 
 
+def server_of(section: Utility) -> Server:
+    """The server that a section asks for."""
+    return Server(section.optimizer, section.learning_rate, section.momentum)
+
+
 def trained_figures(
     model: Classifier,
     mode: Mode,
@@ -72,7 +77,7 @@ def trained_figures(
     task = Task(in_mode(model, mode), dataset.classes, dataset.input_shape, schedule)
     params = {name: p.detach().clone() for name, p in model.named_parameters()}
     rounds = rounds_of(section, dataset, schedule)
-    server = Server(section.optimizer, section.learning_rate, section.momentum)
+    server = server_of(section)
     resumed, started = kept.exists(), time.perf_counter()
     batches, rngs = first_clients(data, rounds, seed, COUNTED)
     sizes, times = [], []
